@@ -9,7 +9,21 @@
 #include "compat.h"
 #include "fpcache/error.h"
 
+void fpc_lua_register_statement(lua_State *L); /* statement(sql, types, is_read_only) */
+void fpc_lua_register_batch(lua_State *L);     /* batch() */
+void fpc_lua_register_pool(lua_State *L);      /* pool(connection_string, settings, defaults, options) */
+void fpc_lua_register_conn(lua_State *L);      /* made by pool:acquire() */
+void fpc_lua_register_key(lua_State *L);       /* shorten_key(key) */
+void fpc_lua_register_interrupt(lua_State *L); /* interrupted() */
+
 /* Pushes nil and "code: message" and returns 2, for `return fpc_lua_failure(L, &err);`. */
 int fpc_lua_failure(lua_State *L, const fpc_error *err);
+
+/* Makes the metatable of a userdata type: `methods` in __index, `close` as __gc, __close and the method
+ * "close".  `close` must be repeatable. */
+void fpc_lua_new_type(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction close);
+
+/* How many pools, connections and batches are open; specs check that it returns to 0. */
+extern int fpc_lua_open_objects;
 
 #endif

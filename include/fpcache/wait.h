@@ -1,0 +1,25 @@
+/* wait.h -- waiting for a descriptor, with a deadline, and interrupting such waits.
+ *
+ * An interrupt is a process-wide request to stop what is being waited for, such as a Ctrl-C.
+ * It stays raised until it is cleared, and every wait fails at once meanwhile.
+ * Thread rule: everything here may be called from any thread; fpc_interrupt_raise() also from
+ * a signal handler. */
+#ifndef FPCACHE_WAIT_H
+#define FPCACHE_WAIT_H
+
+#include "fpcache/clock.h"
+#include "fpcache/error.h"
+
+#include <stdbool.h>
+
+/* Waits until `fd` has one of the poll(2) `events`, an error or a hang-up.
+ * FPC_TIMEOUT past the deadline, FPC_INTERRUPTED when an interrupt is raised. */
+fpc_status fpc_wait_fd(int fd, short events, fpc_deadline deadline, fpc_error *err);
+
+/* Prepares the interrupt; without it fpc_interrupt_raise() does nothing.  Repeatable. */
+fpc_status fpc_interrupt_enable(fpc_error *err);
+void fpc_interrupt_raise(void);
+void fpc_interrupt_clear(void);
+bool fpc_interrupt_raised(void);
+
+#endif

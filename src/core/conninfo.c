@@ -1,0 +1,122 @@
+/* conninfo.c -- keyword arrays for libpq.
+ *
+ * Two parallel arrays, NULL-terminated as libpq wants them.  A conninfo string is never built: libpq
+ * quotes parts of a bad one in its errors, and a part may be the password. */
+#include "fpcache/conninfo.h"
+
+#include <libpq-fe.h>
+#include <openssl/crypto.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_KEYWORDS 64
+
+struct fpc_conninfo {
+    int count;
+    char *keywords[MAX_KEYWORDS + 1];
+    char *values[MAX_KEYWORDS + 1];
+};
+
+fpc_conninfo *fpc_conninfo_new(void) {
+    return calloc(1, sizeof(fpc_conninfo));
+}
+
+static void wipe(char *value) {
+    if (value == NULL) return;
+    OPENSSL_cleanse(value, strlen(value));
+    free(value);
+}
+
+void fpc_conninfo_delete(fpc_conninfo *info) {
+    if (info == NULL) return;
+    for (int i = 0; i < info->count; i++) {
+        free(info->keywords[i]);
+        wipe(info->values[i]);
+    }
+    free(info);
+}
+
+static int find(const fpc_conninfo *info, const char *keyword) {
+    for (int i = 0; i < info->count; i++) {
+        if (strcmp(info->keywords[i], keyword) == 0) return i;
+    }
+    return -1;
+}
+
+/* Stores a keyword that is known to be good. */
+static fpc_status put(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err) {
+    char *copy = strdup(value);
+    if (copy == NULL) return fpc_fail(err, FPC_NOMEM, "connection setting");
+    int i = find(info, keyword);
+    if (i >= 0) {
+        wipe(info->values[i]);
+        info->values[i] = copy;
+        return FPC_OK;
+    }
+    char *name = strdup(keyword);
+    if (name == NULL || info->count == MAX_KEYWORDS) {
+        free(name);
+        wipe(copy);
+        return fpc_fail(err, FPC_NOMEM, "connection setting");
+    }
+    info->keywords[info->count] = name;
+    info->values[info->count] = copy;
+    info->count++;
+    return FPC_OK;
+}
+
+/* Whether this libpq has the keyword; its list does not change, and asking costs 10 us. */
+static bool is_known(const char *keyword) {
+    PQconninfoOption *options = PQconndefaults();
+    bool known = false;
+    for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL && !known; o++) {
+        known = strcmp(o->keyword, keyword) == 0;
+    }
+    PQconninfoFree(options);
+    return known;
+}
+
+fpc_status fpc_conninfo_set(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err) {
+    if (!is_known(keyword)) {
+        int version = PQlibVersion();
+        return fpc_fail(err, FPC_INVALID, "libpq %d.%d does not know the connection setting \"%.40s\"",
+                        version / 10000, version % 10000, keyword);
+    }
+    return put(info, keyword, value, err);
+}
+
+fpc_status fpc_conninfo_default(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err) {
+    if (find(info, keyword) >= 0 || !is_known(keyword)) return FPC_OK;
+    return put(info, keyword, value, err);
+}
+
+fpc_status fpc_conninfo_parse(fpc_conninfo *info, const char *text, fpc_error *err) {
+    char *reason = NULL;
+    PQconninfoOption *options = PQconninfoParse(text, &reason);
+    PQfreemem(reason); /* may quote the password */
+    if (options == NULL) {
+        return fpc_fail(
+            err, FPC_INVALID,
+            "connection_string is neither a postgresql:// URL nor a list of key=value settings that "
+            "libpq understands (not quoted here: it may hold a password)");
+    }
+    fpc_status status = FPC_OK;
+    for (PQconninfoOption *o = options; o->keyword != NULL && status == FPC_OK; o++) {
+        if (o->val != NULL) status = put(info, o->keyword, o->val, err);
+    }
+    PQconninfoFree(options);
+    return status;
+}
+
+const char *fpc_conninfo_get(const fpc_conninfo *info, const char *keyword) {
+    int i = find(info, keyword);
+    return i < 0 ? NULL : info->values[i];
+}
+
+const char *const *fpc_conninfo_keywords(const fpc_conninfo *info) {
+    return (const char *const *)info->keywords;
+}
+
+const char *const *fpc_conninfo_values(const fpc_conninfo *info) {
+    return (const char *const *)info->values;
+}

@@ -1,0 +1,337 @@
+/* pool.c -- a stack of idle connections and a queue of waiters.
+ *
+ * Invariant: idle + lent + opening <= max_connections, and nobody waits while one is idle or a
+ * place is free.  A place (the right to have one more connection) is therefore handed over and not
+ * given back when somebody waits: the newcomer cannot overtake the queue.
+ *
+ * The newest idle connection is lent first, so that the oldest ones at the bottom grow idle and can
+ * be closed.  Connecting, closing and the check for life are done outside the lock. */
+#include "fpcache/pool.h"
+#include "fpcache/fork.h"
+#include "fpcache/wait.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef struct waiter {
+    struct waiter *next;
+    pthread_cond_t served;
+    fpc_conn *conn; /* lent to it ... */
+    bool place;     /* ... or the right to open one */
+    bool is_served;
+} waiter;
+
+typedef struct idle_conn {
+    fpc_conn *conn;
+    int64_t since_ns;
+} idle_conn;
+
+struct fpc_pool {
+    /* -- fixed at creation -- */
+    fpc_conninfo *info;
+    fpc_pool_options options;
+    char *session_sql;
+
+    pthread_mutex_t lock; /* the only one; held for list work, never for I/O */
+    /* -- only while `lock` is held -- */
+    unsigned fork_generation;
+    bool closed;
+    idle_conn *idle; /* a stack of max_connections places; the newest is on top */
+    int idle_count, lent, opening;
+    waiter *first_waiter, *last_waiter;
+    uint64_t jitter_state;
+    fpc_pool_stats totals;
+};
+
+fpc_pool *fpc_pool_new(fpc_conninfo *info, const fpc_pool_options *options) {
+    fpc_pool *pool = calloc(1, sizeof *pool);
+    if (pool == NULL) {
+        fpc_conninfo_delete(info);
+        return NULL;
+    }
+    pool->info = info;
+    pool->options = *options;
+    pthread_mutex_init(&pool->lock, NULL);
+    pool->fork_generation = fpc_fork_generation();
+    pool->jitter_state = (uint64_t)fpc_clock_ns() ^ (uint64_t)(uintptr_t)pool;
+    pool->idle = calloc((size_t)options->max_connections, sizeof *pool->idle);
+    if (options->conn.session_sql != NULL) {
+        pool->session_sql = strdup(options->conn.session_sql);
+        pool->options.conn.session_sql = pool->session_sql;
+    }
+    if (pool->idle == NULL || (options->conn.session_sql != NULL && pool->session_sql == NULL)) {
+        fpc_pool_delete(pool);
+        return NULL;
+    }
+    return pool;
+}
+
+/* Takes the lock; in a child of fork(2) it first forgets what belongs to the parent. */
+static void lock_pool(fpc_pool *pool) {
+    unsigned generation = fpc_fork_generation();
+    if (pool->fork_generation != generation) {
+        /* Another thread of the parent may have held the lock; that thread does not exist here. */
+        pthread_mutex_init(&pool->lock, NULL);
+        for (int i = 0; i < pool->idle_count; i++) fpc_conn_delete(pool->idle[i].conn);
+        pool->idle_count = pool->lent = pool->opening = 0;
+        pool->first_waiter = pool->last_waiter = NULL;
+        pool->fork_generation = generation;
+    }
+    pthread_mutex_lock(&pool->lock);
+}
+
+static void append_waiter(fpc_pool *pool, waiter *w) {
+    w->next = NULL;
+    if (pool->last_waiter == NULL)
+        pool->first_waiter = w;
+    else
+        pool->last_waiter->next = w;
+    pool->last_waiter = w;
+}
+
+static void remove_waiter(fpc_pool *pool, waiter *w) {
+    waiter *before = NULL, *at = pool->first_waiter;
+    while (at != w) {
+        before = at;
+        at = at->next;
+    }
+    if (before == NULL)
+        pool->first_waiter = w->next;
+    else
+        before->next = w->next;
+    if (pool->last_waiter == w) pool->last_waiter = before;
+}
+
+/* Gives the first waiter a connection or, with NULL, a place.  Lock held. */
+static bool serve_waiter(fpc_pool *pool, fpc_conn *conn) {
+    waiter *w = pool->first_waiter;
+    if (w == NULL) return false;
+    remove_waiter(pool, w);
+    w->conn = conn;
+    w->place = conn == NULL;
+    w->is_served = true;
+    if (conn == NULL)
+        pool->opening++;
+    else
+        pool->lent++;
+    pthread_cond_signal(&w->served);
+    return true;
+}
+
+/* A place became free.  Lock held. */
+static void place_is_free(fpc_pool *pool) {
+    if (!pool->closed) serve_waiter(pool, NULL);
+}
+
+/* Whether the connection has lived long enough.  The spread depends on the connection alone, so that the
+ * answer does not change from call to call. */
+static bool is_old(const fpc_pool *pool, const fpc_conn *conn, int64_t now) {
+    double limit = pool->options.max_lifetime_s;
+    if (limit <= 0) return false;
+    uint64_t mixed = ((uint64_t)fpc_conn_opened_ns(conn) ^ pool->jitter_state) * UINT64_C(0x9E3779B97F4A7C15);
+    double spread = 0.9 + 0.2 * ((double)(mixed >> 40) / (double)(1 << 24));
+    return (double)(now - fpc_conn_opened_ns(conn)) > limit * spread * (double)FPC_NS_PER_SECOND;
+}
+
+/* Takes out at most one connection that was idle for too long, the one at the bottom.  Lock held. */
+static fpc_conn *take_overdue(fpc_pool *pool, int64_t now) {
+    if (pool->idle_count == 0 || pool->options.idle_timeout_s <= 0) return NULL;
+    if (pool->idle_count + pool->lent + pool->opening <= pool->options.min_connections) return NULL;
+    double idle_ns = (double)(now - pool->idle[0].since_ns);
+    if (idle_ns < pool->options.idle_timeout_s * (double)FPC_NS_PER_SECOND) return NULL;
+    fpc_conn *conn = pool->idle[0].conn;
+    pool->idle_count--;
+    memmove(&pool->idle[0], &pool->idle[1], (size_t)pool->idle_count * sizeof pool->idle[0]);
+    pool->totals.closed_idle++;
+    return conn;
+}
+
+/* Waits in the queue.  Lock held on entry and on return. */
+static fpc_status wait_turn(fpc_pool *pool, waiter *w, fpc_deadline deadline, fpc_error *err) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->served, &attributes);
+    pthread_condattr_destroy(&attributes);
+    append_waiter(pool, w);
+    pool->totals.waits++;
+    fpc_status status = FPC_OK;
+    while (!w->is_served) {
+        /* Sliced: an interrupt comes from a signal handler, which cannot signal a condition. */
+        fpc_deadline slice = fpc_clock_ns() + FPC_NS_PER_SECOND / 5;
+        if (slice > deadline) slice = deadline;
+        struct timespec until = {.tv_sec = slice / FPC_NS_PER_SECOND, .tv_nsec = slice % FPC_NS_PER_SECOND};
+        pthread_cond_timedwait(&w->served, &pool->lock, &until);
+        if (w->is_served) break;
+        if (pool->closed)
+            status = fpc_fail(err, FPC_CLOSED, "the pool was closed");
+        else if (fpc_interrupt_raised())
+            status = fpc_fail(err, FPC_INTERRUPTED, "interrupted");
+        else if (fpc_deadline_passed(deadline)) {
+            pool->totals.wait_timeouts++;
+            status = fpc_fail(err, FPC_BUSY, "all %d connections stayed in use (see maxconn)",
+                              pool->options.max_connections);
+        } else
+            continue;
+        remove_waiter(pool, w);
+        break;
+    }
+    pthread_cond_destroy(&w->served);
+    return status;
+}
+
+/* Opens a connection in a place that the caller has (counted in `opening`).  Lock not held. */
+static fpc_status open_in_place(fpc_pool *pool, fpc_deadline deadline, fpc_conn **out, fpc_error *err) {
+    fpc_deadline own = fpc_deadline_in(pool->options.connect_timeout_s);
+    if (own > deadline) own = deadline;
+    fpc_conn *conn = NULL;
+    fpc_status status = fpc_conn_open(pool->info, &pool->options.conn, own, &conn, err);
+    lock_pool(pool);
+    pool->opening--;
+    if (status == FPC_OK) {
+        pool->lent++;
+        pool->totals.opened++;
+    } else {
+        pool->totals.open_failures++;
+        place_is_free(pool);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    *out = conn;
+    return status;
+}
+
+/* Closes a lent connection that is of no more use; its place goes to who waits. */
+static void close_lent(fpc_pool *pool, fpc_conn *conn, uint64_t *counter) {
+    lock_pool(pool);
+    pool->lent--;
+    (*counter)++;
+    place_is_free(pool);
+    pthread_mutex_unlock(&pool->lock);
+    fpc_conn_delete(conn);
+}
+
+fpc_status fpc_pool_acquire(fpc_pool *pool, fpc_deadline deadline, fpc_conn **out, fpc_error *err) {
+    for (;;) {
+        lock_pool(pool);
+        if (pool->closed) {
+            pthread_mutex_unlock(&pool->lock);
+            return fpc_fail(err, FPC_CLOSED, "the pool was closed");
+        }
+        fpc_conn *conn = NULL;
+        bool place = false;
+        int64_t now = fpc_clock_ns();
+        fpc_conn *overdue = take_overdue(pool, now);
+        if (pool->idle_count > 0) { /* then nobody waits */
+            conn = pool->idle[--pool->idle_count].conn;
+            pool->lent++;
+        } else if (pool->lent + pool->opening < pool->options.max_connections) {
+            place = true;
+            pool->opening++;
+        } else {
+            waiter self = {0};
+            fpc_status status = wait_turn(pool, &self, deadline, err);
+            if (status != FPC_OK) {
+                pthread_mutex_unlock(&pool->lock);
+                fpc_conn_delete(overdue);
+                return status;
+            }
+            conn = self.conn;
+            place = self.place;
+        }
+        pthread_mutex_unlock(&pool->lock);
+        fpc_conn_delete(overdue);
+        if (place) return open_in_place(pool, deadline, out, err);
+        if (is_old(pool, conn, now)) {
+            close_lent(pool, conn, &pool->totals.closed_old);
+        } else if (!fpc_conn_is_alive(conn)) {
+            close_lent(pool, conn, &pool->totals.closed_broken);
+        } else {
+            *out = conn;
+            return FPC_OK;
+        }
+    }
+}
+
+void fpc_pool_release(fpc_pool *pool, fpc_conn *conn) {
+    bool is_ours = !fpc_conn_is_inherited(conn);
+    bool useless = fpc_conn_is_broken(conn) || fpc_conn_in_transaction(conn);
+    lock_pool(pool);
+    if (pool->lent > 0)
+        pool->lent--;
+    else
+        is_ours = false; /* lent by the parent process, before fork(2) */
+    if (!is_ours || pool->closed || useless) {
+        if (is_ours) {
+            if (useless) pool->totals.closed_broken++;
+            place_is_free(pool);
+        }
+        pthread_mutex_unlock(&pool->lock);
+        fpc_conn_delete(conn);
+        return;
+    }
+    if (!serve_waiter(pool, conn)) {
+        pool->idle[pool->idle_count++] = (idle_conn){.conn = conn, .since_ns = fpc_clock_ns()};
+    }
+    pthread_mutex_unlock(&pool->lock);
+}
+
+fpc_status fpc_pool_fill(fpc_pool *pool, fpc_deadline deadline, fpc_error *err) {
+    for (;;) {
+        lock_pool(pool);
+        bool enough =
+            pool->closed || pool->idle_count + pool->lent + pool->opening >= pool->options.min_connections;
+        if (!enough) pool->opening++;
+        pthread_mutex_unlock(&pool->lock);
+        if (enough) return FPC_OK;
+        fpc_conn *conn;
+        fpc_status status = open_in_place(pool, deadline, &conn, err);
+        if (status != FPC_OK) return status;
+        fpc_pool_release(pool, conn);
+    }
+}
+
+fpc_status fpc_pool_exec(fpc_pool *pool, const fpc_statement *statement, const fpc_params *params,
+                         fpc_deadline deadline, fpc_result **out, fpc_error *err) {
+    for (int attempt = 0;; attempt++) {
+        fpc_conn *conn;
+        fpc_status status = fpc_pool_acquire(pool, deadline, &conn, err);
+        if (status != FPC_OK) return status;
+        status = fpc_conn_exec(conn, statement, params, deadline, out, err);
+        bool was_broken = fpc_conn_is_broken(conn);
+        fpc_pool_release(pool, conn);
+        if (status != FPC_CONNECT || !was_broken || attempt > 0) return status;
+    }
+}
+
+void fpc_pool_get_stats(fpc_pool *pool, fpc_pool_stats *out) {
+    lock_pool(pool);
+    *out = pool->totals;
+    out->idle = pool->idle_count;
+    out->lent = pool->lent;
+    out->opening = pool->opening;
+    out->waiting = 0;
+    for (waiter *w = pool->first_waiter; w != NULL; w = w->next) out->waiting++;
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void fpc_pool_close(fpc_pool *pool) {
+    lock_pool(pool);
+    pool->closed = true;
+    for (waiter *w = pool->first_waiter; w != NULL; w = w->next) pthread_cond_signal(&w->served);
+    int count = pool->idle_count;
+    pool->idle_count = 0;
+    pthread_mutex_unlock(&pool->lock);
+    for (int i = 0; i < count; i++) fpc_conn_delete(pool->idle[i].conn); /* nobody adds to a closed pool */
+}
+
+void fpc_pool_delete(fpc_pool *pool) {
+    if (pool == NULL) return;
+    if (pool->idle != NULL) fpc_pool_close(pool);
+    free(pool->idle);
+    fpc_conninfo_delete(pool->info);
+    free(pool->session_sql);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}

@@ -1,0 +1,15 @@
+/* server_error.h -- what PostgreSQL's SQLSTATEs mean to us.  Inside the core only. */
+#ifndef FPC_SERVER_ERROR_H
+#define FPC_SERVER_ERROR_H
+
+#include "fpcache/error.h"
+
+#include <libpq-fe.h>
+
+/* Fills `err` from a failed result. */
+fpc_status fpc_server_error(const PGresult *result, fpc_error *err);
+
+/* Fills `err` from a connection that could not be opened.  Its verbosity must be PQERRORS_VERBOSE. */
+fpc_status fpc_connect_error(const PGconn *conn, fpc_error *err);
+
+#endif

@@ -1,0 +1,34 @@
+/* statement.c -- statements named by the hash of their text. */
+#include "fpcache/statement.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+fpc_statement *fpc_statement_new(const char *sql, const uint32_t *param_oids, int param_count,
+                                 bool read_only) {
+    assert(param_count >= 0 && param_count <= FPC_PARAMS_MAX);
+    fpc_statement *statement = calloc(1, sizeof *statement);
+    if (statement == NULL) return NULL;
+    statement->sql = strdup(sql);
+    if (statement->sql == NULL) {
+        free(statement);
+        return NULL;
+    }
+    size_t oid_bytes = (size_t)param_count * sizeof *param_oids;
+    if (oid_bytes > 0) memcpy(statement->param_oids, param_oids, oid_bytes);
+    statement->param_count = param_count;
+    statement->read_only = read_only;
+    statement->id = XXH3_64bits_withSeed(statement->param_oids, oid_bytes, XXH3_64bits(sql, strlen(sql))) | 1;
+    snprintf(statement->name, sizeof statement->name, "fpc_%016" PRIx64, statement->id);
+    return statement;
+}
+
+void fpc_statement_delete(fpc_statement *statement) {
+    if (statement == NULL) return;
+    free(statement->sql);
+    free(statement);
+}

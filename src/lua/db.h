@@ -1,0 +1,36 @@
+/* db.h -- what pools and connections have in common in Lua: running statements and converting answers.
+ *
+ * Methods, all of them (self, statement, timeout_s, ...arguments):
+ *   run    rows written                       | nil, err
+ *   row    true, column, ... or false         | nil, err
+ *   rows   columns of all rows in one list, number of rows | nil, err
+ * and   map (self, statement, timeout_s, codec, parse_json, ...): {key = value} of the columns key, value,
+ *       format, number of rows | nil, err */
+#ifndef FPC_LUA_DB_H
+#define FPC_LUA_DB_H
+
+#include "fpcache/conn.h"
+#include "statement.h"
+#include "types.h"
+
+/* Runs a bound statement on whatever `self` is. */
+typedef fpc_status fpc_lua_exec(void *self, const fpc_lua_binding *binding, fpc_deadline deadline,
+                                fpc_result **out, fpc_error *err);
+
+int fpc_lua_db_run(lua_State *L, fpc_lua_exec *exec, void *self);
+int fpc_lua_db_row(lua_State *L, fpc_lua_exec *exec, void *self);
+int fpc_lua_db_rows(lua_State *L, fpc_lua_exec *exec, void *self);
+int fpc_lua_db_map(lua_State *L, fpc_lua_exec *exec, void *self);
+
+/* Holds a result so that an error raised while it is converted frees it.  Pushes one userdata. */
+fpc_result **fpc_lua_hold_result(lua_State *L);
+/* Frees the result of a holder now rather than at the next collection. */
+void fpc_lua_drop_result(fpc_result **holder);
+
+/* Pushes the rows of a text result as a list of {column = value}, or the number of rows written when the statement
+ * has no columns. */
+void fpc_lua_push_text_rows(lua_State *L, const fpc_result *result);
+
+void fpc_lua_register_result(lua_State *L);
+
+#endif

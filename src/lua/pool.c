@@ -1,0 +1,191 @@
+/* pool.c -- `core.pool(connection_string, settings, defaults, options)`. */
+#include "pool.h"
+#include "db.h"
+
+#include <stdlib.h>
+
+#define POOL_TYPE "fpcache.pool"
+
+typedef struct pool_ud {
+    fpc_lua_shared_pool *shared; /* NULL: closed */
+} pool_ud;
+
+void fpc_lua_shared_pool_drop(fpc_lua_shared_pool *shared) {
+    if (--shared->references > 0) return;
+    fpc_pool_delete(shared->pool);
+    free(shared);
+}
+
+static int pool_close(lua_State *L) {
+    pool_ud *ud = luaL_checkudata(L, 1, POOL_TYPE);
+    if (ud->shared == NULL) return 0;
+    fpc_pool_close(ud->shared->pool);
+    fpc_lua_shared_pool_drop(ud->shared);
+    ud->shared = NULL;
+    fpc_lua_open_objects--;
+    return 0;
+}
+
+static fpc_pool *open_pool(lua_State *L) {
+    pool_ud *ud = luaL_checkudata(L, 1, POOL_TYPE);
+    return ud->shared == NULL ? NULL : ud->shared->pool;
+}
+
+static double number_field(lua_State *L, int index, const char *name) {
+    lua_getfield(L, index, name);
+    if (lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "options.%s: a number is expected", name);
+    double value = lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    return value;
+}
+
+/* Checks a table of strings, so that reading it later cannot raise. */
+static void check_settings(lua_State *L, int index) {
+    luaL_checktype(L, index, LUA_TTABLE);
+    for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1)) {
+        if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING) {
+            luaL_argerror(L, index, "a table of strings is expected");
+        }
+    }
+}
+
+typedef fpc_status put_setting(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err);
+
+static fpc_status put_settings(lua_State *L, int index, fpc_conninfo *info, put_setting *put, fpc_error *err) {
+    fpc_status status = FPC_OK;
+    lua_pushnil(L);
+    while (status == FPC_OK && lua_next(L, index) != 0) {
+        status = put(info, lua_tostring(L, -2), lua_tostring(L, -1), err);
+        lua_pop(L, 1);
+    }
+    if (status != FPC_OK) lua_pop(L, 1);
+    return status;
+}
+
+static int pool_new(lua_State *L) {
+    /* 1. Everything that can raise, before anything is held. */
+    const char *text = luaL_optstring(L, 1, NULL);
+    check_settings(L, 2);
+    check_settings(L, 3);
+    luaL_checktype(L, 4, LUA_TTABLE);
+    fpc_pool_options options = {.min_connections = (int)number_field(L, 4, "min_connections"),
+                                .max_connections = (int)number_field(L, 4, "max_connections"),
+                                .connect_timeout_s = number_field(L, 4, "connect_timeout"),
+                                .idle_timeout_s = number_field(L, 4, "idle_timeout"),
+                                .max_lifetime_s = number_field(L, 4, "max_lifetime")};
+    lua_getfield(L, 4, "prepared");
+    options.conn.prepared = lua_toboolean(L, -1);
+    lua_getfield(L, 4, "session_sql");
+    options.conn.session_sql = luaL_optstring(L, -1, NULL);
+    pool_ud *ud = lua_newuserdata(L, sizeof *ud);
+    ud->shared = NULL;
+    luaL_setmetatable(L, POOL_TYPE);
+    /* 2. What to connect to. */
+    fpc_error err;
+    fpc_conninfo *info = fpc_conninfo_new();
+    fpc_status status = info == NULL ? fpc_fail(&err, FPC_NOMEM, "pool") : FPC_OK;
+    if (status == FPC_OK && text != NULL) status = fpc_conninfo_parse(info, text, &err);
+    if (status == FPC_OK) status = put_settings(L, 2, info, fpc_conninfo_set, &err);
+    if (status == FPC_OK) status = put_settings(L, 3, info, fpc_conninfo_default, &err);
+    if (status != FPC_OK) {
+        fpc_conninfo_delete(info);
+        return fpc_lua_failure(L, &err);
+    }
+    /* 3. The pool, shared with the connections it lends. */
+    fpc_lua_shared_pool *shared = malloc(sizeof *shared);
+    fpc_pool *pool = fpc_pool_new(info, &options);
+    if (shared == NULL || pool == NULL) {
+        fpc_pool_delete(pool);
+        free(shared);
+        fpc_fail(&err, FPC_NOMEM, "pool");
+        return fpc_lua_failure(L, &err);
+    }
+    *shared = (fpc_lua_shared_pool){.pool = pool, .references = 1};
+    ud->shared = shared;
+    fpc_lua_open_objects++;
+    return 1;
+}
+
+/* pool:fill(timeout) -> true | nil, err */
+static int pool_fill(lua_State *L) {
+    fpc_error err;
+    fpc_pool *pool = open_pool(L);
+    fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 2));
+    fpc_status status = pool == NULL ? fpc_fail(&err, FPC_CLOSED, "the cache was closed")
+                                     : fpc_pool_fill(pool, deadline, &err);
+    if (status != FPC_OK) return fpc_lua_failure(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* pool:acquire(timeout) -> conn | nil, err */
+static int pool_acquire(lua_State *L) {
+    fpc_error err;
+    pool_ud *ud = luaL_checkudata(L, 1, POOL_TYPE);
+    fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 2));
+    fpc_lua_conn *conn = fpc_lua_new_conn(L);
+    fpc_status status = ud->shared == NULL ? fpc_fail(&err, FPC_CLOSED, "the cache was closed")
+                                           : fpc_pool_acquire(ud->shared->pool, deadline, &conn->conn, &err);
+    if (status != FPC_OK) return fpc_lua_failure(L, &err);
+    conn->shared = ud->shared;
+    conn->shared->references++;
+    fpc_lua_open_objects++;
+    return 1;
+}
+
+static fpc_status exec(void *self, const fpc_lua_binding *binding, fpc_deadline deadline, fpc_result **out,
+                       fpc_error *err) {
+    if (self == NULL) return fpc_fail(err, FPC_CLOSED, "the cache was closed");
+    return fpc_pool_exec(self, binding->statement, &binding->params, deadline, out, err);
+}
+
+static int pool_run(lua_State *L) {
+    return fpc_lua_db_run(L, exec, open_pool(L));
+}
+
+static int pool_row(lua_State *L) {
+    return fpc_lua_db_row(L, exec, open_pool(L));
+}
+
+static int pool_rows(lua_State *L) {
+    return fpc_lua_db_rows(L, exec, open_pool(L));
+}
+
+static int pool_map(lua_State *L) {
+    return fpc_lua_db_map(L, exec, open_pool(L));
+}
+
+static void set_count(lua_State *L, const char *name, uint64_t value) {
+    lua_pushnumber(L, (lua_Number)value);
+    lua_setfield(L, -2, name);
+}
+
+/* pool:stats() -> table of counts; all 0 once closed */
+static int pool_stats(lua_State *L) {
+    fpc_pool_stats stats = {0};
+    fpc_pool *pool = open_pool(L);
+    if (pool != NULL) fpc_pool_get_stats(pool, &stats);
+    lua_newtable(L);
+    set_count(L, "idle", (uint64_t)stats.idle);
+    set_count(L, "lent", (uint64_t)stats.lent);
+    set_count(L, "opening", (uint64_t)stats.opening);
+    set_count(L, "waiting", (uint64_t)stats.waiting);
+    set_count(L, "opened", stats.opened);
+    set_count(L, "open_failures", stats.open_failures);
+    set_count(L, "closed_broken", stats.closed_broken);
+    set_count(L, "closed_idle", stats.closed_idle);
+    set_count(L, "closed_old", stats.closed_old);
+    set_count(L, "waits", stats.waits);
+    set_count(L, "wait_timeouts", stats.wait_timeouts);
+    return 1;
+}
+
+void fpc_lua_register_pool(lua_State *L) {
+    static const luaL_Reg METHODS[] = {{"fill", pool_fill},   {"acquire", pool_acquire}, {"run", pool_run},
+                                       {"row", pool_row},     {"rows", pool_rows},       {"map", pool_map},
+                                       {"stats", pool_stats}, {NULL, NULL}};
+    fpc_lua_register_result(L);
+    fpc_lua_new_type(L, POOL_TYPE, METHODS, pool_close);
+    lua_pushcfunction(L, pool_new);
+    lua_setfield(L, -2, "pool");
+}

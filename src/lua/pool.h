@@ -1,0 +1,24 @@
+/* pool.h -- a pool shared by its Lua object and the connections lent from it. */
+#ifndef FPC_LUA_POOL_H
+#define FPC_LUA_POOL_H
+
+#include "fpcache/pool.h"
+#include "types.h"
+
+/* Lives until the last of them is closed or collected. */
+typedef struct fpc_lua_shared_pool {
+    fpc_pool *pool;
+    int references;
+} fpc_lua_shared_pool;
+
+void fpc_lua_shared_pool_drop(fpc_lua_shared_pool *shared);
+
+/* Pushes the Lua object of a lent connection, closed as yet. */
+typedef struct fpc_lua_conn {
+    fpc_conn *conn; /* NULL: closed */
+    fpc_lua_shared_pool *shared;
+} fpc_lua_conn;
+
+fpc_lua_conn *fpc_lua_new_conn(lua_State *L);
+
+#endif
