@@ -14,5 +14,7 @@ int luaopen_fpcache_core(lua_State *L) {
     lua_newtable(L);
     lua_pushliteral(L, FPC_VERSION);
     lua_setfield(L, -2, "version");
+    fpc_lua_register_json(L);
+    fpc_lua_register_value(L);
     return 1;
 }

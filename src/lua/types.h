@@ -12,4 +12,9 @@
 /* Pushes nil and "code: message" and returns 2, for `return fpc_lua_failure(L, &err);`. */
 int fpc_lua_failure(lua_State *L, const fpc_error *err);
 
+/* null, array_mt, empty_array, json_encode, json_decode, json_adopt */
+void fpc_lua_register_json(lua_State *L);
+/* value_encode, value_decode */
+void fpc_lua_register_value(lua_State *L);
+
 #endif
