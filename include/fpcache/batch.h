@@ -23,8 +23,8 @@ fpc_status fpc_batch_add(fpc_batch *batch, const char *key, size_t key_length, c
 size_t fpc_batch_rows(const fpc_batch *batch);  /* as added */
 size_t fpc_batch_bytes(const fpc_batch *batch); /* keys and values */
 
-/* Appends the five arrays bytea[], bytea[], bytea[], "char"[], float8[].  They belong to the batch and live until
- * it changes.  A long key and an infinite ttl: see key.h; the latter is NULL. */
+/* Appends the five arrays bytea[], bytea[], bytea[], "char"[], float8[].  They belong to the batch and live
+ * until it changes.  A long key and an infinite ttl: see key.h; the latter is NULL. */
 fpc_status fpc_batch_params(fpc_batch *batch, fpc_params *params, fpc_error *err);
 
 #endif

@@ -146,8 +146,10 @@ fpc_status fpc_batch_params(fpc_batch *batch, fpc_params *params, fpc_error *err
         if (status != FPC_OK) return status;
         fpc_array_add(&batch->values, key + r->key_length, r->value_length);
         fpc_array_add(&batch->formats, &r->format, 1);
-        if (isinf(r->ttl_s)) fpc_array_add_null(&batch->ttls);
-        else fpc_array_add_double(&batch->ttls, r->ttl_s);
+        if (isinf(r->ttl_s))
+            fpc_array_add_null(&batch->ttls);
+        else
+            fpc_array_add_double(&batch->ttls, r->ttl_s);
     }
     for (int i = 0; i < FPC_BATCH_PARAMS; i++) {
         if (arrays[i]->failed) return fpc_fail(err, FPC_NOMEM, "batch of %zu bytes", batch->length);

@@ -51,7 +51,8 @@ static int batch_add(lua_State *L) {
     char format;
     fpc_error err;
     int codec = lua_isnoneornil(L, 5) ? 0 : 5;
-    if (!fpc_lua_value_encode(L, 3, codec, &value, &value_length, &format, &err)) return fpc_lua_failure(L, &err);
+    if (!fpc_lua_value_encode(L, 3, codec, &value, &value_length, &format, &err))
+        return fpc_lua_failure(L, &err);
     if ((double)value_length > max_value_bytes) {
         fpc_fail(&err, FPC_INVALID, "a value of %zu bytes exceeds max_value_bytes", value_length);
         return fpc_lua_failure(L, &err);
@@ -79,8 +80,11 @@ static int batch_clear(lua_State *L) {
 }
 
 void fpc_lua_register_batch(lua_State *L) {
-    static const luaL_Reg METHODS[] = {
-        {"add", batch_add}, {"rows", batch_rows}, {"bytes", batch_bytes}, {"clear", batch_clear}, {NULL, NULL}};
+    static const luaL_Reg METHODS[] = {{"add", batch_add},
+                                       {"rows", batch_rows},
+                                       {"bytes", batch_bytes},
+                                       {"clear", batch_clear},
+                                       {NULL, NULL}};
     fpc_lua_new_type(L, BATCH_TYPE, METHODS, batch_close);
     lua_pushcfunction(L, batch_new);
     lua_setfield(L, -2, "batch");

@@ -8,7 +8,8 @@
 #include <stdint.h>
 
 #if LUA_VERSION_NUM >= 504
-#define FPC_LUAJIT 0
+#define FPC_LUAJIT  0
+#define LUA_TCDATA_ (-2) /* no value has this type */
 #elif LUA_VERSION_NUM == 501
 #define FPC_LUAJIT         1
 #define lua_rawlen         lua_objlen

@@ -86,14 +86,16 @@ static int conn_receive(lua_State *L) {
     return 1;
 }
 
-/* Text for a parameter of conn:query().  Leaves a string on the stack that keeps it alive; NULL for SQL NULL. */
+/* Text for a parameter of conn:query().  Leaves a string on the stack that keeps it alive; NULL for SQL NULL.
+ */
 static const char *text_param(lua_State *L, int index) {
     int64_t integer;
     char digits[32];
     switch (lua_type(L, index)) {
     case LUA_TNIL:
     case LUA_TLIGHTUSERDATA: lua_pushnil(L); return NULL; /* fpcache.null */
-    case LUA_TBOOLEAN: return lua_pushstring(L, lua_toboolean(L, index) ? "true" : "false"), lua_tostring(L, -1);
+    case LUA_TBOOLEAN:
+        return lua_pushstring(L, lua_toboolean(L, index) ? "true" : "false"), lua_tostring(L, -1);
     case LUA_TSTRING: lua_pushvalue(L, index); return lua_tostring(L, -1);
     default: break;
     }

@@ -27,8 +27,8 @@ fpc_result **fpc_lua_hold_result(lua_State *L);
 /* Frees the result of a holder now rather than at the next collection. */
 void fpc_lua_drop_result(fpc_result **holder);
 
-/* Pushes the rows of a text result as a list of {column = value}, or the number of rows written when the statement
- * has no columns. */
+/* Pushes the rows of a text result as a list of {column = value}, or the number of rows written when the
+ * statement has no columns. */
 void fpc_lua_push_text_rows(lua_State *L, const fpc_result *result);
 
 void fpc_lua_register_result(lua_State *L);

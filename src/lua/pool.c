@@ -51,7 +51,8 @@ static void check_settings(lua_State *L, int index) {
 
 typedef fpc_status put_setting(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err);
 
-static fpc_status put_settings(lua_State *L, int index, fpc_conninfo *info, put_setting *put, fpc_error *err) {
+static fpc_status put_settings(lua_State *L, int index, fpc_conninfo *info, put_setting *put,
+                               fpc_error *err) {
     fpc_status status = FPC_OK;
     lua_pushnil(L);
     while (status == FPC_OK && lua_next(L, index) != 0) {
@@ -181,9 +182,9 @@ static int pool_stats(lua_State *L) {
 }
 
 void fpc_lua_register_pool(lua_State *L) {
-    static const luaL_Reg METHODS[] = {{"fill", pool_fill},   {"acquire", pool_acquire}, {"run", pool_run},
-                                       {"row", pool_row},     {"rows", pool_rows},       {"map", pool_map},
-                                       {"stats", pool_stats}, {NULL, NULL}};
+    static const luaL_Reg METHODS[] = {
+        {"fill", pool_fill}, {"acquire", pool_acquire}, {"run", pool_run},     {"row", pool_row},
+        {"rows", pool_rows}, {"map", pool_map},         {"stats", pool_stats}, {NULL, NULL}};
     fpc_lua_register_result(L);
     fpc_lua_new_type(L, POOL_TYPE, METHODS, pool_close);
     lua_pushcfunction(L, pool_new);

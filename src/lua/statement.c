@@ -39,8 +39,10 @@ static int statement_new(lua_State *L) {
     for (const char *type = types; *type != '\0'; type++) {
         int width = *type == 'B' ? FPC_BATCH_PARAMS : 1;
         if (count + width > FPC_PARAMS_MAX) return luaL_argerror(L, 2, "too many parameters");
-        if (*type == 'B') memcpy(&oids[count], BATCH_OIDS, sizeof BATCH_OIDS);
-        else if ((oids[count] = oid_of(*type)) == 0) return luaL_argerror(L, 2, "unknown type letter");
+        if (*type == 'B')
+            memcpy(&oids[count], BATCH_OIDS, sizeof BATCH_OIDS);
+        else if ((oids[count] = oid_of(*type)) == 0)
+            return luaL_argerror(L, 2, "unknown type letter");
         count += width;
     }
     fpc_statement **ud = lua_newuserdata(L, sizeof *ud);

@@ -15,8 +15,8 @@ typedef struct fpc_lua_binding {
     fpc_array keys; /* for the one bytea[] argument a statement may have */
 } fpc_lua_binding;
 
-/* The statement at `index` and its arguments from `first` on.  Raises an argument error when they do not fit; a
- * false return has filled `err`, with nothing left to release. */
+/* The statement at `index` and its arguments from `first` on.  Raises an argument error when they do not fit;
+ * a false return has filled `err`, with nothing left to release. */
 bool fpc_lua_bind(lua_State *L, int index, int first, fpc_lua_binding *binding, fpc_error *err);
 void fpc_lua_unbind(fpc_lua_binding *binding);
 

@@ -15,6 +15,9 @@ void fpc_lua_register_pool(lua_State *L);      /* pool(connection_string, settin
 void fpc_lua_register_conn(lua_State *L);      /* made by pool:acquire() */
 void fpc_lua_register_key(lua_State *L);       /* shorten_key(key) */
 void fpc_lua_register_interrupt(lua_State *L); /* interrupted() */
+void fpc_lua_register_json(
+    lua_State *L); /* null, array_mt, empty_array, json_encode, json_decode, json_adopt */
+void fpc_lua_register_value(lua_State *L); /* value_encode, value_decode */
 
 /* Pushes nil and "code: message" and returns 2, for `return fpc_lua_failure(L, &err);`. */
 int fpc_lua_failure(lua_State *L, const fpc_error *err);
