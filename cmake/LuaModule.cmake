@@ -9,3 +9,12 @@ function(fpc_add_lua_module name include_dir folder)
   set_target_properties(${name} PROPERTIES PREFIX "" OUTPUT_NAME core C_EXTENSIONS OFF
                         LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/${folder}/fpcache)
 endfunction()
+
+# fpc_install_lua_module(NAME LUA_DIR LIB_DIR): install rules for the module and for lua/.
+function(fpc_install_lua_module name lua_dir lib_dir)
+  if(NOT lua_dir OR NOT lib_dir)
+    message(FATAL_ERROR "FPC_LUA_INCLUDE_DIR needs FPC_INSTALL_LUADIR and FPC_INSTALL_LIBDIR too")
+  endif()
+  install(TARGETS ${name} LIBRARY DESTINATION ${lib_dir}/fpcache)
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/lua/ DESTINATION ${lua_dir} FILES_MATCHING PATTERN "*.lua")
+endfunction()
