@@ -18,3 +18,15 @@ function(fpc_install_lua_module name lua_dir lib_dir)
   install(TARGETS ${name} LIBRARY DESTINATION ${lib_dir}/fpcache)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/lua/ DESTINATION ${lua_dir} FILES_MATCHING PATTERN "*.lua")
 endfunction()
+
+# fpc_check_lua_headers(DIR): ends the configuration when the headers are of a Lua we do not build for.
+function(fpc_check_lua_headers dir)
+  if(NOT EXISTS ${dir}/lua.h)
+    message(FATAL_ERROR "${dir}/lua.h is missing: install the headers of Lua 5.4 or LuaJIT, or pass LUA_INCDIR=")
+  endif()
+  file(STRINGS ${dir}/lua.h version REGEX "define[ \t]+LUA_VERSION_NUM[ \t]+501")
+  if(version AND NOT EXISTS ${dir}/luajit.h)
+    message(FATAL_ERROR "${dir} is plain Lua 5.1, fpcache needs LuaJIT 2.1 there: "
+                        "pass LUA_INCDIR=/usr/include/luajit-2.1 or wherever luajit.h is")
+  endif()
+endfunction()

@@ -102,8 +102,16 @@ static void poll_rounds_up_to_whole_milliseconds(void **state) {
         int64_t left;
         int ms;
     } cases[] = {
-        {-1, 0},       {0, 0},        {1, 1},          {999999, 1},       {1000000, 1},
-        {1000001, 2},  {1500000, 2},  {2000000, 2},    {999999999, 1000}, {FPC_NS_PER_SECOND, 1000},
+        {-1, 0},
+        {0, 0},
+        {1, 1},
+        {999999, 1},
+        {1000000, 1},
+        {1000001, 2},
+        {1500000, 2},
+        {2000000, 2},
+        {999999999, 1000},
+        {FPC_NS_PER_SECOND, 1000},
         {INT64_C(-9) * FPC_NS_PER_SECOND, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -39,10 +39,10 @@ static int run(lua_State *L) {
     lua_setglobal(L, "arg");
 
     const char *what = line->argv[script];
-    int failed;
-    if (script == 2) failed = luaL_loadbuffer(L, what, strlen(what), "=(command line)");
-    else failed = luaL_loadfile(L, strcmp(what, "-") == 0 ? NULL : what);
-    if (failed) return lua_error(L);
+    const char *file = strcmp(what, "-") == 0 ? NULL : what; /* NULL: stdin */
+    if ((script == 2 ? luaL_loadbuffer(L, what, strlen(what), "=(command line)") : luaL_loadfile(L, file)) !=
+        0)
+        return lua_error(L);
 
     int arguments = line->argc - script - 1;
     luaL_checkstack(L, arguments, "too many arguments");
