@@ -22,7 +22,7 @@ pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson>=2.14)
 
 if(NOT FPC_LUA_INCLUDE_DIR)
   if(FPC_LUA54 OR FPC_CLI)
-    pkg_check_modules(LUA54 REQUIRED lua5.4)
+    pkg_check_modules(LUA54 REQUIRED IMPORTED_TARGET lua5.4)
     set(LUA54_INCLUDE_DIR ${LUA54_INCLUDE_DIRS})
   endif()
   if(FPC_LUAJIT)

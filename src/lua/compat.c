@@ -58,7 +58,8 @@ void fpc_lua_push_int64(lua_State *L, int64_t value) {
     }
     push_helper(L, &MAKE_KEY);
     int64_t low = value & INT64_C(0xffffffff);
-    lua_pushnumber(L, (lua_Number)((value - low) / INT64_C(4294967296)));
+    int64_t high = (value - low) / INT64_C(4294967296);
+    lua_pushnumber(L, (lua_Number)high);
     lua_pushnumber(L, (lua_Number)low);
     lua_call(L, 2, 1);
 }

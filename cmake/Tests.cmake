@@ -1,0 +1,39 @@
+# What the tests need beside the product: C tests and two small Lua hosts.  Every
+# spec/core/NAME_test.c becomes a program build/spec/NAME_test that ctest runs.
+enable_testing()
+pkg_check_modules(CMOCKA IMPORTED_TARGET cmocka)
+
+# fpc_add_c_test(NAME SOURCES...): a cmocka program linked with the core; it may include headers of src/core.
+function(fpc_add_c_test name)
+  add_executable(${name} ${ARGN})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src/core)
+  target_link_libraries(${name} PRIVATE fpc_flags fpc_core PkgConfig::CMOCKA)
+  set_target_properties(${name} PROPERTIES C_EXTENSIONS OFF
+                        RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300)
+endfunction()
+
+# fpc_add_lua_host(NAME LIBRARY): a program that runs a Lua script; C modules see its Lua.
+function(fpc_add_lua_host name library)
+  add_executable(${name} spec/support/lua_host.c)
+  target_link_libraries(${name} PRIVATE fpc_flags ${library})
+  set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON C_EXTENSIONS OFF
+                        RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
+endfunction()
+
+if(CMOCKA_FOUND)
+  file(GLOB FPC_C_TESTS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/spec/core/*_test.c)
+  foreach(source IN LISTS FPC_C_TESTS)
+    get_filename_component(name ${source} NAME_WE)
+    fpc_add_c_test(${name} ${source})
+  endforeach()
+else()
+  message(STATUS "cmocka not found: the C tests are not built (Debian: libcmocka-dev)")
+endif()
+if(FPC_LUA54)
+  fpc_add_lua_host(lua54-host PkgConfig::LUA54)
+endif()
+if(FPC_LUAJIT)
+  fpc_add_lua_host(luajit-host PkgConfig::LUAJIT)
+endif()
