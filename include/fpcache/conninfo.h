@@ -21,13 +21,13 @@ void fpc_conninfo_delete(fpc_conninfo *info); /* NULL is allowed */
  * FPC_INVALID when it cannot be parsed; the message never quotes it, since it may hold a password. */
 fpc_status fpc_conninfo_parse(fpc_conninfo *info, const char *text, fpc_error *err);
 
-/* Sets one keyword; FPC_INVALID when this libpq does not know it. */
-fpc_status fpc_conninfo_set(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err);
+/* Sets a keyword that is not set yet; FPC_INVALID when this libpq does not know it. */
+fpc_status fpc_conninfo_add(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err);
 
-/* Sets a keyword that is known and not set yet; else does nothing. */
+/* The same for a default of ours: a keyword that this libpq does not know is passed over. */
 fpc_status fpc_conninfo_default(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err);
 
-/* The value of a keyword, or NULL.  It lives until the keyword is set again. */
+/* The value of a keyword, or NULL.  It lives as long as the description. */
 const char *fpc_conninfo_get(const fpc_conninfo *info, const char *keyword);
 
 /* NULL-terminated arrays for libpq; they live until the next change. */

@@ -22,6 +22,7 @@ struct fpc_conn {
     bool use_prepared;
     bool broken;
     bool sent_write; /* the statement under way may change something */
+    bool sent_ours;  /* ... and is one of ours, not a caller's SQL */
     fpc_id_set prepared;
 };
 
@@ -174,7 +175,7 @@ fpc_status fpc_conn_receive(fpc_conn *conn, fpc_deadline deadline, fpc_result **
                 fpc_result_delete(last);
                 return lost(conn, true, err);
             }
-            failure = fpc_server_error(result, err);
+            failure = fpc_server_error(result, conn->sent_ours, err);
             if (failure == FPC_CONNECT) conn->broken = true; /* the server ends this session */
             PQclear(result);
         }
@@ -196,12 +197,13 @@ static fpc_status receive_and_drop(fpc_conn *conn, fpc_deadline deadline, fpc_er
     return status;
 }
 
-static fpc_status begin(fpc_conn *conn, bool is_write, fpc_error *err) {
+static fpc_status begin(fpc_conn *conn, bool is_write, bool is_ours, fpc_error *err) {
     if (fpc_conn_is_inherited(conn)) {
         return fpc_fail(err, FPC_CLOSED, "the connection belongs to the parent process");
     }
     if (conn->broken) return fpc_fail(err, FPC_CONNECT, "the connection to the server was lost");
     conn->sent_write = is_write;
+    conn->sent_ours = is_ours;
     return FPC_OK;
 }
 
@@ -226,7 +228,7 @@ static fpc_status prepare(fpc_conn *conn, const fpc_statement *statement, fpc_de
 fpc_status fpc_conn_send(fpc_conn *conn, const fpc_statement *statement, const fpc_params *params,
                          fpc_deadline deadline, fpc_error *err) {
     static const int BINARY[FPC_PARAMS_MAX] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    fpc_status status = begin(conn, !statement->read_only, err);
+    fpc_status status = begin(conn, !statement->read_only, true, err);
     if (status != FPC_OK) return status;
     int sent;
     if (conn->use_prepared) {
@@ -270,7 +272,7 @@ fpc_status fpc_conn_exec(fpc_conn *conn, const fpc_statement *statement, const f
 
 fpc_status fpc_conn_query(fpc_conn *conn, const char *sql, int count, const char *const *values,
                           fpc_deadline deadline, fpc_result **out, fpc_error *err) {
-    fpc_status status = begin(conn, true, err);
+    fpc_status status = begin(conn, true, false, err);
     if (status != FPC_OK) return status;
     if (!PQsendQueryParams(conn->pg, sql, count, NULL, values, NULL, NULL, 0)) return lost(conn, false, err);
     status = flush(conn, deadline, err);
@@ -280,7 +282,7 @@ fpc_status fpc_conn_query(fpc_conn *conn, const char *sql, int count, const char
 
 fpc_status fpc_conn_script(fpc_conn *conn, const char *sql, fpc_deadline deadline, fpc_result **out,
                            fpc_error *err) {
-    fpc_status status = begin(conn, true, err);
+    fpc_status status = begin(conn, true, false, err);
     if (status != FPC_OK) return status;
     if (!PQsendQuery(conn->pg, sql)) return lost(conn, false, err);
     status = flush(conn, deadline, err);

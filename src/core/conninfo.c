@@ -43,18 +43,12 @@ static int find(const fpc_conninfo *info, const char *keyword) {
     return -1;
 }
 
-/* Stores a keyword that is known to be good. */
+/* Stores a keyword that is known to be good, unless it is set. */
 static fpc_status put(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err) {
+    if (find(info, keyword) >= 0) return FPC_OK;
     char *copy = strdup(value);
-    if (copy == NULL) return fpc_fail(err, FPC_NOMEM, "connection setting");
-    int i = find(info, keyword);
-    if (i >= 0) {
-        wipe(info->values[i]);
-        info->values[i] = copy;
-        return FPC_OK;
-    }
     char *name = strdup(keyword);
-    if (name == NULL || info->count == MAX_KEYWORDS) {
+    if (copy == NULL || name == NULL || info->count == MAX_KEYWORDS) {
         free(name);
         wipe(copy);
         return fpc_fail(err, FPC_NOMEM, "connection setting");
@@ -76,7 +70,7 @@ static bool is_known(const char *keyword) {
     return known;
 }
 
-fpc_status fpc_conninfo_set(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err) {
+fpc_status fpc_conninfo_add(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err) {
     if (!is_known(keyword)) {
         int version = PQlibVersion();
         return fpc_fail(err, FPC_INVALID, "libpq %d.%d does not know the connection setting \"%.40s\"",
@@ -86,7 +80,7 @@ fpc_status fpc_conninfo_set(fpc_conninfo *info, const char *keyword, const char 
 }
 
 fpc_status fpc_conninfo_default(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err) {
-    if (find(info, keyword) >= 0 || !is_known(keyword)) return FPC_OK;
+    if (!is_known(keyword)) return FPC_OK;
     return put(info, keyword, value, err);
 }
 

@@ -20,13 +20,17 @@ static fpc_status classify(const char *state) {
         is_state(state, "42703")) {
         return FPC_SCHEMA;
     }
+    if (is_state(state, "22") || is_state(state, "54000"))
+        return FPC_INVALID; /* data; too long for an index */
     if (is_state(state, "42501")) return FPC_DENIED;
     if (is_state(state, "40001") || is_state(state, "40P01")) return FPC_CONFLICT;
     if (is_state(state, "57014") || is_state(state, "55P03")) return FPC_TIMEOUT;
     return FPC_SERVER;
 }
 
-static const char *advice(const char *state, const char *text) {
+static const char *advice(const char *state, const char *text, fpc_status status) {
+    if (status == FPC_SCHEMA) return "; run `fpcache admin setup` on this database";
+    if (status == FPC_DENIED) return "; the owner grants it with `fpcache admin setup --grant ROLE`";
     if (is_state(state, "25006") || (is_state(state, "0A000") && strstr(text, "recovery") != NULL)) {
         return "; this server is a standby, and unlogged tables live on the primary only (connect with "
                "target_session_attrs=read-write)";
@@ -35,13 +39,15 @@ static const char *advice(const char *state, const char *text) {
     return "";
 }
 
-fpc_status fpc_server_error(const PGresult *result, fpc_error *err) {
+fpc_status fpc_server_error(const PGresult *result, bool is_our_sql, fpc_error *err) {
     const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     if (state == NULL) state = "";
     if (text == NULL) text = PQresultErrorMessage(result);
     fpc_status status = classify(state);
-    fpc_fail(err, status, "%s%s (SQLSTATE %s)", text, advice(state, text), state);
+    if (!is_our_sql && (status == FPC_SCHEMA || status == FPC_DENIED || status == FPC_INVALID))
+        status = FPC_SERVER;
+    fpc_fail(err, status, "%s%s (SQLSTATE %s)", text, advice(state, text, status), state);
     if (err != NULL) snprintf(err->sqlstate, sizeof err->sqlstate, "%.5s", state);
     return status;
 }

@@ -86,7 +86,7 @@ static int pool_new(lua_State *L) {
     fpc_conninfo *info = fpc_conninfo_new();
     fpc_status status = info == NULL ? fpc_fail(&err, FPC_NOMEM, "pool") : FPC_OK;
     if (status == FPC_OK && text != NULL) status = fpc_conninfo_parse(info, text, &err);
-    if (status == FPC_OK) status = put_settings(L, 2, info, fpc_conninfo_set, &err);
+    if (status == FPC_OK) status = put_settings(L, 2, info, fpc_conninfo_add, &err);
     if (status == FPC_OK) status = put_settings(L, 3, info, fpc_conninfo_default, &err);
     if (status != FPC_OK) {
         fpc_conninfo_delete(info);

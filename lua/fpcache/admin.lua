@@ -1,0 +1,196 @@
+--- Setting the schema up, upgrading, granting, dropping it.  For administrators; users only connect.
+local connection = require("fpcache.connection")
+local options = require("fpcache.options")
+local schema = require("fpcache.schema")
+local sql = require("fpcache.sql")
+
+local admin = {}
+
+-- Serialises two setups of one database; any number will do, as long as it is always this one.
+local ADVISORY_LOCK = 7305808869229538304
+
+local OPTIONS = {
+  logged = { type = "boolean" }, -- a table that survives a crash, and is slower
+  force = { type = "boolean" },  -- drop what is there first: DELETES ALL CACHED DATA
+  grant = { type = "string table" }, -- role or roles that may use the cache; "public" for all
+}
+for name, about in pairs(connection.OPTIONS) do OPTIONS[name] = about end
+
+--- Calls work(conn, quoted_schema, o) on a connection of its own, in one transaction under the advisory lock.
+local function with_connection(opts, level, work)
+  local o = options.read(OPTIONS, opts, level + 1)
+  local quoted, err = sql.quote_identifier(o.schema)
+  if not quoted then return nil, err end
+  o.minconn, o.maxconn = 1, 1
+  local pool
+  pool, err = connection.open(o, level + 1)
+  if not pool then return nil, err end
+  local conn
+  conn, err = pool:acquire(o.timeout)
+  if not conn then
+    pool:close()
+    return nil, err
+  end
+  local function run()
+    local ok, reason = conn:script(("BEGIN; SELECT pg_advisory_xact_lock(%d)"):format(ADVISORY_LOCK), o.bulk_timeout)
+    if not ok then return nil, reason end
+    local report
+    report, reason = work(conn, quoted, o)
+    if not report then return nil, reason end
+    ok, reason = conn:script("COMMIT", o.bulk_timeout)
+    if not ok then return nil, reason end
+    return report
+  end
+  local called, report, reason = pcall(run)
+  conn:close() -- still in a transaction: the pool closes it and the server rolls back
+  pool:close()
+  if not called then error(report, 0) end
+  return report, reason
+end
+
+--- The one row that a query gives.
+local function one(conn, o, text, ...)
+  local rows, err = conn:query(text, o.timeout, ...)
+  if not rows then return nil, err end
+  return rows[1] or {}
+end
+
+--- What stands in the database.
+local function inspect(conn, quoted, o)
+  local found, err = one(conn, o, [[
+SELECT to_regnamespace($1) IS NOT NULL AS has_schema, to_regclass($1 || '.cache') IS NOT NULL AS has_table,
+       to_regclass($1 || '.fpcache_schema') IS NOT NULL AS has_versions,
+       session_user::text AS user, current_database()::text AS database, version() AS server]], quoted)
+  if not found then return nil, err end
+  local report = {
+    schema = o.schema, database = found.database, user = found.user, server = found.server,
+    has_schema = found.has_schema, has_table = found.has_table, version = 0, latest = schema.VERSION,
+  }
+  if found.has_versions then
+    local row
+    row, err = one(conn, o, ("SELECT coalesce(max(version), 0) AS version FROM %s.fpcache_schema"):format(quoted))
+    if not row then return nil, err end
+    report.version = row.version
+  end
+  report.is_foreign = report.has_table and report.version == 0
+  if report.has_table then
+    local row
+    row, err = one(conn, o, [[
+SELECT c.relpersistence = 'u' AS unlogged, greatest(c.reltuples, 0)::bigint AS rows,
+       pg_total_relation_size(c.oid) AS bytes, pg_get_userbyid(c.relowner) AS owner,
+       c.relrowsecurity AND c.relforcerowsecurity AS isolated
+FROM pg_class AS c WHERE c.oid = to_regclass($1 || '.cache')]], quoted)
+    if not row then return nil, err end
+    for name, value in pairs(row) do report[name] = value end
+  end
+  return report
+end
+
+--- Runs the migrations that are missing.
+local function migrate(conn, quoted, o, report)
+  if not report.has_schema then
+    local ok, err = conn:script("CREATE SCHEMA " .. quoted, o.timeout)
+    if not ok then return nil, err end
+  end
+  local ok, err = conn:script(sql.fill(schema.VERSION_TABLE, { schema = quoted }), o.timeout)
+  if not ok then return nil, err end
+  report.applied = {}
+  for version = report.version + 1, schema.VERSION do
+    local migration = schema.MIGRATIONS[version]
+    ok, err = conn:script(schema.migration_sql(migration, quoted, o.logged or false), o.bulk_timeout)
+    if ok then
+      ok, err = conn:query(sql.fill(schema.RECORD, { schema = quoted }), o.timeout, version, migration.name)
+    end
+    if not ok then return nil, ("%s (in migration %d, %s)"):format(err, version, migration.name) end
+    report.applied[#report.applied + 1] = migration.name
+  end
+  return true
+end
+
+--- The grants for a role; "public" is everybody.
+local function grant(conn, quoted, o, report)
+  report.granted = type(o.grant) == "table" and o.grant or { o.grant }
+  for _, role in ipairs(report.granted) do
+    local quoted_role, err = "PUBLIC", nil
+    if role:lower() ~= "public" then quoted_role, err = sql.quote_identifier(role) end
+    if not quoted_role then return nil, err end
+    local ok
+    ok, err = conn:script(sql.fill(schema.GRANTS, { schema = quoted, role = quoted_role }), o.timeout)
+    if not ok then return nil, err end
+  end
+  return true
+end
+
+local function foreign(report)
+  return ("schema: there is a table %s.cache that fpcache did not make, perhaps by the Python library; choose another "
+    .. "schema, or replace it with --force, which deletes what it holds"):format(report.schema)
+end
+
+local function install(conn, quoted, o, may_create)
+  local report, err = inspect(conn, quoted, o)
+  if not report then return nil, err end
+  report.version_before = report.version
+  local ok
+  if o.force then
+    ok, err = conn:script(sql.fill(schema.DROP, { schema = quoted }), o.bulk_timeout)
+    if not ok then return nil, err end
+    report.version, report.recreated = 0, report.has_table
+  elseif report.is_foreign then
+    return nil, foreign(report)
+  elseif report.version > schema.VERSION then
+    return nil, ("schema: the database has version %d and this fpcache knows %d; install a newer fpcache"):format(
+      report.version, schema.VERSION)
+  elseif report.version == 0 and not may_create then
+    return nil, ("schema: nothing to upgrade in schema %s; run `fpcache admin setup`"):format(o.schema)
+  end
+  ok, err = migrate(conn, quoted, o, report)
+  if not ok then return nil, err end
+  ok, err = grant(conn, quoted, o, report)
+  if not ok then return nil, err end
+  local after
+  after, err = inspect(conn, quoted, o)
+  if not after then return nil, err end
+  for name, value in pairs(after) do report[name] = value end
+  return report
+end
+
+--- Installs or upgrades the schema; keeps the data; safe to repeat.
+---@param opts table connection options, schema, logged, grant (role or list), force
+---@return table? report { schema, version, applied = {names}, granted = {roles}, unlogged, ... }
+---@return string? err
+function admin.setup(opts)
+  local report, err = with_connection(opts, 2, function(conn, quoted, o) return install(conn, quoted, o, true) end)
+  return report, err
+end
+
+--- Runs the migrations that are missing; nothing is created where nothing was set up.
+---@return table? report, string? err
+function admin.upgrade(opts)
+  local report, err = with_connection(opts, 2, function(conn, quoted, o) return install(conn, quoted, o, false) end)
+  return report, err
+end
+
+--- What is installed.
+---@return table? report { version (0: nothing), latest, has_table, unlogged, isolated, rows, bytes, owner, ... }
+---@return string? err
+function admin.status(opts)
+  local report, err = with_connection(opts, 2, inspect)
+  return report, err
+end
+
+--- Removes the schema's objects and all cached data; the schema itself stays.
+---@return table? report what was there, string? err
+function admin.drop(opts)
+  local report, err = with_connection(opts, 2, function(conn, quoted, o)
+    local report, err = inspect(conn, quoted, o)
+    if not report then return nil, err end
+    if report.is_foreign and not o.force then return nil, foreign(report) end
+    local ok
+    ok, err = conn:script(sql.fill(schema.DROP, { schema = quoted }), o.bulk_timeout)
+    if not ok then return nil, err end
+    return report
+  end)
+  return report, err
+end
+
+return admin

@@ -1,0 +1,200 @@
+--- Calls on many keys: one round trip for each batch of bounded size.
+local core = require("fpcache.core")
+local limits = require("fpcache.limits")
+local options = require("fpcache.options")
+local Cache = require("fpcache.transaction")
+
+local stored_key, check_ttl = limits.stored_key, limits.ttl
+
+local BATCH_ROWS = 10000
+local BATCH_BYTES = 8 * 1024 * 1024
+
+local SET_MANY_OPTIONS = {
+  ttl = { type = "number table" }, -- seconds for all, or { key = seconds } with none for the others
+  batch = { type = "integer", default = BATCH_ROWS, check = options.positive }, -- rows in one statement
+}
+
+--- An iterator of key, value, ttl from what the caller gave.
+local function source_of(items, level)
+  if type(items) == "table" then return next, items end
+  if type(items) == "function" then return items end
+  local meta = getmetatable(items)
+  if meta and meta.__call then return function() return items() end end
+  error(("bad items (table or iterator expected, got %s)"):format(type(items)), level + 1)
+end
+
+--- Fills a batch from the source.  Errors name the key's place in the input, never its content.
+---@return boolean? more false at the end of the source
+---@return string? err
+local function fill(self, batch, source, level)
+  local ttls, default_ttl = source.ttls, source.ttl
+  local max_key, max_value, codec = self.max_key_bytes, self.max_value_bytes, self.codec
+  local rows = 0
+  while rows < source.batch_rows and batch:bytes() < BATCH_BYTES do
+    local key, value, ttl = source.next(source.state, source.key)
+    if key == nil then return false end
+    source.key, source.count, rows = key, source.count + 1, rows + 1
+    local _, err = stored_key(key, max_key, level + 1)
+    if err and #key > max_key or key == "" then return nil, ("%s (item %d)"):format(err, source.count) end
+    if value == nil then error(("bad value of item %d (nil cannot be stored)"):format(source.count), level + 1) end
+    if ttl == nil then ttl = default_ttl end
+    if ttls then ttl = ttls[key] end
+    local ok, seconds = check_ttl(ttl, level + 1)
+    if not ok then return nil, ("%s (item %d)"):format(seconds, source.count) end
+    ok, err = batch:add(key, value, seconds, codec, max_value)
+    if not ok then return nil, ("%s (item %d)"):format(err, source.count) end
+  end
+  return true
+end
+
+--- Sends batches one after the other in a transaction, filling the next while the server works on the last.
+local function send_batches(self, batch, source)
+  local conn, statement, timeout = self.db, self.statements.set_many, self.bulk_timeout
+  local more, err = true, nil
+  while batch:rows() > 0 do
+    local ok
+    ok, err = conn:send(statement, timeout, self.space, batch)
+    if not ok then return nil, err end
+    batch:clear()
+    if more then
+      more, err = fill(self, batch, source, 2)
+      if more == nil then
+        conn:receive(timeout) -- so that the connection can roll back and live on
+        return nil, err
+      end
+    end
+    ok, err = conn:receive(timeout)
+    if not ok then return nil, err end
+  end
+  return true
+end
+
+--- Stores many values: all or none of a call.
+---@param items table|function { key = value }, or an iterator of key, value[, ttl in seconds]
+---@param opts number|table|nil ttl in seconds, or { ttl = seconds | { key = seconds }, batch = rows }
+---@return integer? count items taken (of a key that comes twice the last value stays)
+---@return string? err
+function Cache:set_many(items, opts)
+  if type(opts) ~= "table" then opts = { ttl = opts } end
+  local read = options.read(SET_MANY_OPTIONS, opts, 2)
+  local source = { batch_rows = read.batch, count = 0 }
+  source.next, source.state = source_of(items, 2)
+  if type(read.ttl) == "table" then source.ttls = read.ttl else source.ttl = read.ttl end
+  local batch = core.batch()
+  local more, err = fill(self, batch, source, 2)
+  local ok = more ~= nil
+  if more == false then -- it all fits: one statement is its own transaction
+    if batch:rows() > 0 then
+      ok, err = self.db:run(self.statements.set_many, self.bulk_timeout, self.space, batch)
+    end
+  elseif more and self.is_transaction then
+    ok, err = send_batches(self, batch, source)
+  elseif more then
+    ok, err = self:transaction(send_batches, batch, source)
+  end
+  batch:close()
+  if not ok then return nil, err end
+  self.counts.sets = self.counts.sets + source.count
+  return source.count
+end
+
+--- Stored keys for a list; `names` maps the stored form of long keys back.
+local function stored_keys(self, keys, level)
+  if type(keys) ~= "table" then error(("bad keys (list expected, got %s)"):format(type(keys)), level + 1) end
+  local stored = {}
+  for i = 1, #keys do
+    local err
+    stored[i], err = stored_key(keys[i], self.max_key_bytes, level + 1)
+    if not stored[i] then return nil, ("%s (key %d)"):format(err, i) end
+  end
+  return stored
+end
+
+--- Calls `run` with slices of the list of at most BATCH_ROWS keys.
+local function each_slice(stored, run)
+  if #stored <= BATCH_ROWS then return run(stored) end
+  for first = 1, #stored, BATCH_ROWS do
+    local ok, err = run({ (table.unpack or unpack)(stored, first, math.min(first + BATCH_ROWS - 1, #stored)) })
+    if not ok then return nil, err end
+  end
+  return true
+end
+
+--- The values of many keys.
+---@param keys string[]
+---@param opts table? { parse_json = false }
+---@return table? values { key = value } of those that exist
+---@return string? err
+function Cache:get_many(keys, opts)
+  local stored, err = stored_keys(self, keys, 2)
+  if not stored then return nil, err end
+  local parse_json = self.parse_json
+  if opts and opts.parse_json ~= nil then parse_json = opts.parse_json end
+  local values, hits = nil, 0
+  local ok
+  ok, err = each_slice(stored, function(slice)
+    local map, rows = self.db:map(self.statements.get_many, self.bulk_timeout, self.codec, parse_json, self.space, slice)
+    if not map then return nil, rows end
+    hits = hits + rows
+    if values then
+      for key, value in pairs(map) do values[key] = value end
+    else
+      values = map
+    end
+    return true
+  end)
+  if not ok then return nil, err end
+  self.counts.hits = self.counts.hits + hits
+  self.counts.misses = self.counts.misses + math.max(#stored - hits, 0)
+  return values
+end
+
+--- Deletes many keys.
+---@param keys string[]
+---@return integer? deleted how many there were
+---@return string? err
+function Cache:delete_many(keys)
+  local stored, err = stored_keys(self, keys, 2)
+  if not stored then return nil, err end
+  local deleted = 0
+  local ok
+  ok, err = each_slice(stored, function(slice)
+    local rows, reason = self.db:run(self.statements.delete_many, self.bulk_timeout, self.space, slice)
+    if not rows then return nil, reason end
+    deleted = deleted + rows
+    return true
+  end)
+  if not ok then return nil, err end
+  return deleted
+end
+
+local CLEAR_OPTIONS = { all = { type = "boolean" } } -- every namespace of this user
+
+--- Deletes everything of this namespace.
+---@param opts table? { all = true } for every namespace of this user
+---@return integer? deleted
+---@return string? err
+function Cache:clear(opts)
+  local read = options.read(CLEAR_OPTIONS, opts, 2)
+  if read.all then return self.db:run(self.statements.clear_all, self.bulk_timeout) end
+  return self.db:run(self.statements.clear, self.bulk_timeout, self.space)
+end
+
+local SWEEP_PAGES = 1000 -- 8 MB: a few milliseconds of work and of locks
+
+--- Deletes expired rows, everybody's, in small slices; rows being written are passed over.
+---@return integer? deleted
+---@return string? err
+function Cache:cleanup()
+  local found, pages = self.db:row(self.statements.pages, self.timeout)
+  if not found then return nil, pages end
+  local deleted = 0
+  for first = 0, tonumber(pages), SWEEP_PAGES do
+    local ok, swept = self.db:row(self.statements.sweep, self.bulk_timeout, first, SWEEP_PAGES)
+    if not ok then return nil, swept end
+    deleted = deleted + swept
+  end
+  return deleted
+end
+
+return Cache

@@ -1,0 +1,326 @@
+--- The cache as a Lua object: calls on one key.
+--
+-- A Cache runs its statements on `db`, which is the pool, or one connection inside a transaction; everything
+-- else is the same for both.  Calls on many keys are in bulk.lua, walks in scan.lua, transactions in
+-- transaction.lua; they add their methods to the class below.
+--
+-- Every call returns its value, or nil and "code: message" (see docs/errors.md).  A wrong argument type raises.
+local core = require("fpcache.core")
+local limits = require("fpcache.limits")
+local options = require("fpcache.options")
+
+local stored_key, check_ttl, check_time = limits.stored_key, limits.ttl, limits.time
+local value_encode, value_decode = core.value_encode, core.value_decode
+
+---@class fpcache.Cache
+---@field db userdata
+---@field statements table<string, userdata>
+---@field space string the namespace
+local Cache = {}
+Cache.__index = Cache
+
+local SET_OPTIONS = {
+  ttl = { type = "number" },        -- seconds, fractions allowed; none: no expiry
+  expires_at = { type = "number" }, -- seconds since 1970
+  keep_ttl = { type = "boolean" },  -- the old expiry stays
+  if_absent = { type = "boolean" }, -- only when there is no such key
+  if_present = { type = "boolean" },
+  if_version = { type = "number cdata" }, -- only when the version (see entry) is still this one
+}
+
+--- The expiry that options ask for.
+---@return boolean ok, number? ttl_or_err, number? expires_at
+local function read_expiry(opts, level)
+  local ok, ttl = check_ttl(opts.ttl, level + 1)
+  if not ok then return false, ttl end
+  if opts.expires_at == nil then return true, ttl end
+  local at
+  ok, at = check_time(opts.expires_at, level + 1)
+  if not ok then return false, at end
+  return true, nil, at
+end
+
+local CONDITIONS = { if_absent = "add", if_present = "replace", if_version = "cas" }
+
+--- The name of the statement that options ask for, refusing those that contradict each other.
+local function choose_statement(opts, level)
+  local name, condition = "set", nil
+  for option, statement in pairs(CONDITIONS) do
+    if opts[option] then
+      if condition then error(("options: %s and %s exclude each other"):format(condition, option), level + 1) end
+      name, condition = statement, option
+    end
+  end
+  if opts.ttl and opts.expires_at then error("options: ttl and expires_at exclude each other", level + 1) end
+  if opts.keep_ttl then
+    if opts.ttl or opts.expires_at then
+      error("options: keep_ttl excludes ttl and expires_at", level + 1)
+    end
+    if name ~= "add" then name = name .. "_keep_ttl" end -- a new key has no ttl to keep
+  end
+  return name
+end
+
+--- Bytes and format of a value, within the limit.
+local function encode(self, value)
+  local bytes, format = value_encode(value, self.codec)
+  if not bytes then return nil, format end
+  if #bytes > self.max_value_bytes then
+    return nil, ("invalid: a value of %d bytes exceeds max_value_bytes (%d)"):format(#bytes, self.max_value_bytes)
+  end
+  return bytes, format
+end
+
+--- Runs one of the statements that write one row.  `level` counts from the method that calls this.
+---@return boolean? written, integer|string|nil version_or_err, string? old_format
+local function write(self, statement, key, value, ttl, expires_at, level, ...)
+  local stored, long = stored_key(key, self.max_key_bytes, level + 1)
+  if not stored then return nil, long end
+  local bytes, format = encode(self, value)
+  if not bytes then return nil, format end
+  return self.db:row(self.statements[statement], self.timeout, self.space, stored, long, bytes, format, ttl,
+    expires_at, ...)
+end
+
+--- A method that changes one row and answers whether there was one.
+local function changer(statement)
+  return function(self, key)
+    local stored, err = stored_key(key, self.max_key_bytes, 2)
+    if not stored then return nil, err end
+    local rows
+    rows, err = self.db:run(self.statements[statement], self.timeout, self.space, stored)
+    if not rows then return nil, err end
+    return rows > 0
+  end
+end
+
+--- The same with a time to live, which when absent or infinite means no expiry.
+local function ttl_changer(statement)
+  local persist = changer("persist")
+  return function(self, key, ttl)
+    local ok, seconds = check_ttl(ttl, 2)
+    if not ok then return nil, seconds end
+    local stored, err = stored_key(key, self.max_key_bytes, 2)
+    if not stored then return nil, err end
+    if not seconds then return persist(self, key) end
+    local rows
+    rows, err = self.db:run(self.statements[statement], self.timeout, self.space, stored, seconds)
+    if not rows then return nil, err end
+    return rows > 0
+  end
+end
+
+--- Stores a value.  Strings, numbers, booleans, fpcache.null and tables that JSON can hold come back as they are.
+---@param key string 1 to max_key_bytes bytes, any content
+---@param value any not nil
+---@param opts number|table|nil ttl in seconds, or { ttl, expires_at, keep_ttl, if_absent, if_present, if_version }
+---@return boolean? stored false when a condition did not hold
+---@return string? err
+---@return integer? version of what was stored, for cas
+function Cache:set(key, value, opts)
+  if value == nil then error("bad value (nil cannot be stored; use fpcache.null, or delete the key)", 2) end
+  local statement, ok, ttl, expires_at, version = "set", nil, nil, nil, nil
+  if type(opts) == "table" then
+    local read = options.read(SET_OPTIONS, opts, 2)
+    statement, version = choose_statement(read, 2), read.if_version
+    ok, ttl, expires_at = read_expiry(read, 2)
+  else
+    ok, ttl = check_ttl(opts, 2)
+  end
+  if not ok then return nil, ttl end
+  local written, answer = write(self, statement, key, value, ttl, expires_at, 2, version)
+  if written == nil then return nil, answer end
+  local counts = self.counts
+  counts.sets = counts.sets + 1
+  return written, nil, answer
+end
+
+--- The value of a key.
+---@param key string
+---@param opts table? { parse_json = false } gives the text of JSON values
+---@return any value nil when there is none (or it has expired)
+---@return string? err
+---@return string? source where the answer came from: "db"
+function Cache:get(key, opts)
+  local counts = self.counts
+  local stored, long = stored_key(key, self.max_key_bytes, 2)
+  if not stored then return nil, long end
+  local parse_json = self.parse_json
+  if opts ~= nil and opts.parse_json ~= nil then parse_json = opts.parse_json end
+  local found, bytes, format = self.db:row(self.statements.get, self.timeout, self.space, stored)
+  if found then
+    counts.hits = counts.hits + 1
+    local value, err = value_decode(bytes, format, self.codec, parse_json)
+    if value == nil then return nil, err end
+    return value, nil, "db"
+  end
+  if found == nil then return nil, bytes end
+  counts.misses = counts.misses + 1
+  return nil, nil, "db"
+end
+
+--- A value with what is known about it.
+---@param key string
+---@return table? entry { value, version, ttl (seconds; -1: no expiry), bytes, format }
+---@return string? err
+function Cache:entry(key)
+  local stored, err = stored_key(key, self.max_key_bytes, 2)
+  if not stored then return nil, err end
+  local found, bytes, format, version, ttl, size = self.db:row(self.statements.entry, self.timeout, self.space, stored)
+  if not found then return nil, bytes end
+  local value
+  value, err = value_decode(bytes, format, self.codec, self.parse_json)
+  if value == nil then return nil, err end
+  return { value = value, version = version, ttl = ttl, bytes = size, format = format }
+end
+
+--- Deletes a key: (key) -> true, false when there was none, or nil, err.
+---@type fun(self: fpcache.Cache, key: string): boolean?, string?
+Cache.delete = changer("delete")
+
+---@return boolean? exists
+---@return string? err
+function Cache:exists(key)
+  local ttl, err = self:ttl(key)
+  if not ttl then return nil, err end
+  return ttl ~= -2
+end
+
+--- Seconds until a key expires.
+---@return number? seconds with fractions; -1: no expiry; -2: no such key
+---@return string? err
+function Cache:ttl(key)
+  local stored, err = stored_key(key, self.max_key_bytes, 2)
+  if not stored then return nil, err end
+  local found, ttl = self.db:row(self.statements.ttl, self.timeout, self.space, stored)
+  if found == nil then return nil, ttl end
+  return found and ttl or -2
+end
+
+--- Gives a key a new time to live in seconds: (key, ttl) -> true, false when there is none, or nil, err.
+---@type fun(self: fpcache.Cache, key: string, ttl: number?): boolean?, string?
+Cache.expire = ttl_changer("expire")
+
+--- Makes a key live for at least `ttl` more seconds; never shortens its life.
+---@type fun(self: fpcache.Cache, key: string, ttl: number?): boolean?, string?
+Cache.touch = ttl_changer("touch")
+
+--- Takes the expiry off a key.
+---@type fun(self: fpcache.Cache, key: string): boolean?, string?
+Cache.persist = changer("persist")
+
+--- Stores a value only when there is no such key.
+---@param ttl number? seconds
+---@return boolean? stored
+---@return string? err
+function Cache:add(key, value, ttl)
+  local stored, err = self:set(key, value, { ttl = ttl, if_absent = true })
+  return stored, err
+end
+
+--- Stores a value only when there is such a key.
+---@param ttl number? seconds; none: no expiry
+---@return boolean? stored
+---@return string? err
+function Cache:replace(key, value, ttl)
+  local stored, err = self:set(key, value, { ttl = ttl, if_present = true })
+  return stored, err
+end
+
+--- Compare and set: stores a value only when nobody wrote the key since `version` was read.
+---@param version integer from entry() or an earlier cas()
+---@param ttl number? seconds; none: no expiry
+---@return integer|false|nil version the new one; false when it was another
+---@return string? err
+function Cache:cas(key, version, value, ttl)
+  if type(version) ~= "number" and type(version) ~= "cdata" then
+    error(("bad version (integer expected, got %s)"):format(type(version)), 2)
+  end
+  if value == nil then error("bad value (nil cannot be stored)", 2) end
+  local ok, seconds = check_ttl(ttl, 2)
+  if not ok then return nil, seconds end
+  local found, new_version = write(self, "cas", key, value, seconds, nil, 2, version)
+  if found == nil then return nil, new_version end
+  return found and new_version
+end
+
+local INCR_OPTIONS = {
+  ttl = { type = "number" },                   -- seconds, for a new key; an old one keeps its expiry
+  initial = { type = "integer", default = 0 }, -- what a new key starts from
+}
+
+local function check_integer(value, what, level)
+  if type(value) ~= "cdata" and not (type(value) == "number" and value % 1 == 0) then
+    error(("bad %s (integer expected, got %s)"):format(what, tostring(value)), level + 1)
+  end
+end
+
+--- Adds to an integer, atomically; a missing key starts from `initial`.
+---@param delta integer? default 1
+---@param opts table? { ttl, initial }
+---@return integer? value the new one
+---@return string? err
+function Cache:incr(key, delta, opts)
+  if delta == nil then delta = 1 end
+  check_integer(delta, "delta", 2)
+  local read = options.read(INCR_OPTIONS, opts, 2)
+  local ok, ttl = check_ttl(read.ttl, 2)
+  if not ok then return nil, ttl end
+  local stored, long = stored_key(key, self.max_key_bytes, 2)
+  if not stored then return nil, long end
+  local first = math.tointeger and math.tointeger(read.initial + delta) or read.initial + delta
+  local found, value = self.db:row(self.statements.incr, self.timeout, self.space, stored, long, first,
+    math.tointeger and math.tointeger(delta) or delta, ttl, nil)
+  if found == nil then return nil, value end
+  if not found then return nil, "invalid: the stored value is no integer" end
+  return value
+end
+
+--- Subtracts from an integer; see incr.
+function Cache:decr(key, delta, opts)
+  if delta == nil then delta = 1 end
+  check_integer(delta, "delta", 2)
+  return self:incr(key, -delta, opts)
+end
+
+--- Stores a value and returns the one that it replaced.
+---@param ttl number? seconds; none: no expiry
+---@return any old nil when there was none
+---@return string? err
+function Cache:get_set(key, value, ttl)
+  if value == nil then error("bad value (nil cannot be stored)", 2) end
+  local ok, seconds = check_ttl(ttl, 2)
+  if not ok then return nil, seconds end
+  -- Replacing and adding are two statements; between them the key may come and go.
+  for _ = 1, 10 do
+    local found, bytes, format = write(self, "get_set", key, value, seconds, nil, 2)
+    if found == nil then return nil, bytes end
+    if found then return value_decode(bytes, format, self.codec, self.parse_json) end
+    local added, err = self:set(key, value, { ttl = seconds, if_absent = true })
+    if added == nil then return nil, err end
+    if added then return nil end
+  end
+  return nil, "conflict: the key was deleted and added again too often meanwhile"
+end
+
+--- Deletes a key and returns what it held.
+---@return any old nil when there was none
+---@return string? err
+function Cache:get_delete(key)
+  local stored, err = stored_key(key, self.max_key_bytes, 2)
+  if not stored then return nil, err end
+  local found, bytes, format = self.db:row(self.statements.get_delete, self.timeout, self.space, stored)
+  if not found then return nil, bytes end
+  return value_decode(bytes, format, self.codec, self.parse_json)
+end
+
+--- One round trip to the server.
+---@return boolean? true
+---@return string? err
+function Cache:ping()
+  local found, err = self.db:row(self.statements.ping, self.timeout)
+  if not found then return nil, err end
+  return true
+end
+
+return Cache

@@ -1,0 +1,118 @@
+--- From the options of a user to a pool of connections.
+local core = require("fpcache.core")
+local options = require("fpcache.options")
+
+local connection = {}
+
+local function at_least_one(value)
+  if value < 1 then return ("must be at least 1, got %d"):format(value) end
+end
+
+--- What a caller may say about the server.  Names and defaults of the first nine are the Python library's.
+connection.OPTIONS = {
+  connection_string = { type = "string" }, -- a postgresql:// URL or key=value settings
+  host = { type = "string" },              -- "localhost"; a path is a unix socket's directory
+  port = { type = "integer" },             -- 5432
+  database = { type = "string" },          -- "postgres"
+  user = { type = "string" },              -- "postgres"
+  password = { type = "string" },          -- ""
+  minconn = { type = "integer", default = 1, check = options.not_negative },
+  maxconn = { type = "integer", default = 10, check = at_least_one },
+  schema = { type = "string", default = "public" },
+  connect_timeout = { type = "number", default = 5, check = options.positive },  -- seconds
+  timeout = { type = "number", default = 5, check = options.positive },          -- seconds, a call on one key
+  bulk_timeout = { type = "number", default = 60, check = options.positive },    -- seconds, a call on many
+  idle_timeout = { type = "number", default = 300, check = options.not_negative },  -- seconds; 0: never
+  max_lifetime = { type = "number", default = 3600, check = options.not_negative }, -- seconds; 0: no limit
+  prepared = { type = "boolean", default = true }, -- false behind a transaction pooler
+  libpq = { type = "table" },                      -- further libpq settings, such as sslmode
+}
+
+-- What the Python constructor assumes when it is told nothing.
+local PYTHON_DEFAULTS = { host = "localhost", port = "5432", dbname = "postgres", user = "postgres" }
+
+-- Ours, where this libpq knows them: no detour by Kerberos, and a dead peer is noticed.
+local DEFAULTS = {
+  application_name = "fpcache",
+  client_encoding = "UTF8",
+  gssencmode = "disable",
+  keepalives_idle = "30",
+  keepalives_interval = "10",
+  keepalives_count = "3",
+  tcp_user_timeout = "15000", -- milliseconds
+}
+
+--- The URL that is used when a caller names no server: a string, nil, or a function of them (see fpcache.new).
+---@type fun(): string?, string?
+connection.default_url = function() return os.getenv("FPCACHE_URL") end
+
+local function names_a_server(o)
+  return o.connection_string or o.host or o.port or o.database or o.user or o.password or o.libpq
+end
+
+--- The caller's settings in libpq's words.
+local function explicit_settings(o, level)
+  local settings = {
+    host = o.host, port = o.port and ("%d"):format(o.port), dbname = o.database, user = o.user,
+    password = o.password ~= "" and o.password or nil,
+  }
+  for keyword, value in pairs(o.libpq or {}) do
+    if type(keyword) ~= "string" or (type(value) ~= "string" and type(value) ~= "number") then
+      error("options.libpq: a table of libpq keywords and strings is expected", level + 1)
+    end
+    settings[keyword] = tostring(value)
+  end
+  return settings
+end
+
+local function copy_missing(to, from)
+  for name, value in pairs(from) do
+    if to[name] == nil then to[name] = value end
+  end
+  return to
+end
+
+--- Settings for every session.  They end statements of which nobody waits for the answer any more; a
+--- transaction pooler would give them to others, so there they are left to the server.
+local function session_sql(o)
+  if not o.prepared then return nil end
+  return ("SET lock_timeout = %d; SET statement_timeout = %d"):format(
+    math.ceil(o.timeout * 1000), math.ceil(math.max(o.timeout, o.bulk_timeout) * 1000))
+end
+
+--- A pool by these options; opens minconn connections, at least one, so that a mistake shows at once.
+---@param o table as options.read() gives it for connection.OPTIONS
+---@param level integer
+---@return userdata? pool, string? err
+function connection.open(o, level)
+  local text = o.connection_string
+  if not names_a_server(o) then
+    local err
+    text, err = connection.default_url()
+    if err then return nil, err end
+  end
+  -- A connection string wins over the single options, which then fill its gaps, as in Python.
+  local settings, defaults = explicit_settings(o, level + 1), copy_missing({}, DEFAULTS)
+  if text then
+    settings, defaults = {}, copy_missing(settings, defaults)
+  else
+    copy_missing(settings, PYTHON_DEFAULTS)
+  end
+  if o.minconn > o.maxconn then
+    return nil, ("invalid: minconn (%d) exceeds maxconn (%d)"):format(o.minconn, o.maxconn)
+  end
+  local pool, err = core.pool(text, settings, defaults, {
+    min_connections = math.max(o.minconn, 1), max_connections = o.maxconn, connect_timeout = o.connect_timeout,
+    idle_timeout = o.idle_timeout, max_lifetime = o.max_lifetime, prepared = o.prepared, session_sql = session_sql(o),
+  })
+  if not pool then return nil, err end
+  local ok
+  ok, err = pool:fill(o.connect_timeout * math.max(o.minconn, 1))
+  if not ok then
+    pool:close()
+    return nil, err
+  end
+  return pool
+end
+
+return connection

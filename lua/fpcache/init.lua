@@ -1,0 +1,131 @@
+--- fpcache: a shared cache on PostgreSQL.
+--
+--     local fpcache = require("fpcache")
+--     local cache = assert(fpcache.new{ connection_string = "postgresql://localhost/app" })
+--     cache:set("user:1", { name = "Alice" }, 3600)
+--     print(cache:get("user:1").name)
+local codec = require("fpcache.codec")
+local connection = require("fpcache.connection")
+local core = require("fpcache.core")
+local limits = require("fpcache.limits")
+local options = require("fpcache.options")
+local schema = require("fpcache.schema")
+local sql = require("fpcache.sql")
+local statements = require("fpcache.statements")
+local Cache = require("fpcache.client")
+require("fpcache.bulk")
+require("fpcache.scan")
+require("fpcache.transaction")
+
+local fpcache = {
+  _VERSION = core.version,
+  null = codec.null,               -- a stored null; also cjson.null and ngx.null
+  array_mt = codec.array_mt,       -- setmetatable({}, array_mt) is stored as []
+  empty_array = codec.empty_array,
+}
+
+local OPTIONS = {
+  namespace = { type = "string", default = "", check = limits.namespace },
+  parse_json = { type = "boolean", default = true }, -- false: JSON values come as their text
+  codec = { type = "table userdata" },               -- encode/decode for tables; default: exact JSON
+  max_key_bytes = { type = "integer", default = 1024 * 1024, check = options.positive },
+  max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.positive },
+  -- Accepted for the Python library's sake:
+  use_cuckoo_filter = { type = "boolean", default = true },
+  cuckoo_capacity = { type = "integer", default = 1000000, check = options.positive },
+  instance_name = { type = "string" },
+  profile = { type = "string" },
+}
+for name, about in pairs(connection.OPTIONS) do OPTIONS[name] = about end
+
+--- Asks whether the schema is there and of our version.
+local function check_schema(cache)
+  local found, version = cache.db:row(cache.statements.schema_version, cache.timeout)
+  if found == nil then return nil, version end
+  version = tonumber(version) or 0
+  if version == schema.VERSION then return true end
+  if version == 0 then return nil, "schema: the tables are not set up; run `fpcache admin setup` on this database" end
+  return nil, ("schema: the database has version %d and this fpcache needs %d; %s"):format(version, schema.VERSION,
+    version < schema.VERSION and "run `fpcache admin upgrade`" or "install a newer fpcache")
+end
+
+--- Connects to a cache.  Opens `minconn` connections and checks the schema, so that a mistake shows here.
+---@param opts table? every option: see README, "Options"
+---@return fpcache.Cache? cache
+---@return string? err
+function fpcache.new(opts)
+  local o = options.read(OPTIONS, opts, 2)
+  if o.codec then codec.check(o.codec, 2) end
+  local quoted, err = sql.quote_identifier(o.schema)
+  if not quoted then return nil, err end
+  if o.instance_name or o.profile then
+    return nil, "invalid: instance_name and profile (Databricks tokens) are not in this build yet"
+  end
+  local pool
+  pool, err = connection.open(o, 2)
+  if not pool then return nil, err end
+  local cache = setmetatable({
+    db = pool,
+    pool = pool,
+    statements = statements.new(quoted),
+    schema = o.schema,
+    space = o.namespace,
+    codec = o.codec,
+    parse_json = o.parse_json,
+    timeout = o.timeout,
+    bulk_timeout = math.max(o.bulk_timeout, o.timeout),
+    max_key_bytes = o.max_key_bytes,
+    max_value_bytes = o.max_value_bytes,
+    counts = { hits = 0, misses = 0, sets = 0 },
+  }, Cache)
+  local ok
+  ok, err = check_schema(cache)
+  if not ok then
+    pool:close()
+    return nil, err
+  end
+  return cache
+end
+
+--- The same cache, connections included, seen in another namespace.
+---@param name string
+---@return fpcache.Cache
+function Cache:namespace(name)
+  if type(name) ~= "string" then error(("bad namespace (string expected, got %s)"):format(type(name)), 2) end
+  local reason = limits.namespace(name)
+  if reason then error("bad namespace: " .. reason, 2) end
+  local view = {}
+  for field, value in pairs(self) do view[field] = value end
+  view.space = name
+  return setmetatable(view, getmetatable(self))
+end
+
+--- What this process counted, its pool, and the table as the server estimates it.
+---@return table? stats { hits, misses, sets, pool = {...}, server = { rows, bytes, unlogged } }
+---@return string? err
+function Cache:stats()
+  local found, rows, bytes, unlogged = self.db:row(self.statements.table_stats, self.timeout)
+  if found == nil then return nil, rows end
+  local counts = self.counts
+  return {
+    hits = counts.hits, misses = counts.misses, sets = counts.sets,
+    pool = self.pool:stats(),
+    server = { rows = rows, bytes = bytes, unlogged = unlogged },
+  }
+end
+
+--- Closes the connections.  Later calls answer "closed: ...".  Repeatable.
+function Cache:close()
+  self.pool:close()
+end
+
+Cache.__close = Cache.close
+
+--- Installs or upgrades the schema; see fpcache.admin.
+---@param opts table connection options and { schema, logged, grant, force }
+---@return table? report, string? err
+function fpcache.setup_cache(opts)
+  return require("fpcache.admin").setup(opts)
+end
+
+return fpcache

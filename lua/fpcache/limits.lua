@@ -1,0 +1,68 @@
+--- What a key, a time to live and a point of time may be.
+--
+-- A wrong type is the programmer's error and raises; a value out of range comes from data and is answered
+-- with nil, "invalid: ...".
+local core = require("fpcache.core")
+
+local KEY_INLINE = core.KEY_INLINE
+local shorten_key = core.shorten_key
+local MAX_TTL = 1e10 -- seconds, 317 years: far within PostgreSQL's range of times
+local MAX_TIME = 1e11
+
+local limits = {}
+
+--- The stored form of a key (see include/fpcache/key.h), and the whole key where that is longer.
+---@param key string 1 to max_bytes bytes, any content
+---@param max_bytes integer
+---@param level integer whose line a wrong type blames
+---@return string? stored, string? long_key_or_err
+function limits.stored_key(key, max_bytes, level)
+  if type(key) ~= "string" then
+    error(("bad key (string expected, got %s)"):format(key == nil and "nil" or type(key)), level + 1)
+  end
+  local length = #key
+  if length <= KEY_INLINE and length > 0 and length <= max_bytes then return key end
+  if length == 0 then return nil, "invalid: a key must not be empty" end
+  if length > max_bytes then
+    return nil, ("invalid: a key of %d bytes exceeds max_key_bytes (%d)"):format(length, max_bytes)
+  end
+  local stored, err = shorten_key(key)
+  return stored, stored and key or err
+end
+
+--- Seconds to live, or nil for no expiry (nil and math.huge).
+---@param ttl number? fractions allowed
+---@param level integer
+---@return boolean ok, number? seconds_or_err
+function limits.ttl(ttl, level)
+  if ttl == nil or ttl == math.huge then return true, nil end
+  if type(ttl) ~= "number" then
+    error(("bad ttl (number of seconds expected, got %s)"):format(type(ttl)), level + 1)
+  end
+  if ttl > 0 and ttl <= MAX_TTL then return true, ttl end
+  return false, ("invalid: a ttl must be more than 0 and at most %g seconds, got %s (leave it out for no expiry)"):format(
+    MAX_TTL, tostring(ttl))
+end
+
+--- A point of time in seconds since 1970.
+---@param time number
+---@param level integer
+---@return boolean ok, number? seconds_or_err
+function limits.time(time, level)
+  if type(time) ~= "number" then
+    error(("bad expires_at (number of seconds since 1970 expected, got %s)"):format(type(time)), level + 1)
+  end
+  if time > 0 and time <= MAX_TIME then return true, time end
+  return false, ("invalid: expires_at must be between 0 and %g seconds since 1970, got %s"):format(
+    MAX_TIME, tostring(time))
+end
+
+--- A namespace: up to 255 bytes of UTF-8.
+---@param name string
+---@return string? reason why it cannot be used
+function limits.namespace(name)
+  if #name > 255 then return ("a namespace has at most 255 bytes, got %d"):format(#name) end
+  if name:find("\0", 1, true) then return "a namespace must not hold a NUL byte" end
+end
+
+return limits

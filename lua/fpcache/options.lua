@@ -1,0 +1,86 @@
+--- Options tables: one description per constructor, read by one function.
+--
+-- A description is { name = { type = "...", default = ..., check = function(value) -> nil | reason } }.
+-- Unknown names and wrong types are the programmer's errors and raise at the caller's line; the caller's table is
+-- read, never written.
+local options = {}
+
+--- Distance between two words, for "did you mean": insertions, deletions and replacements (Levenshtein).
+local function distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      diagonal, row[j] = row[j], math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
+    end
+  end
+  return row[#b]
+end
+
+local function suggestion(name, description)
+  local best, best_distance
+  for known in pairs(description) do
+    local d = distance(name, known)
+    if d <= 3 and (best_distance == nil or d < best_distance or (d == best_distance and known < best)) then
+      best, best_distance = known, d
+    end
+  end
+  return best and (" (did you mean %s?)"):format(best) or ""
+end
+
+local function has_type(value, expected)
+  for word in expected:gmatch("%a+") do
+    if type(value) == word then return true end
+    if word == "integer" and type(value) == "number" and value % 1 == 0 then return true end
+    if word == "null" and value == nil then return true end
+  end
+  return false
+end
+
+--- Reads `given` by `description`.
+---@param description table
+---@param given table? nil reads as {}
+---@param level integer whose line is blamed: 1 is the caller of read
+---@param what string? how errors call the table, default "options"
+---@return table read a new table with defaults filled in
+function options.read(description, given, level, what)
+  what = what or "options"
+  level = level + 1
+  if given == nil then given = {} end
+  if type(given) ~= "table" then error(("%s: a table is expected, got %s"):format(what, type(given)), level) end
+  local read = {}
+  for name in pairs(given) do
+    if description[name] == nil then
+      local hint = type(name) == "string" and suggestion(name, description) or ""
+      error(("%s.%s: unknown option%s"):format(what, tostring(name), hint), level)
+    end
+  end
+  for name, about in pairs(description) do
+    local value = given[name]
+    if value == nil then
+      read[name] = about.default
+    else
+      if not has_type(value, about.type) then
+        error(("%s.%s: %s is expected, got %s"):format(what, name, about.type, type(value)), level)
+      end
+      local reason = about.check and about.check(value)
+      if reason then error(("%s.%s: %s"):format(what, name, reason), level) end
+      read[name] = value
+    end
+  end
+  return read
+end
+
+--- Checks for descriptions: nil, or why the value cannot be used.
+function options.positive(value)
+  if not (value > 0 and value < math.huge) then return ("must be more than 0, got %s"):format(tostring(value)) end
+end
+
+function options.not_negative(value)
+  if not (value >= 0 and value < math.huge) then return ("must not be negative, got %s"):format(tostring(value)) end
+end
+
+return options

@@ -1,0 +1,136 @@
+--- Walking over keys: pages of bounded size by keyset, so that nothing is held between them.
+local options = require("fpcache.options")
+local core = require("fpcache.core")
+local Cache = require("fpcache.client")
+
+-- More than any stored key: those have at most 1,056 bytes.
+local AFTER_ALL = ("\255"):rep(core.KEY_INLINE + 64)
+
+local SCAN_OPTIONS = {
+  prefix = { type = "string", default = "" }, -- at most 1,024 bytes
+  page = { type = "integer", default = 1000, check = options.positive }, -- rows fetched at a time
+  values = { type = "boolean", default = true }, -- false: keys only
+}
+
+--- The stored keys that begin with a prefix: from `first` (included) to `last` (excluded).
+---@return string? first, string last_or_err
+local function range(prefix)
+  if #prefix > core.KEY_INLINE then
+    return nil, ("invalid: a prefix has at most %d bytes, got %d"):format(core.KEY_INLINE, #prefix)
+  end
+  local stem = prefix:gsub("\255+$", "")
+  if stem == "" then return prefix, AFTER_ALL end
+  return prefix, stem:sub(1, -2) .. string.char(stem:byte(-1) + 1)
+end
+
+---@class fpcache.Scan
+---@field err string? why the walk ended early
+local Scan = {}
+Scan.__index = Scan
+
+local function fetch(self)
+  local cache = self.cache
+  local statement = cache.statements[self.values and "scan_values" or "scan_keys"]
+  local rows, count = cache.db:rows(statement, cache.bulk_timeout, cache.space, self.first, self.last, self.page)
+  if not rows then return nil, count end
+  self.rows, self.count, self.at = rows, count, 0
+  local width = self.values and 4 or 2
+  if count > 0 then self.first = rows[(count - 1) * width + 1] .. "\0" end -- the next possible key
+  self.is_last = count < self.page
+  return true
+end
+
+--- The next key and its value.
+---@return string? key nil at the end, and when it failed
+---@return any value_or_err
+function Scan:next()
+  if self.err then return nil, self.err end
+  if self.at == self.count then
+    if self.is_last then return nil end
+    local ok, err = fetch(self)
+    if not ok then
+      self.err = err
+      return nil, err
+    end
+    if self.count == 0 then return nil end
+  end
+  local width = self.values and 4 or 2
+  local i = self.at * width
+  self.at = self.at + 1
+  local rows = self.rows
+  local key = rows[i + 2] or rows[i + 1]
+  if not self.values then return key end
+  local value, err = core.value_decode(rows[i + 3], rows[i + 4], self.cache.codec, self.cache.parse_json)
+  if value == nil then
+    self.err = err
+    return nil, err
+  end
+  return key, value
+end
+
+--- In a `for` loop a failure has no other way to be noticed, so there it raises.
+Scan.__call = function(self)
+  local key, value = self:next()
+  if key == nil and self.err then error(self.err, 2) end
+  return key, value
+end
+
+--- Walks over keys in their order, a page at a time.  Keys written meanwhile may or may not appear; each appears once.
+--
+--     for key, value in cache:scan{ prefix = "user:" } do … end     -- raises when the server fails
+--     local scan = cache:scan{}; local key, value = scan:next()     -- nil, err when it fails
+---@param opts table? { prefix, page = 1000, values = true }
+---@return fpcache.Scan? scan
+---@return string? err
+function Cache:scan(opts)
+  local read = options.read(SCAN_OPTIONS, opts, 2)
+  local first, last = range(read.prefix)
+  if not first then return nil, last end
+  return setmetatable({ cache = self, first = first, last = last, page = read.page, values = read.values,
+    at = 0, count = 0, is_last = false }, Scan)
+end
+
+local PREFIX_OPTIONS = { prefix = { type = "string", default = "" }, limit = { type = "integer" } }
+
+--- The keys of this namespace in order.
+---@param opts string|table|nil prefix, or { prefix, limit }
+---@return string[]? keys
+---@return string? err
+function Cache:keys(opts)
+  if type(opts) == "string" then opts = { prefix = opts } end
+  local read = options.read(PREFIX_OPTIONS, opts, 2)
+  local scan, err = self:scan({ prefix = read.prefix, values = false, page = math.min(read.limit or 10000, 10000) })
+  if not scan then return nil, err end
+  local keys = {}
+  while #keys < (read.limit or math.huge) do
+    local key
+    key, err = scan:next()
+    if err then return nil, err end
+    if key == nil then break end
+    keys[#keys + 1] = key
+  end
+  return keys
+end
+
+local COUNT_OPTIONS = { prefix = { type = "string", default = "" }, all = { type = "boolean" } }
+
+--- How many keys there are; counts them one by one.
+---@param opts string|table|nil prefix, or { prefix }, or { all = true } for every namespace of this user
+---@return integer? count
+---@return string? err
+function Cache:count(opts)
+  if type(opts) == "string" then opts = { prefix = opts } end
+  local read = options.read(COUNT_OPTIONS, opts, 2)
+  local found, count
+  if read.all then
+    found, count = self.db:row(self.statements.count_all, self.bulk_timeout)
+  else
+    local first, last = range(read.prefix)
+    if not first then return nil, last end
+    found, count = self.db:row(self.statements.count, self.bulk_timeout, self.space, first, last)
+  end
+  if not found then return nil, count end
+  return count
+end
+
+return Cache

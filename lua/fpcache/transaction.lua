@@ -1,0 +1,96 @@
+--- Transactions: cache calls and the caller's own SQL, all or nothing.
+local Cache = require("fpcache.client")
+
+---@class fpcache.Transaction: fpcache.Cache
+local Transaction = setmetatable({ is_transaction = true }, { __index = Cache })
+Transaction.__index = Transaction
+
+--- Runs the caller's own SQL, one statement.
+---@param sql string with $1, $2, ... for the parameters
+---@param ... any strings, numbers, booleans, nil or fpcache.null
+---@return table|integer|nil rows a list of { column = value }; without columns the number of rows written
+---@return string? err
+function Transaction:query(sql, ...)
+  if type(sql) ~= "string" then error(("bad sql (string expected, got %s)"):format(type(sql)), 2) end
+  return self.db:query(sql, self.bulk_timeout, ...)
+end
+
+--- Refused: a transaction ends by itself.
+function Transaction.close()
+  error("a transaction ends when its function returns", 2)
+end
+
+local function begin(db, is_nested, timeout)
+  return db:script(is_nested and "SAVEPOINT fpcache" or "BEGIN", timeout)
+end
+
+local function roll_back(db, is_nested, timeout)
+  if db:is_broken() then return end -- the server has done it
+  db:script(is_nested and "ROLLBACK TO SAVEPOINT fpcache; RELEASE SAVEPOINT fpcache" or "ROLLBACK", timeout)
+end
+
+local function commit(db, is_nested, timeout)
+  local command, err = db:script(is_nested and "RELEASE SAVEPOINT fpcache" or "COMMIT", timeout)
+  if not command then return nil, err end
+  if command == "ROLLBACK" then -- what PostgreSQL answers to COMMIT after a failed statement
+    return nil, "conflict: the transaction was rolled back, because a statement in it had failed"
+  end
+  return true
+end
+
+--- Ends a transaction by what its function did.
+local function finish(self, db, is_nested, called, first, err, ...)
+  if not called then
+    roll_back(db, is_nested, self.timeout)
+    return "raised", first
+  end
+  if not first and err ~= nil then -- the function says nil, err: it failed
+    roll_back(db, is_nested, self.timeout)
+    return "failed", first, err, ...
+  end
+  local ok, reason = commit(db, is_nested, self.bulk_timeout)
+  if not ok then
+    if is_nested then roll_back(db, true, self.timeout) end
+    return "failed", nil, reason
+  end
+  return "done", first, err, ...
+end
+
+local function conclude(outcome, ...)
+  if outcome == "raised" then error((...), 0) end
+  return ...
+end
+
+local function close_and_conclude(conn, ...)
+  conn:close()
+  return conclude(...)
+end
+
+--- Calls fn(tx, ...) in a transaction.  `tx` has every method of a cache and tx:query(sql, ...).  It is committed
+-- when fn returns, and rolled back when fn raises (the error goes on) or returns nil and an error.
+-- A transaction inside a transaction is a savepoint.  After it ended, tx cannot be used any more.
+---@param fn fun(tx: fpcache.Transaction, ...): any
+---@return any ... what fn returned; nil, err when it could not begin or commit
+function Cache:transaction(fn, ...)
+  if type(fn) ~= "function" then error(("bad fn (function expected, got %s)"):format(type(fn)), 2) end
+  if self.is_transaction then
+    local ok, err = begin(self.db, true, self.timeout)
+    if not ok then return nil, err end
+    return conclude(finish(self, self.db, true, pcall(fn, self, ...)))
+  end
+  local conn, err = self.db:acquire(self.timeout)
+  if not conn then return nil, err end
+  local ok
+  ok, err = begin(conn, false, self.timeout)
+  if not ok then
+    conn:close()
+    return nil, err
+  end
+  local tx = {}
+  for name, value in pairs(self) do tx[name] = value end
+  tx.db = conn
+  setmetatable(tx, Transaction)
+  return close_and_conclude(conn, finish(self, conn, false, pcall(fn, tx, ...)))
+end
+
+return Cache
