@@ -171,7 +171,7 @@ function Cache:entry(key)
   local value
   value, err = value_decode(bytes, format, self.codec, self.parse_json)
   if value == nil then return nil, err end
-  return { value = value, version = version, ttl = ttl, bytes = size, format = format }
+  return { value = value, version = version, ttl = ttl < 0 and -1 or ttl, bytes = size, format = format }
 end
 
 --- Deletes a key: (key) -> true, false when there was none, or nil, err.
@@ -194,7 +194,8 @@ function Cache:ttl(key)
   if not stored then return nil, err end
   local found, ttl = self.db:row(self.statements.ttl, self.timeout, self.space, stored)
   if found == nil then return nil, ttl end
-  return found and ttl or -2
+  if not found then return -2 end
+  return ttl < 0 and -1 or ttl
 end
 
 --- Gives a key a new time to live in seconds: (key, ttl) -> true, false when there is none, or nil, err.

@@ -1,0 +1,17 @@
+# Run as a script: writes OUT, a C file that holds Lua modules.
+#   cmake -DOUT=file.c -DMODULES="name=path;name=path" -P EmbedLua.cmake
+set(code "#include \"embedded.h\"\n")
+set(table "")
+set(index 0)
+foreach(pair IN LISTS MODULES)
+  string(REGEX MATCH "^([^=]+)=(.*)$" _ "${pair}")
+  set(name ${CMAKE_MATCH_1})
+  set(path ${CMAKE_MATCH_2})
+  file(READ ${path} hex HEX)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
+  string(APPEND code "static const unsigned char SOURCE_${index}[] = {${bytes}0};\n")
+  string(APPEND table "    {\"${name}\", (const char *)SOURCE_${index}, sizeof SOURCE_${index} - 1},\n")
+  math(EXPR index "${index} + 1")
+endforeach()
+string(APPEND code "const fpc_embedded FPC_EMBEDDED[] = {\n${table}    {0, 0, 0}};\n")
+file(WRITE ${OUT} "${code}")

@@ -1,0 +1,155 @@
+--- `fpcache admin setup|status|upgrade|drop`, and `fpcache-admin` with the Python tool's flags.
+local admin = require("fpcache.admin")
+local argparse = require("argparse")
+local codec = require("fpcache.codec")
+local connection_flags = require("fpcache.cli.connection_flags")
+local core = require("fpcache.core")
+
+local cli = {}
+
+local FORCE_HELP = "Recreate without asking: DELETES ALL CACHED DATA."
+
+local function make_parser()
+  local parser = argparse("fpcache admin", "Set up the database for the cache.")
+  parser:command_target("command")
+  local function command(name, description)
+    local c = parser:command(name, description)
+    connection_flags.add(c)
+    c:flag("--json", "Print the report as JSON.")
+    return c
+  end
+  local setup = command("setup", "Install or upgrade the schema; keeps the data; safe to repeat.")
+  setup:flag("--logged", "A table that survives a crash, and is slower.")
+  setup:option("--grant", "Role that may use the cache; public for everybody; may be repeated."):argname("ROLE"):count(
+    "*")
+  setup:flag("--force", FORCE_HELP)
+  command("status", "Tell what is installed.")
+  command("upgrade", "Run the missing migrations.")
+  command("drop", "Remove the cache and all its data."):flag("--force", "Do not ask.")
+  return parser
+end
+
+--- Asks a person; nil, reason where there is none to ask.
+local function confirm(question)
+  if not core.isatty(0) then return nil, "there is no terminal to ask on; say --force to do it" end
+  io.stderr:write(question, " [y/N] ")
+  local answer = io.read("l")
+  if answer and answer:lower():match("^y") then return true end
+  return nil, "nothing was changed"
+end
+
+local function bytes(count)
+  for _, unit in ipairs({ "bytes", "kB", "MB", "GB" }) do
+    if count < 10000 or unit == "GB" then return ("%.0f %s"):format(count, unit) end
+    count = count / 1024
+  end
+end
+
+local function print_status(report)
+  if report.version == 0 then
+    print(("Schema %s of database %s: nothing is set up.  Run: fpcache admin setup"):format(
+      report.schema, report.database))
+    return
+  end
+  print(("Schema %s of database %s, version %d (this fpcache knows %d)"):format(
+    report.schema, report.database, report.version, report.latest))
+  print(("  table     %s.cache, %s, owned by %s"):format(report.schema,
+    report.unlogged and "UNLOGGED" or "LOGGED", report.owner))
+  print(("  isolation %s"):format(report.isolated and "row-level security, forced" or "OFF: row-level security is disabled"))
+  print(("  size      %s, about %d rows"):format(bytes(report.bytes), report.rows))
+  print(("  server    %s"):format(report.server:match("^%S+ %S+") or report.server))
+end
+
+local function print_setup(report)
+  if report.recreated then print("Dropped what was there before.") end
+  if #report.applied == 0 then
+    print("Nothing to do: the schema is up to date.")
+  else
+    for _, name in ipairs(report.applied) do print("Installed: " .. name) end
+  end
+  for _, role in ipairs(report.granted) do print("Granted to: " .. role) end
+  print_status(report)
+  print("Users connect and use it; nothing else is to set up:")
+  print(('  local cache = assert(fpcache.new{ connection_string = "postgresql://USER@HOST/%s"%s })'):format(
+    report.database, report.schema == "public" and "" or (", schema = %q"):format(report.schema)))
+  if #report.granted == 0 then
+    print("So far only the owner may; for others: fpcache admin setup --grant ROLE")
+  end
+end
+
+local function say(report, as_json, print_report)
+  if as_json then print(assert(codec.json.encode(report))) else print_report(report) end
+  return 0
+end
+
+local function fail(err)
+  io.stderr:write("fpcache: ", tostring(err), "\n")
+  return 1
+end
+
+--- Sets up; a table that is not ours is replaced only after a person or --force said so.
+local function setup(opts, as_json)
+  local report, err = admin.setup(opts)
+  if not report and not opts.force and err:find("that fpcache did not make", 1, true) then
+    local yes, reason = confirm(("Replace the table %s.cache and DELETE what it holds?"):format(opts.schema))
+    if not yes then return fail(err .. " (" .. reason .. ")") end
+    opts.force = true
+    report, err = admin.setup(opts)
+  end
+  if not report then return fail(err) end
+  return say(report, as_json, print_setup)
+end
+
+local function drop(opts, as_json)
+  if not opts.force then
+    local yes, reason = confirm(("Drop %s.cache and DELETE all cached data?"):format(opts.schema))
+    if not yes then return fail(reason) end
+  end
+  local report, err = admin.drop(opts)
+  if not report then return fail(err) end
+  return say(report, as_json, function() print(("Dropped the cache in schema %s."):format(opts.schema)) end)
+end
+
+---@param words string[] the arguments after "admin"
+---@return integer exit_code
+function cli.run(words)
+  local flags, code = connection_flags.parse(make_parser(), words)
+  if not flags then return code end
+  local opts = connection_flags.read(flags)
+  if flags.command == "setup" then
+    opts.logged, opts.grant, opts.force = flags.logged, flags.grant, flags.force
+    return setup(opts, flags.json)
+  elseif flags.command == "drop" then
+    opts.force = flags.force
+    return drop(opts, flags.json)
+  end
+  local report, err = admin[flags.command](opts)
+  if not report then return fail(err) end
+  return say(report, flags.json, flags.command == "upgrade" and print_setup or print_status)
+end
+
+--- `fpcache-admin`: the flags and defaults of the Python library's tool.
+---@return integer exit_code
+function cli.run_as_python_tool(words)
+  local parser = argparse("fpcache-admin", "Set up the cache once; users then only connect.")
+  parser:option("--host", "Database host.", "localhost")
+  parser:option("--port", "Database port.", "5432"):convert(tonumber)
+  parser:option("--database", "Database name.", "postgres")
+  parser:option("--user", "User with the right to create tables.", "postgres")
+  parser:option("--password", "Database password.")
+  parser:option("--schema", "Schema for the cache table.", "public")
+  parser:flag("--force", FORCE_HELP)
+  parser:flag("--databricks", "Log in with a Databricks token.")
+  parser:option("--instance-name", "Databricks instance name.")
+  parser:option("--profile", "Databricks profile.")
+  local flags, code = connection_flags.parse(parser, words)
+  if not flags then return code end
+  if flags.databricks or flags.instance_name or flags.profile then
+    return fail("--databricks, --instance-name and --profile are not in this build yet")
+  end
+  local opts = connection_flags.read(flags)
+  opts.force = flags.force
+  return setup(opts, false)
+end
+
+return cli

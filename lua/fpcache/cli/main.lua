@@ -1,0 +1,92 @@
+--- What the words after `fpcache` mean.  Returns a function of the argument table that returns the exit code.
+--
+-- 0 success; 1 a failure, told on stderr; 2 a wrong command line.  A signal's code is the interpreter's matter.
+local USAGE = [[
+fpcache: a shared cache on PostgreSQL
+
+  fpcache SCRIPT.lua [ARGS…]   run a Lua script; require "fpcache" and "cjson" are built in
+  fpcache -e CODE [ARGS…]      run a piece of Lua
+  fpcache - [ARGS…]            run Lua from standard input
+  fpcache get|set|del|ttl|keys|count|stats …   look into the cache
+  fpcache admin setup|status|upgrade|drop …    manage the database's schema
+  fpcache local start|stop|status|url|destroy  the private PostgreSQL that is used when no server is named
+  fpcache --version            versions of what is built in
+  fpcache COMMAND --help       more about a command
+
+The server is FPCACHE_URL, such as postgresql://user@host/database; without it the private one.
+]]
+
+-- command = module with run(args) -> exit code
+local COMMANDS = {
+  get = "fpcache.cli.kv", set = "fpcache.cli.kv", del = "fpcache.cli.kv", ttl = "fpcache.cli.kv",
+  keys = "fpcache.cli.kv", count = "fpcache.cli.kv", stats = "fpcache.cli.kv",
+  admin = "fpcache.cli.admin",
+  ["local"] = "fpcache.cli.local",
+}
+
+local function complain(message)
+  io.stderr:write("fpcache: ", tostring(message), "\n")
+end
+
+local function traceback(message)
+  if type(message) ~= "string" and not (getmetatable(message) or {}).__tostring then return message end
+  return debug.traceback(tostring(message), 2)
+end
+
+--- Runs a chunk as a script: its words in `arg` and `...`.
+local function run_chunk(chunk, err, name, words)
+  if not chunk then
+    complain(err)
+    return 1
+  end
+  words[0] = name
+  _G.arg = words
+  require("fpcache.cli.default_server").install()
+  local ok, message = xpcall(chunk, traceback, table.unpack(words))
+  if ok then return 0 end
+  if not require("fpcache.core").interrupted() then complain(message) end
+  return 1
+end
+
+local function version()
+  local core = require("fpcache.core")
+  local of = core.versions()
+  print(("fpcache %s"):format(core.version))
+  print(("%s, libpq %s, %s, jansson %s, xxHash %s"):format(_VERSION, of.libpq, of.openssl, of.jansson, of.xxhash))
+  return 0
+end
+
+return function(arguments)
+  local name = (arguments[0] or ""):match("[^/]*$")
+  local words = { table.unpack(arguments, 1) }
+  if name == "fpcache-admin" then return require("fpcache.cli.admin").run_as_python_tool(words) end
+  local first = table.remove(words, 1)
+  if first == nil then
+    io.stderr:write(USAGE)
+    return 2
+  elseif first == "--help" or first == "-h" or first == "help" then
+    io.write(USAGE)
+    return 0
+  elseif first == "--version" or first == "-v" then
+    return version()
+  elseif COMMANDS[first] then
+    require("fpcache.cli.default_server").install()
+    return require(COMMANDS[first]).run(words, first)
+  elseif first == "-e" then
+    local code = table.remove(words, 1)
+    if not code then
+      complain("-e needs a piece of Lua; see fpcache --help")
+      return 2
+    end
+    local chunk, err = load(code, "=(command line)")
+    return run_chunk(chunk, err, "-e", words)
+  elseif first == "-" then
+    local chunk, err = load(function() return io.read(8192) end, "=stdin")
+    return run_chunk(chunk, err, "-", words)
+  elseif first:sub(1, 1) == "-" then
+    complain(("unknown option %s; see fpcache --help"):format(first))
+    return 2
+  end
+  local chunk, err = loadfile(first)
+  return run_chunk(chunk, err, first, words)
+end
