@@ -145,7 +145,9 @@ local function cold_start(self, deadline)
 
   local alive
   alive, err = core.lock(self.dir .. "/alive", KILL_TIMEOUT)
-  if not alive then return nil, "busy: processes of the former server still run in " .. self.dir end
+  if not alive then
+    return nil, err:match("^busy:") and "busy: processes of a former server still run in " .. self.dir or err
+  end
   ok, err = launch(self, server, alive)
   alive:close()
   if not ok then return nil, err end
@@ -287,7 +289,7 @@ function local_server.new(options)
       error(("options.%s: %s expected, got %s"):format(name, OPTIONS[name], type(value)), 2)
     end
   end
-  local dir, err, account = options.dir, nil, nil
+  local dir, err = options.dir, nil
   if dir == "" or dir and dir:find("[%c]") then
     return nil, "invalid: the folder's name is empty or has control characters"
   end
@@ -297,8 +299,8 @@ function local_server.new(options)
   if not (timeout > 0 and timeout < math.huge) then
     return nil, "invalid: timeout must be a number of seconds above 0"
   end
-  account, err = folder.account()
-  if err then return nil, err end
+  local account, problem = folder.account()
+  if problem then return nil, problem end
   local self = setmetatable({
     dir = folder.absolute(dir), account = account, timeout = timeout, stop_timeout = STOP_TIMEOUT,
     log = options.log or function() end, on_start = options.on_start,

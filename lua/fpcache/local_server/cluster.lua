@@ -64,7 +64,8 @@ function cluster.make(self, server)
   return nil, err .. closed_parent(self)
 end
 
---- Makes the database if it is not there.  The single-user mode of the server needs neither a client program nor a socket.
+--- Makes the database if it is not there.  The single-user mode of the server needs neither a
+--- client program nor a socket.
 ---@return boolean? ok, string? err
 function cluster.make_database(self, server, alive)
   local result, err = core.run(command(self,
