@@ -18,7 +18,10 @@ void fpc_lua_register_versions(lua_State *L);  /* versions() */
 void fpc_lua_register_interrupt(lua_State *L); /* interrupted() */
 void fpc_lua_register_json(
     lua_State *L); /* null, array_mt, empty_array, json_encode, json_decode, json_adopt */
-void fpc_lua_register_value(lua_State *L); /* value_encode, value_decode */
+void fpc_lua_register_value(lua_State *L);     /* value_encode, value_decode */
+void fpc_lua_register_file_lock(lua_State *L); /* lock(path, timeout, shared) */
+void fpc_lua_register_process(lua_State *L);   /* run(), spawn() */
+void fpc_lua_register_system(lua_State *L);    /* system.* */
 
 /* Pushes nil and "code: message" and returns 2, for `return fpc_lua_failure(L, &err);`. */
 int fpc_lua_failure(lua_State *L, const fpc_error *err);
@@ -29,5 +32,8 @@ void fpc_lua_new_type(lua_State *L, const char *name, const luaL_Reg *methods, l
 
 /* How many pools, connections and batches are open; specs check that it returns to 0. */
 extern int fpc_lua_open_objects;
+
+/* The open file of the lock userdata at `index`; raises if it is none or closed. */
+int fpc_lua_lock_fd(lua_State *L, int index);
 
 #endif
