@@ -295,7 +295,7 @@ fpc_status fpc_pool_fill(fpc_pool *pool, fpc_deadline deadline, fpc_error *err) 
 fpc_status fpc_pool_exec(fpc_pool *pool, const fpc_statement *statement, const fpc_params *params,
                          fpc_deadline deadline, fpc_result **out, fpc_error *err) {
     for (int attempt = 0;; attempt++) {
-        fpc_conn *conn;
+        fpc_conn *conn = NULL;
         fpc_status status = fpc_pool_acquire(pool, deadline, &conn, err);
         if (status != FPC_OK) return status;
         status = fpc_conn_exec(conn, statement, params, deadline, out, err);

@@ -125,9 +125,12 @@ static int pool_acquire(lua_State *L) {
     pool_ud *ud = luaL_checkudata(L, 1, POOL_TYPE);
     fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 2));
     fpc_lua_conn *conn = fpc_lua_new_conn(L);
-    fpc_status status = ud->shared == NULL ? fpc_fail(&err, FPC_CLOSED, "the cache was closed")
-                                           : fpc_pool_acquire(ud->shared->pool, deadline, &conn->conn, &err);
-    if (status != FPC_OK) return fpc_lua_failure(L, &err);
+    if (ud->shared == NULL) {
+        fpc_fail(&err, FPC_CLOSED, "the cache was closed");
+        return fpc_lua_failure(L, &err);
+    }
+    if (fpc_pool_acquire(ud->shared->pool, deadline, &conn->conn, &err) != FPC_OK)
+        return fpc_lua_failure(L, &err);
     conn->shared = ud->shared;
     conn->shared->references++;
     fpc_lua_open_objects++;
