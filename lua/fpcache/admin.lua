@@ -76,7 +76,7 @@ SELECT to_regnamespace($1) IS NOT NULL AS has_schema, to_regclass($1 || '.cache'
   if report.has_table then
     local row
     row, err = one(conn, o, [[
-SELECT c.relpersistence = 'u' AS unlogged, greatest(c.reltuples, 0)::bigint AS rows,
+SELECT c.relpersistence = 'u' AS unlogged, greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0) AS rows,
        pg_total_relation_size(c.oid) AS bytes, pg_get_userbyid(c.relowner) AS owner,
        c.relrowsecurity AND c.relforcerowsecurity AS isolated
 FROM pg_class AS c WHERE c.oid = to_regclass($1 || '.cache')]], quoted)

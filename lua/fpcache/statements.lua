@@ -117,7 +117,7 @@ SELECT pg_relation_size({relation}::regclass) / current_setting('block_size')::b
 
   -- Of the whole table, for everybody; the number of rows is the server's estimate.
   table_stats = { [[
-SELECT greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid), c.relpersistence = 'u'
+SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0), pg_total_relation_size(c.oid), c.relpersistence = 'u'
 FROM pg_class AS c WHERE c.oid = {relation}::regclass]], "", true },
 }
 

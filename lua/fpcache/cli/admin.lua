@@ -31,7 +31,7 @@ end
 
 --- Asks a person; nil, reason where there is none to ask.
 local function confirm(question)
-  if not core.isatty(0) then return nil, "there is no terminal to ask on; say --force to do it" end
+  if not core.system.isatty(0) then return nil, "there is no terminal to ask on; say --force to do it" end
   io.stderr:write(question, " [y/N] ")
   local answer = io.read("l")
   if answer and answer:lower():match("^y") then return true end

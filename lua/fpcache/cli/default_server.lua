@@ -4,29 +4,30 @@ local connection = require("fpcache.connection")
 
 local default_server = {}
 
---- Starts the private server and installs or upgrades its schema.
----@return string? url, string? err
-function default_server.start_local()
-  local local_server = require("fpcache.local_server")
-  local server, err = local_server.new({
-    log = function(message) io.stderr:write("fpcache: ", message, "\n") end,
-  })
-  if not server then return nil, err end
-  local url
-  url, err = server:start()
-  if not url then return nil, err end
-  local report
-  report, err = require("fpcache.admin").setup({ connection_string = url, grant = "public" })
+--- Installs or upgrades the schema of a private server; everybody who reaches its socket may use it.
+---@return boolean? ok, string? err
+function default_server.set_up(url)
+  local report, err = require("fpcache.admin").setup({ connection_string = url, grant = "public" })
   if not report then return nil, err end
-  return url
+  return true
 end
 
+local function start_local()
+  local server, err = require("fpcache.local_server").new({
+    log = function(line) io.stderr:write("fpcache: ", line, "\n") end,
+    on_start = default_server.set_up,
+  })
+  if not server then return nil, err end
+  return server:start()
+end
+
+--- From now on fpcache.new and the commands find a server when none is named.
 function default_server.install()
   local url
   connection.default_url = function()
     local err
     url = url or os.getenv("FPCACHE_URL")
-    if not url then url, err = default_server.start_local() end
+    if not url then url, err = start_local() end
     return url, err
   end
 end

@@ -114,10 +114,10 @@ local ACTIONS = {
 }
 
 ---@param words string[] the arguments after the command
----@param command string
+---@param context { command: string }
 ---@return integer exit_code
-function kv.run(words, command)
-  local flags, code = connection_flags.parse(make_parser(), { command, table.unpack(words) })
+function kv.run(words, context)
+  local flags, code = connection_flags.parse(make_parser(), { context.command, table.unpack(words) })
   if not flags then return code end
   local opts = connection_flags.read(flags)
   opts.namespace = flags.namespace

@@ -16,7 +16,7 @@ fpcache: a shared cache on PostgreSQL
 The server is FPCACHE_URL, such as postgresql://user@host/database; without it the private one.
 ]]
 
--- command = module with run(args) -> exit code
+-- command = module with run(words, {command, on_start}) -> exit code
 local COMMANDS = {
   get = "fpcache.cli.kv", set = "fpcache.cli.kv", del = "fpcache.cli.kv", ttl = "fpcache.cli.kv",
   keys = "fpcache.cli.kv", count = "fpcache.cli.kv", stats = "fpcache.cli.kv",
@@ -70,8 +70,9 @@ return function(arguments)
   elseif first == "--version" or first == "-v" then
     return version()
   elseif COMMANDS[first] then
-    require("fpcache.cli.default_server").install()
-    return require(COMMANDS[first]).run(words, first)
+    local default_server = require("fpcache.cli.default_server")
+    default_server.install()
+    return require(COMMANDS[first]).run(words, { command = first, on_start = default_server.set_up })
   elseif first == "-e" then
     local code = table.remove(words, 1)
     if not code then
