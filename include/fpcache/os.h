@@ -90,4 +90,7 @@ fpc_status fpc_os_remove_tree(const char *path, fpc_error *err);
 /* Where a symbolic link points to (`real`: the whole path without any link). The caller frees. */
 fpc_status fpc_os_resolve(const char *path, bool real, char **out, fpc_error *err);
 
+/* Whether somebody accepts connections on the unix socket `path`; never waits.  A full queue is a yes. */
+bool fpc_os_socket_answers(const char *path);
+
 #endif

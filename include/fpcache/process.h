@@ -10,9 +10,10 @@
  *
  * Errors: FPC_INVALID when the program or its directory is not there or cannot be executed,
  * FPC_DENIED when we may not become the user asked for, FPC_TIMEOUT when the deadline passed,
- * FPC_INTERRUPTED, FPC_NOMEM, else FPC_SERVER.  Messages name the program, never its arguments. A program
- * that ran and failed is no error here: look at the result. Thread rule: any thread may call; the caller's
- * environment must not change meanwhile. */
+ * FPC_INTERRUPTED, FPC_NOMEM, else FPC_SERVER.  Messages name the program, never its arguments.
+ * A program that ran and failed is no error here: look at the result.
+ *
+ * Thread rule: any thread may call; the caller's environment must not change meanwhile. */
 #ifndef FPCACHE_PROCESS_H
 #define FPCACHE_PROCESS_H
 

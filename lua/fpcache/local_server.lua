@@ -73,13 +73,14 @@ local function is_alive(self)
 end
 
 local function is_ready(self)
-  local pid, state = read_pid(self)
-  return pid ~= nil and state == "ready" and folder.has_socket(folder.socket_dir(self.dir, self.account))
+  local _, state = read_pid(self)
+  return state == "ready" and folder.socket_answers(folder.socket_dir(self.dir, self.account))
 end
 
 local function await_ready(self, deadline)
   while not is_ready(self) do
     if not is_alive(self) then return nil, with_tail(self, "connect: the private server ended while it started") end
+    if core.interrupted() then return nil, "interrupted: the private server was starting" end
     if system.now() > deadline then
       return nil, with_tail(self, ("timeout: the private server is not ready after %g s"):format(self.timeout))
     end
@@ -91,7 +92,7 @@ end
 local function await_end(self, seconds)
   local deadline = system.now() + seconds
   while is_alive(self) do
-    if system.now() > deadline then return false end
+    if system.now() > deadline or core.interrupted() then return false end
     system.sleep(POLL)
   end
   return true
@@ -106,6 +107,7 @@ local function stop_locked(self, mode)
   local pid = read_pid(self)
   local asked = mode ~= "immediate" and pid and system.kill(pid, SIGINT)
   if asked and await_end(self, self.stop_timeout) then return true end
+  if asked and core.interrupted() then return nil, "interrupted: the private server is still stopping" end
   pid = read_pid(self)
   if pid then system.kill(pid, SIGQUIT) end
   if await_end(self, KILL_TIMEOUT) then return true end
@@ -113,13 +115,15 @@ local function stop_locked(self, mode)
 end
 
 local function launch(self, server, alive)
-  -- We hold `alive`: no process of ours uses the data.  A postmaster.pid can only be left over
-  -- from a crash or a reboot, and its number may be anybody's now, which would stop the start.
+  -- We hold `alive`: no process of ours uses the data.  Lock files of PostgreSQL can only be left
+  -- over from a crash or a reboot.  Their process number may be anybody's now, or a dead process
+  -- that nobody has waited for, which would both stop the start.
   local pid = read_pid(self)
   if pid and not is_postmaster(self, math.abs(pid)) then
-    self.log("removing the postmaster.pid of a server that did not stop cleanly")
+    self.log("removing the lock files of a server that did not stop cleanly")
     local ok, err = system.unlink(self.data .. "/postmaster.pid")
     if not ok then return nil, err end
+    folder.remove_socket(folder.socket_dir(self.dir, self.account))
   end
   local ok, err = cluster.make_database(self, server, alive)
   if not ok then return nil, with_tail(self, err) end
@@ -166,11 +170,12 @@ local function start_locked(self, deadline)
   alive, err = is_alive(self)
   if alive == nil then return nil, err end
   if alive then
-    -- Whoever started it may have died before it was ready.  If the socket was swept away by a
-    -- cleaner of /tmp, only a new start brings it back.
+    -- Whoever started it may have died before it was ready.  It may also be unreachable for good:
+    -- the postmaster was killed and its last children are still ending, or a cleaner of /tmp
+    -- swept the socket away.
     local _, state = read_pid(self)
     if state == "ready" and not is_ready(self) then
-      self.log("the server's socket is gone: starting the server again")
+      self.log("the server does not answer on its socket: starting it again")
       ok, err = stop_locked(self, "fast")
       if not ok then return nil, err end
       alive = false
@@ -197,7 +202,9 @@ local function with_lock(self, act, ...)
     return nil, ("timeout: another process has been starting or stopping the server in %s for %g s")
       :format(self.dir, self.timeout)
   end
+  self.lock = lock
   local done, result, why = pcall(act, self, ...)
+  self.lock = nil
   lock:close()
   if not done then error(result, 0) end
   return result, why

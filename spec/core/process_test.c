@@ -17,6 +17,7 @@
 #include "fpcache/file_lock.h"
 #include "fpcache/os.h"
 #include "fpcache/process.h"
+#include "fpcache/wait.h"
 
 #define SOON      fpc_deadline_in(20) /* far more than any program here takes */
 #define ROOM      4096
@@ -173,6 +174,19 @@ static void a_deadline_in_the_past_is_a_timeout(void **state) {
     (void)state;
     fpc_process_options options = FPC_PROCESS_OPTIONS_INIT;
     assert_int_equal(sh_with(&options, "sleep 100", fpc_deadline_in(-1)), FPC_TIMEOUT);
+}
+
+static void an_interrupt_kills_it(void **state) {
+    (void)state;
+    assert_int_equal(fpc_interrupt_enable(&err), FPC_OK);
+    fpc_interrupt_raise();
+    fpc_process_options options = FPC_PROCESS_OPTIONS_INIT;
+    fpc_status status = sh_with(&options, "sleep 100", SOON);
+    fpc_interrupt_clear();
+    assert_int_equal(status, FPC_INTERRUPTED);
+    assert_string_equal(err.message, "sh was killed because of an interrupt");
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    assert_int_equal(sh("exit 0"), FPC_OK);
 }
 
 static void what_runs_on_in_the_background_is_not_waited_for(void **state) {
@@ -382,6 +396,7 @@ int main(void) {
         TEST(environment_is_added_replaced_or_cleared),
         TEST(the_deadline_kills_the_whole_group),
         TEST(a_deadline_in_the_past_is_a_timeout),
+        TEST(an_interrupt_kills_it),
         TEST(what_runs_on_in_the_background_is_not_waited_for),
         TEST(no_file_of_ours_leaks_into_it),
         TEST(works_when_our_standard_files_are_closed),

@@ -232,6 +232,12 @@ static int sys_exe(lua_State *L) {
     return push_resolved(L, "/proc/self/exe", false);
 }
 
+/* socket_answers(path): whether somebody accepts connections there. */
+static int sys_socket_answers(lua_State *L) {
+    lua_pushboolean(L, fpc_os_socket_answers(luaL_checkstring(L, 1)));
+    return 1;
+}
+
 static const luaL_Reg FUNCTIONS[] = {
     {"now", sys_now},
     {"wall", sys_wall},
@@ -259,6 +265,7 @@ static const luaL_Reg FUNCTIONS[] = {
     {"realpath", sys_realpath},
     {"exe", sys_exe},
     {"remove_tree", sys_remove_tree},
+    {"socket_answers", sys_socket_answers},
     {NULL, NULL},
 };
 

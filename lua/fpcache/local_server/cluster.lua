@@ -41,7 +41,8 @@ local function run_initdb(self, server, into, ctype)
   local argv = { server.bindir .. "/initdb", "-D", into, "-U", cluster.USER, "-E", "UTF8", "--locale=C",
     "--lc-ctype=" .. ctype, "--auth-local=trust", "--auth-host=reject" }
   if not self.sync then argv[#argv + 1] = "--no-sync" end
-  local result, err = core.run(command(self, argv, { timeout = self.timeout }))
+  -- It inherits our lock: if we are killed, nobody comes between it and the folder before it ends.
+  local result, err = core.run(command(self, argv, { timeout = self.timeout, lock = self.lock }))
   if not result then return nil, err end
   if result.status == 0 then return true end
   return nil, "server: initdb failed: " .. result.output:gsub("%s+$", "")

@@ -184,9 +184,15 @@ function folder.socket_dir(dir, account, make)
   return path
 end
 
-function folder.has_socket(socket_dir)
-  local there = system.lstat(socket_dir .. SOCKET)
-  return there ~= nil and there.type == "socket"
+--- Whether a server takes connections there.
+function folder.socket_answers(socket_dir)
+  return system.socket_answers(socket_dir .. SOCKET)
+end
+
+--- Removes what a crashed server left there, if it did.
+function folder.remove_socket(socket_dir)
+  system.unlink(socket_dir .. SOCKET)
+  system.unlink(socket_dir .. SOCKET .. ".lock")
 end
 
 --- Removes the folder and all in it, if it is ours; to be called with the lock held.  The marker

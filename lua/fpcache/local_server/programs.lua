@@ -7,10 +7,9 @@ local core = require "fpcache.core"
 local system = core.system
 
 local OLDEST = 10 -- the first version whose postmaster.pid says when the server is ready
-local DEBIAN = "/usr/lib/postgresql"
+local programs = { debian = "/usr/lib/postgresql" } -- where Debian has a folder for each version
 local ADVICE = "install postgresql-15 (Debian: apt-get install postgresql) or set FPCACHE_PG_BINDIR"
 
-local programs = {}
 
 local function has_server(bindir)
   return system.stat(bindir .. "/postgres") ~= nil and system.stat(bindir .. "/initdb") ~= nil
@@ -28,10 +27,10 @@ local function places()
   if config and config.status == 0 then
     list[#list + 1] = { config.output:gsub("%s+$", ""), "pg_config --bindir" }
   end
-  local versions = system.readdir(DEBIAN) or {}
+  local versions = system.readdir(programs.debian) or {}
   table.sort(versions, function(a, b) return (tonumber(a) or 0) > (tonumber(b) or 0) end)
   for _, version in ipairs(versions) do
-    local path = DEBIAN .. "/" .. version .. "/bin"
+    local path = programs.debian .. "/" .. version .. "/bin"
     list[#list + 1] = { path, path }
   end
   for path in (system.getenv("PATH") or ""):gmatch("[^:]+") do
@@ -89,7 +88,7 @@ function programs.find(major)
       :format(OLDEST, table.concat(others, ", "), ADVICE)
   end
   return nil, ("connect: no PostgreSQL server programs found (looked in %s, %s/*/bin); %s")
-    :format(table.concat(looked, ", "), DEBIAN, ADVICE)
+    :format(table.concat(looked, ", "), programs.debian, ADVICE)
 end
 
 return programs
