@@ -1,10 +1,68 @@
--- leakcheck.lua -- run by ./dev test under valgrind: touches every part that needs no server.
--- Whatever is opened is closed, some of it by the garbage collector, so what valgrind still
--- finds at the end is a leak of ours.
+-- leakcheck.lua -- run by ./dev test under valgrind: every Lua type of ours, on good and on bad ways.
+-- It needs no server, so that it is quick.  Whatever is opened is closed, some of it by the garbage
+-- collector only, so what valgrind still finds at the end is a leak of ours.
 local core = require "fpcache.core"
+local fpcache = require "fpcache"
 
-for _ = 1, 100 do
-  assert(core.version:match("^%d+%.%d+%.%d+$"))
+local function fails(pattern, ok, err)
+  assert(not ok, "a failure is expected")
+  assert(err:match(pattern), err)
+end
+
+local function codec()
+  local text = assert(core.json_encode { list = { 1, 2.5, "\u{e9}", true, core.null, { deep = core.empty_array } } })
+  assert(core.json_encode(assert(core.json_decode(text))))
+  local cycle = {}
+  cycle.self = cycle
+  fails("^invalid: ", core.json_encode(cycle))
+  fails("^invalid: ", core.json_encode { print })
+  assert(select(2, core.json_decode '{"a": [1, 2, '))
+  for _, value in ipairs { "text\0bytes", 1, 2.5, 0 / 0, true, core.null, { a = { 1 } } } do
+    local bytes, format = assert(core.value_encode(value))
+    assert(core.value_decode(bytes, format) ~= nil)
+  end
+  fails("^invalid: ", core.value_encode(print))
+  -- A codec that raises in the middle of an encoding.
+  local raising = { encode = function() error "no" end, decode = function() error "no" end }
+  pcall(core.value_encode, { 1 }, raising)
+  pcall(core.value_decode, "[1]", "x", raising)
+end
+
+local function batches(close)
+  local batch = core.batch()
+  for i = 1, 200 do
+    assert(batch:add("key" .. i, ("v"):rep(i * 10), i, nil, 1e6))
+  end
+  fails("^invalid: ", batch:add("large", ("v"):rep(1000), nil, nil, 10))
+  fails("^invalid: ", batch:add("function", print, nil, nil, 10))
+  batch:clear()
+  if close then batch:close() end
+end
+
+local function statements()
+  core.statement("SELECT $1::text", "t", true)
+  assert(not pcall(core.statement, "SELECT $1", "?"))
+end
+
+local function caches()
+  -- A folder without a server's socket: refused at once.
+  local cache, err = fpcache.new { connection_string = "postgresql:///none?host=/nonexistent" }
+  if cache then
+    fails("^connect: ", cache:get("key"))
+    cache:close()
+    fails("^closed: ", cache:get("key"))
+  else
+    assert(err:match("^connect: "), err)
+  end
+  fails("^invalid: ", fpcache.new { connection_string = "postgresql://[" })
+end
+
+for i = 1, 5 do
+  codec()
+  batches(i % 2 == 0)
+  statements()
+  caches()
 end
 collectgarbage()
 collectgarbage()
+assert(core.open_objects() == 0, "something is still open")
