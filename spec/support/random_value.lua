@@ -45,8 +45,10 @@ end
 function Source:float()
   if self:pick(1, 3) == 1 then return self:pick(-1000000, 1000000) / 10 ^ self:pick(1, 6) end
   if not has_ffi then return (string.unpack("d", self:bytes(8))) end
-  local double = ffi.new("double[1]")
-  ffi.copy(double, self:bytes(8), 8)
+  local bytes, double = self:bytes(8), ffi.new("double[1]")
+  -- LuaJIT's own tags are NaNs: reading an arbitrary one from memory gives nil or worse.
+  if bytes:byte(8) % 128 == 127 and bytes:byte(7) >= 240 then return ({ 1 / 0, -1 / 0, 0 / 0 })[self:pick(1, 3)] end
+  ffi.copy(double, bytes, 8)
   return double[0]
 end
 
