@@ -4,7 +4,7 @@ local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 local Cache = require("fpcache.transaction")
 
-local stored_key, check_ttl = limits.stored_key, limits.ttl
+local key_error, stored_key, check_ttl = limits.key_error, limits.stored_key, limits.ttl
 
 local BATCH_ROWS = 10000
 local BATCH_BYTES = 8 * 1024 * 1024
@@ -34,8 +34,8 @@ local function fill(self, batch, source, level)
     local key, value, ttl = source.next(source.state, source.key)
     if key == nil then return false end
     source.key, source.count, rows = key, source.count + 1, rows + 1
-    local _, err = stored_key(key, max_key, level + 1)
-    if err and #key > max_key or key == "" then return nil, ("%s (item %d)"):format(err, source.count) end
+    local err = key_error(key, max_key, level + 1)
+    if err then return nil, ("%s (item %d)"):format(err, source.count) end
     if value == nil then error(("bad value of item %d (nil cannot be stored)"):format(source.count), level + 1) end
     if ttl == nil then ttl = default_ttl end
     if ttls then ttl = ttls[key] end
@@ -50,10 +50,9 @@ end
 --- Sends batches one after the other in a transaction, filling the next while the server works on the last.
 local function send_batches(self, batch, source)
   local conn, statement, timeout = self.db, self.statements.set_many, self.bulk_timeout
-  local more, err = true, nil
+  local more = true
   while batch:rows() > 0 do
-    local ok
-    ok, err = conn:send(statement, timeout, self.space, batch)
+    local ok, err = conn:send(statement, timeout, self.space, batch)
     if not ok then return nil, err end
     batch:clear()
     if more then
@@ -133,7 +132,8 @@ function Cache:get_many(keys, opts)
   local values, hits = nil, 0
   local ok
   ok, err = each_slice(stored, function(slice)
-    local map, rows = self.db:map(self.statements.get_many, self.bulk_timeout, self.codec, parse_json, self.space, slice)
+    local map, rows = self.db:map(self.statements.get_many, self.bulk_timeout, self.codec, parse_json, self.space,
+      slice)
     if not map then return nil, rows end
     hits = hits + rows
     if values then

@@ -11,22 +11,27 @@ local MAX_TIME = 1e11
 
 local limits = {}
 
---- The stored form of a key (see include/fpcache/key.h), and the whole key where that is longer.
+--- Why a key cannot be used, or nil.
 ---@param key string 1 to max_bytes bytes, any content
 ---@param max_bytes integer
 ---@param level integer whose line a wrong type blames
+---@return string? err
+function limits.key_error(key, max_bytes, level)
+  if type(key) ~= "string" then error(("bad key (string expected, got %s)"):format(type(key)), level + 1) end
+  if key == "" then return "invalid: a key must not be empty" end
+  if #key > max_bytes then
+    return ("invalid: a key of %d bytes exceeds max_key_bytes (%d)"):format(#key, max_bytes)
+  end
+end
+
+--- The stored form of a key (see include/fpcache/key.h), and the whole key where that is longer.
 ---@return string? stored, string? long_key_or_err
 function limits.stored_key(key, max_bytes, level)
-  if type(key) ~= "string" then
-    error(("bad key (string expected, got %s)"):format(key == nil and "nil" or type(key)), level + 1)
-  end
-  local length = #key
-  if length <= KEY_INLINE and length > 0 and length <= max_bytes then return key end
-  if length == 0 then return nil, "invalid: a key must not be empty" end
-  if length > max_bytes then
-    return nil, ("invalid: a key of %d bytes exceeds max_key_bytes (%d)"):format(length, max_bytes)
-  end
-  local stored, err = shorten_key(key)
+  local err = limits.key_error(key, max_bytes, level + 1)
+  if err then return nil, err end
+  if #key <= KEY_INLINE then return key end
+  local stored
+  stored, err = shorten_key(key)
   return stored, stored and key or err
 end
 
@@ -40,8 +45,8 @@ function limits.ttl(ttl, level)
     error(("bad ttl (number of seconds expected, got %s)"):format(type(ttl)), level + 1)
   end
   if ttl > 0 and ttl <= MAX_TTL then return true, ttl end
-  return false, ("invalid: a ttl must be more than 0 and at most %g seconds, got %s (leave it out for no expiry)"):format(
-    MAX_TTL, tostring(ttl))
+  return false, ("invalid: a ttl must be more than 0 and at most %g seconds, got %s (none at all means no expiry)")
+    :format(MAX_TTL, tostring(ttl))
 end
 
 --- A point of time in seconds since 1970.

@@ -14,7 +14,8 @@ local PARTS = {
   cLive = "c.expires_at > statement_timestamp()",
   version = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint",
   nextVersion = "greatest(c.version + 1, excluded.version)",
-  ttl = "CASE WHEN expires_at = 'infinity' THEN -1 ELSE extract(epoch FROM expires_at - statement_timestamp()) END::float8",
+  ttl = [[CASE WHEN expires_at = 'infinity' THEN -1
+     ELSE extract(epoch FROM expires_at - statement_timestamp()) END::float8]],
   -- $6 seconds from now, $7 seconds since 1970; none of them: never
   expiry = "coalesce(statement_timestamp() + $6 * interval '1 second', to_timestamp($7), 'infinity')",
 }
@@ -84,7 +85,8 @@ WITH victims AS (
     SELECT ctid FROM {schema}.cache WHERE {mine} AND key = ANY ($2) AND {live} ORDER BY key FOR UPDATE)
 DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims))]], "tY" },
   expire = { [[
-UPDATE {schema}.cache SET expires_at = statement_timestamp() + $3 * interval '1 second' WHERE {own} AND {live}]], "tyf" },
+UPDATE {schema}.cache SET expires_at = statement_timestamp() + $3 * interval '1 second'
+WHERE {own} AND {live}]], "tyf" },
   touch = { [[
 UPDATE {schema}.cache SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second')
 WHERE {own} AND {live}]], "tyf" },
@@ -106,7 +108,8 @@ WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyy
   scan_values = { [[
 SELECT key, long_key, value, format FROM {schema}.cache
 WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyyi", true },
-  count = { "SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND {live}", "tyy", true },
+  count = { [[
+SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND {live}]], "tyy", true },
   count_all = { "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}", "", true },
   clear = { "DELETE FROM {schema}.cache WHERE {mine}", "t" },
   clear_all = { "DELETE FROM {schema}.cache WHERE user_id = session_user::text", "" },
@@ -117,7 +120,8 @@ SELECT pg_relation_size({relation}::regclass) / current_setting('block_size')::b
 
   -- Of the whole table, for everybody; the number of rows is the server's estimate.
   table_stats = { [[
-SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0), pg_total_relation_size(c.oid), c.relpersistence = 'u'
+SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0), pg_total_relation_size(c.oid),
+       c.relpersistence = 'u'
 FROM pg_class AS c WHERE c.oid = {relation}::regclass]], "", true },
 }
 

@@ -179,8 +179,7 @@ _Noreturn static void child(const struct plan *plan) {
     close_others_on_exec();
     if (plan->keep >= 0 && fcntl(plan->keep, F_SETFD, 0) != 0) child_fail(plan, STEP_FILES);
     default_signals();
-    char *const *argv = (char *const *)(uintptr_t)o->argv;
-    execvpe(argv[0], argv, plan->env);
+    execvpe(o->argv[0], (char *const *)o->argv, plan->env); /* does not write them; its type is old */
     child_fail(plan, STEP_EXEC);
 }
 

@@ -55,7 +55,7 @@ local function print_status(report)
     report.schema, report.database, report.version, report.latest))
   print(("  table     %s.cache, %s, owned by %s"):format(report.schema,
     report.unlogged and "UNLOGGED" or "LOGGED", report.owner))
-  print(("  isolation %s"):format(report.isolated and "row-level security, forced" or "OFF: row-level security is disabled"))
+  print("  isolation " .. (report.isolated and "row-level security, forced" or "OFF: row-level security is disabled"))
   print(("  size      %s, about %d rows"):format(bytes(report.bytes), report.rows))
   print(("  server    %s"):format(report.server:match("^%S+ %S+") or report.server))
 end
