@@ -12,6 +12,9 @@ function(fpc_add_fuzzer name)
   set_target_properties(${name} PROPERTIES C_EXTENSIONS OFF RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
 endfunction()
 
+fpc_add_fuzzer(fuzz_value_decode ${PROJECT_SOURCE_DIR}/fuzz/fuzz_value_decode.c ${FPC_LUA_SOURCES})
+fpc_link_lua_binding(fuzz_value_decode)
+
 file(GLOB FPC_FUZZERS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/fuzz/fuzz_*.c)
 foreach(source IN LISTS FPC_FUZZERS)
   get_filename_component(name ${source} NAME_WE)

@@ -10,6 +10,12 @@ function(fpc_add_lua_module name include_dir folder)
                         LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/${folder}/fpcache)
 endfunction()
 
+# fpc_link_lua_binding(NAME): for a C test or a fuzzer that has FPC_LUA_SOURCES among its own and brings Lua 5.4.
+function(fpc_link_lua_binding name)
+  target_include_directories(${name} PRIVATE src/lua ${CMAKE_CURRENT_BINARY_DIR}/generated)
+  target_link_libraries(${name} PRIVATE PkgConfig::JANSSON PkgConfig::LUA54)
+endfunction()
+
 # fpc_install_lua_module(NAME LUA_DIR LIB_DIR): install rules for the module and for lua/.
 function(fpc_install_lua_module name lua_dir lib_dir)
   if(NOT lua_dir OR NOT lib_dir)

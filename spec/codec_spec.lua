@@ -228,7 +228,8 @@ describe("a locale with a decimal comma", function()
     end
     made:close()
     local host = (os.getenv("FPC_BUILD_DIR") or "build") .. (exact.is_luajit and "/luajit-host" or "/lua54-host")
-    local command = ("LOCPATH='%s' LUA_PATH='%s' LUA_CPATH='%s' '%s' "
+    -- glibc keeps what it read of LOCPATH, which a leak checker would call a leak.
+    local command = ("ASAN_OPTIONS=detect_leaks=0 LOCPATH='%s' LUA_PATH='%s' LUA_CPATH='%s' '%s' "
       .. "spec/support/locale_check.lua de_DE.UTF-8 2>&1; echo $?"):format(folder, package.path, package.cpath, host)
     local child = assert(io.popen(command))
     local said = child:read("*a")

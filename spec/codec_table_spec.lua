@@ -98,6 +98,21 @@ describe("a table that is no JSON", function()
       .. "store such bytes as a string of their own (at a.raw)", { a = { raw = "x\255" } })
   end)
 
+  it("is refused for what only looks like UTF-8", function()
+    for _, bytes in ipairs { "\128", "\191", "\192\128", "\193\191", "\194", "\194\65", "\224\159\191", "\225\128",
+      "\237\160\128", "\237\191\191", "\240\143\191\191", "\244\144\128\128", "\245\128\128\128", "\240\144\128",
+      "\240\144\128\65", "\248\136\128\128\128", "\255" } do
+      local text, err = codec.encode { "ok " .. bytes }
+      assert.is_nil(text)
+      assert.matches("that is not UTF%-8", err)
+      assert.is_nil((codec.decode('["ok ' .. bytes .. '"]', "j"))) -- nor is it read
+    end
+    for _, bytes in ipairs { "\194\128", "\223\191", "\224\160\128", "\237\159\191", "\238\128\128", "\239\191\191",
+      "\240\144\128\128", "\244\143\191\191" } do
+      assert_json('["' .. bytes .. '"]', { bytes })
+    end
+  end)
+
   it("is refused for keys that make neither an array nor an object", function()
     assert_refused("a table with both string and integer keys cannot be stored in JSON (at a)", { a = { 1, x = 2 } })
     assert_refused("a table with integer keys that are no sequence 1..n cannot be stored in JSON "

@@ -44,11 +44,14 @@ end
 --- A double: any pattern of bits, or one that people write.
 function Source:float()
   if self:pick(1, 3) == 1 then return self:pick(-1000000, 1000000) / 10 ^ self:pick(1, 6) end
-  if not has_ffi then return (string.unpack("d", self:bytes(8))) end
-  local bytes, double = self:bytes(8), ffi.new("double[1]")
-  -- LuaJIT's own tags are NaNs: reading an arbitrary one from memory gives nil or worse.
-  if bytes:byte(8) % 128 == 127 and bytes:byte(7) >= 240 then return ({ 1 / 0, -1 / 0, 0 / 0 })[self:pick(1, 3)] end
-  ffi.copy(double, bytes, 8)
+  local bits = self:bytes(8)
+  -- LuaJIT keeps its other types in the bits of NaN: such bits read through the FFI become any value.
+  if bits:byte(8) % 128 == 127 and bits:byte(7) >= 0xf0 then
+    return ({ 0 / 0, math.huge, -math.huge })[self:pick(1, 3)]
+  end
+  if not has_ffi then return (string.unpack("<d", bits)) end
+  local double = ffi.new("double[1]")
+  ffi.copy(double, bits, 8)
   return double[0]
 end
 

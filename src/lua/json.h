@@ -21,7 +21,7 @@
 #define FPC_JSON_BYTES ((size_t)1 << 30) /* longest text written: PostgreSQL takes no more either */
 
 /* Writes the value at `index` as JSON.  On success pushes one value, which keeps *bytes alive.  On
- * failure (FPC_INVALID) pushes nothing. */
+ * failure (FPC_INVALID, FPC_NOMEM) pushes nothing. */
 bool fpc_lua_json_write(lua_State *L, int index, const char **bytes, size_t *len, fpc_error *err);
 
 /* Pushes the value of a JSON text of any kind.  On failure pushes nothing: FPC_INVALID when it is

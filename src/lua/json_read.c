@@ -9,7 +9,7 @@
 typedef struct reader {
     json_t *root;
     int depth;
-    bool too_deep;
+    fpc_status status; /* why the walk ended early */
 } reader;
 
 static bool push_json(reader *r, lua_State *L, int marks, json_t *json);
@@ -39,7 +39,7 @@ static bool push_object(reader *r, lua_State *L, int marks, json_t *object) {
     return true;
 }
 
-/* Pushes one value; false, with anything pushed, when tables are nested too deep. */
+/* Pushes one value; or returns false with r->status set and anything pushed. */
 static bool push_json(reader *r, lua_State *L, int marks, json_t *json) {
     switch (json_typeof(json)) {
     case JSON_NULL: lua_pushlightuserdata(L, NULL); return true;
@@ -51,10 +51,11 @@ static bool push_json(reader *r, lua_State *L, int marks, json_t *json) {
     case JSON_ARRAY:
     case JSON_OBJECT: break;
     }
-    if (r->depth == FPC_JSON_DEPTH || !lua_checkstack(L, 12)) {
-        r->too_deep = true;
-        return false;
-    }
+    if (r->depth == FPC_JSON_DEPTH)
+        r->status = FPC_INVALID;
+    else if (!lua_checkstack(L, 12))
+        r->status = FPC_NOMEM;
+    if (r->status != FPC_OK) return false;
     r->depth++;
     bool done = json_is_array(json) ? push_array(r, L, marks, json) : push_object(r, L, marks, json);
     r->depth--;
@@ -99,8 +100,9 @@ bool fpc_lua_json_push(lua_State *L, const char *text, size_t len, fpc_error *er
     int failed = lua_pcall(L, 1, 1, 0);
     json_decref(r.root);
     if (failed) lua_error(L); /* Lua's memory, or the finalizer of somebody's object */
-    if (!r.too_deep) return true;
+    if (r.status == FPC_OK) return true;
     lua_pop(L, 1);
+    if (r.status == FPC_NOMEM) return fpc_fail(err, FPC_NOMEM, "Lua's stack is full"), false;
     fpc_fail(err, FPC_INVALID, "not JSON that can be read: tables nested deeper than %d", FPC_JSON_DEPTH);
     return false;
 }

@@ -17,6 +17,7 @@ typedef struct writer {
     char *data;
     size_t len, capacity;
     int marks;                        /* stack index of the set of array marks, 0: not yet fetched */
+    fpc_status status;                /* of the failure that `reason` describes */
     int depth;                        /* tables that are open; their addresses follow */
     const void *open[FPC_JSON_DEPTH]; /* a table that is in here contains itself */
     char reason[160], path[160], first[1024];
@@ -278,7 +279,10 @@ static bool write_table(writer *w, int t) {
                  FPC_JSON_DEPTH);
         return false;
     }
-    if (!lua_checkstack(L, 12)) return fail(w, "Lua's stack has no room for tables nested this deep");
+    if (!lua_checkstack(L, 12)) {
+        w->status = FPC_NOMEM;
+        return fail(w, "Lua's stack is full");
+    }
     w->open[w->depth++] = address;
     bool marked = lua_getmetatable(L, t) && pop_is_mark(w);
     lua_pushnil(L);
@@ -349,6 +353,7 @@ bool fpc_lua_json_write(lua_State *L, int index, const char **bytes, size_t *len
     w.len = 0;
     w.capacity = sizeof w.first;
     w.marks = w.depth = 0;
+    w.status = FPC_INVALID;
     w.path_cut = false;
     w.path_start = sizeof w.path;
     lua_pushnil(L);
@@ -358,7 +363,7 @@ bool fpc_lua_json_write(lua_State *L, int index, const char **bytes, size_t *len
         const char *path = w.path + w.path_start;
         if (path_len > 0 && !w.path_cut && path[0] == '.') path++, path_len--;
         if (path_len > 0)
-            fpc_fail(err, FPC_INVALID, "%s (at %.*s)", w.reason, (int)path_len, path);
+            fpc_fail(err, w.status, "%s (at %.*s)", w.reason, (int)path_len, path);
         else
             fpc_fail(err, FPC_INVALID, "%s", w.reason);
         lua_settop(L, w.slot - 1);
