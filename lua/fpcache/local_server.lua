@@ -14,7 +14,8 @@ local START_TIMEOUT = 60  -- seconds; a first start runs initdb
 local STOP_TIMEOUT = 30   -- seconds for a fast stop, then it is an immediate one
 local KILL_TIMEOUT = 10   -- seconds for an immediate stop
 local POLL = 0.01         -- seconds between two looks at a starting or stopping server
-local TAIL_LINES = 12     -- of the server's log, in an error
+local TAIL_LINES = 8      -- of each of the server's logs, in an error
+local FILE_CLOCK = 0.02   -- seconds by which a file's time may lag behind the clock
 local SIGINT, SIGQUIT = 2, 3 -- PostgreSQL's fast and immediate shutdown
 
 local OPTIONS = {
@@ -31,21 +32,24 @@ Server.__index = Server
 
 local local_server = { default_dir = folder.default_dir }
 
-local function with_tail(self, err)
-  local newest, when
+local function add_tail(lines, path)
+  local all = {}
+  for line in (folder.read(path) or ""):gmatch("[^\n]+") do all[#all + 1] = line end
+  for i = math.max(1, #all - TAIL_LINES + 1), #all do lines[#lines + 1] = "\n  " .. all[i] end
+end
+
+-- `err` and what the server wrote since `since`: first to its stderr, then to its log.
+local function with_tail(self, err, since)
+  local lines = {}
+  add_tail(lines, self.dir .. "/log/startup.log")
   for _, name in ipairs(system.readdir(self.dir .. "/log") or {}) do
     local there = name:match("^server%-") and system.lstat(self.dir .. "/log/" .. name)
-    if there and there.type == "file" and (not when or there.modified > when) then
-      newest, when = name, there.modified
+    if there and there.type == "file" and there.modified >= since - FILE_CLOCK then
+      add_tail(lines, self.dir .. "/log/" .. name)
     end
   end
-  local lines = {}
-  for _, name in ipairs { "startup.log", newest } do
-    for line in (folder.read(self.dir .. "/log/" .. name) or ""):gmatch("[^\n]+") do lines[#lines + 1] = line end
-  end
   if #lines == 0 then return err end
-  return err .. "; the server's log ends with:\n  "
-    .. table.concat(lines, "\n  ", math.max(1, #lines - TAIL_LINES + 1))
+  return err .. "; the server's log ends with:" .. table.concat(lines)
 end
 
 -- The first lines of postmaster.pid: process number and "starting", "ready" or "stopping".
@@ -77,12 +81,14 @@ local function is_ready(self)
   return state == "ready" and folder.socket_answers(folder.socket_dir(self.dir, self.account))
 end
 
-local function await_ready(self, deadline)
+local function await_ready(self, deadline, since)
   while not is_ready(self) do
-    if not is_alive(self) then return nil, with_tail(self, "connect: the private server ended while it started") end
+    if not is_alive(self) then
+      return nil, with_tail(self, "connect: the private server ended while it started", since)
+    end
     if core.interrupted() then return nil, "interrupted: the private server was starting" end
     if system.now() > deadline then
-      return nil, with_tail(self, ("timeout: the private server is not ready after %g s"):format(self.timeout))
+      return nil, with_tail(self, ("timeout: the private server is not ready after %g s"):format(self.timeout), since)
     end
     system.sleep(POLL)
   end
@@ -126,7 +132,7 @@ local function launch(self, server, alive)
     folder.remove_socket(folder.socket_dir(self.dir, self.account))
   end
   local ok, err = cluster.make_database(self, server, alive)
-  if not ok then return nil, with_tail(self, err) end
+  if not ok then return nil, err end
   return cluster.spawn(self, server, alive)
 end
 
@@ -152,10 +158,11 @@ local function cold_start(self, deadline)
   if not alive then
     return nil, err:match("^busy:") and "busy: processes of a former server still run in " .. self.dir or err
   end
+  local since = system.wall()
   ok, err = launch(self, server, alive)
   alive:close()
   if not ok then return nil, err end
-  ok, err = await_ready(self, deadline)
+  ok, err = await_ready(self, deadline, since)
   if not ok then
     stop_locked(self, "immediate")
     return nil, err
@@ -181,7 +188,7 @@ local function start_locked(self, deadline)
       alive = false
     end
   end
-  if alive then ok, err = await_ready(self, deadline) else ok, err = cold_start(self, deadline) end
+  if alive then ok, err = await_ready(self, deadline, system.wall()) else ok, err = cold_start(self, deadline) end
   if not ok then return nil, err end
 
   local pending = self.dir .. "/setup-pending"
@@ -223,9 +230,10 @@ function Server:start()
     local ok, why = folder.make(self.dir)
     if not ok then return nil, why end
     url, err = with_lock(self, start_locked, deadline)
-    if url or system.stat(self.dir) then break end
+    if url then return url end
+    if system.stat(self.dir) then break end
   end
-  return url, err
+  return nil, err
 end
 
 --- Stops the server: connections are cut and all is written to disk.  When that takes too long, or

@@ -4,7 +4,7 @@
 --   DIR/lock                  held by whoever starts, stops or destroys
 --   DIR/alive                 held by the server as long as one of its processes lives
 --   DIR/server.conf, pg_hba.conf, custom.conf, socket-dir, setup-pending
---   DIR/data, DIR/log, DIR/run    the server's own (its socket is in run, if the path is short enough)
+--   DIR/data, DIR/log, DIR/run    the server's own (its socket is in run, if clients can use that path)
 --
 -- When root runs the server, DIR belongs to root (0711) and only the last three to the account
 -- that the server runs as: that account cannot replace what root will read, write or remove.
@@ -160,11 +160,12 @@ end
 --- Where the socket is.  Without `make`, where the last start put it.
 ---@param dir string
 ---@param account {uid: integer, gid: integer}?
----@param make boolean? make a short folder if DIR/run is too long
+---@param make boolean? make a short folder if DIR/run cannot be used
 ---@return string? socket_dir, string? err
 function folder.socket_dir(dir, account, make)
   local run = dir .. "/run"
-  if #run + #SOCKET <= MAX_SOCKET_PATH then return run end
+  -- libpq takes a comma for the end of a host, however it is written.
+  if #run + #SOCKET <= MAX_SOCKET_PATH and not run:find(",", 1, true) then return run end
   local remembered = (folder.read(dir .. "/socket-dir") or ""):match("^(/[^\n]+)\n")
   if remembered and (not make or is_private(remembered, account)) then return remembered end
   if not make then return run end

@@ -7,9 +7,11 @@ local core = require "fpcache.core"
 local system = core.system
 
 local OLDEST = 10 -- the first version whose postmaster.pid says when the server is ready
-local programs = { debian = "/usr/lib/postgresql" } -- where Debian has a folder for each version
 local ADVICE = "install postgresql-15 (Debian: apt-get install postgresql) or set FPCACHE_PG_BINDIR"
 
+local programs = {
+  debian = "/usr/lib/postgresql", -- where Debian has a folder for each version
+}
 
 local function has_server(bindir)
   return system.stat(bindir .. "/postgres") ~= nil and system.stat(bindir .. "/initdb") ~= nil
