@@ -50,10 +50,9 @@ end
 --- Sends batches one after the other in a transaction, filling the next while the server works on the last.
 local function send_batches(self, batch, source)
   local conn, statement, timeout = self.db, self.statements.set_many, self.bulk_timeout
-  local more, err = true, nil
+  local more = true
   while batch:rows() > 0 do
-    local ok
-    ok, err = conn:send(statement, timeout, self.space, batch)
+    local ok, err = conn:send(statement, timeout, self.space, batch)
     if not ok then return nil, err end
     batch:clear()
     if more then

@@ -119,7 +119,8 @@ end
 ---@return integer? version of what was stored, for cas
 function Cache:set(key, value, opts)
   if value == nil then error("bad value (nil cannot be stored; use fpcache.null, or delete the key)", 2) end
-  local statement, ok, ttl, expires_at, version = "set", nil, nil, nil, nil
+  local statement = "set"
+  local ok, ttl, expires_at, version
   if type(opts) == "table" then
     local read = options.read(SET_OPTIONS, opts, 2)
     statement, version = choose_statement(read, 2), read.if_version
