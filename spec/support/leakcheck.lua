@@ -17,6 +17,8 @@ local function codec()
   fails("^invalid: ", core.json_encode(cycle))
   fails("^invalid: ", core.json_encode { print })
   assert(select(2, core.json_decode '{"a": [1, 2, '))
+  assert(core.json_encode { ("longer than the first buffer "):rep(1000), { cycle = 0.1 } })
+  fails("^invalid: ", core.json_decode(("["):rep(600) .. ("]"):rep(600)))
   for _, value in ipairs { "text\0bytes", 1, 2.5, 0 / 0, true, core.null, { a = { 1 } } } do
     local bytes, format = assert(core.value_encode(value))
     assert(core.value_decode(bytes, format) ~= nil)

@@ -84,9 +84,15 @@ static size_t plain_decimal_text(double value, char *out) {
 }
 #endif
 
+static size_t name_text(const char *name, char *out) {
+    size_t len = strlen(name);
+    memcpy(out, name, len + 1);
+    return len;
+}
+
 size_t fpc_double_text(double value, char out[FPC_NUMBER_TEXT]) {
-    if (isnan(value)) return strlen(strcpy(out, "NaN"));
-    if (isinf(value)) return strlen(strcpy(out, value < 0 ? "-Infinity" : "Infinity"));
+    if (isnan(value)) return name_text("NaN", out);
+    if (isinf(value)) return name_text(value < 0 ? "-Infinity" : "Infinity", out);
     size_t len = plain_decimal_text(value, out);
     if (len > 0) return len;
     locale_t old = enter_c_locale();

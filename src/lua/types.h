@@ -16,8 +16,7 @@ void fpc_lua_register_conn(lua_State *L);      /* made by pool:acquire() */
 void fpc_lua_register_key(lua_State *L);       /* shorten_key(key) */
 void fpc_lua_register_versions(lua_State *L);  /* versions() */
 void fpc_lua_register_interrupt(lua_State *L); /* interrupted() */
-void fpc_lua_register_json(
-    lua_State *L); /* null, array_mt, empty_array, json_encode, json_decode, json_adopt */
+void fpc_lua_register_json(lua_State *L);      /* null, array marks, json_encode(), json_decode() */
 void fpc_lua_register_value(lua_State *L);     /* value_encode, value_decode */
 void fpc_lua_register_file_lock(lua_State *L); /* lock(path, timeout, shared) */
 void fpc_lua_register_process(lua_State *L);   /* run(), spawn() */
