@@ -14,9 +14,12 @@
 
 int luaopen_fpcache_core(lua_State *L);
 
+/* Deep enough for the stack of a new coroutine to grow on the way. */
+#define DEEP "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[true]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]"
+
 static const char TEXT[] =
     "{\"a\": [1, 2.5, {\"b\": null, \"c\": [\"a rather long text, beyond short strings\"]}],"
-    " \"another key\": [[], {}, true], \"id\": 9223372036854775807}";
+    " \"another key\": [[], {}, " DEEP "], \"id\": 9223372036854775807}";
 
 static long allowed = -1; /* allocations until one fails; -1: all succeed */
 static long held;         /* blocks of jansson that are not freed */
@@ -103,7 +106,10 @@ static int there_and_back(lua_State *L) {
     if (done) {
         lua_pushvalue(L, 1); /* 100 kB: the buffer of the text must grow */
         lua_setfield(L, 2, "big");
-        done = fpc_lua_value_encode(L, 2, 0, &bytes, &len, &format, &err);
+        lua_State *thread = lua_newthread(L); /* its stack is small: it must grow too */
+        lua_pushvalue(L, 2);
+        lua_xmove(L, thread, 1);
+        done = fpc_lua_value_encode(thread, 1, 0, &bytes, &len, &format, &err);
     }
     if (!done)
         assert_int_equal(err.status, FPC_NOMEM);
