@@ -1,8 +1,7 @@
 /* conn.c -- a connection lent by a pool: `pool:acquire()`. */
 #include "db.h"
+#include "number.h"
 #include "pool.h"
-
-#include <stdio.h>
 
 #define CONN_TYPE      "fpcache.conn"
 #define MAX_SQL_PARAMS 64
@@ -90,7 +89,7 @@ static int conn_receive(lua_State *L) {
  */
 static const char *text_param(lua_State *L, int index) {
     int64_t integer;
-    char digits[32];
+    char digits[FPC_NUMBER_TEXT];
     switch (lua_type(L, index)) {
     case LUA_TNIL:
     case LUA_TLIGHTUSERDATA: lua_pushnil(L); return NULL; /* fpcache.null */
@@ -100,9 +99,9 @@ static const char *text_param(lua_State *L, int index) {
     default: break;
     }
     if (fpc_lua_to_int64(L, index, &integer)) {
-        snprintf(digits, sizeof digits, "%lld", (long long)integer);
+        fpc_int64_text(integer, digits);
     } else {
-        snprintf(digits, sizeof digits, "%.17g", luaL_checknumber(L, index));
+        fpc_double_text(luaL_checknumber(L, index), digits);
     }
     lua_pushstring(L, digits);
     return lua_tostring(L, -1);
