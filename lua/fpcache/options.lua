@@ -1,6 +1,7 @@
 --- Options tables: one description per constructor, read by one function.
 --
--- A description is { name = { type = "...", default = ..., check = function(value) -> nil | reason } }.
+-- A description is { name = { type = "...", expected = "...", default = ..., check = function(value) -> nil | reason } };
+-- `expected` is how errors call the type.
 -- Unknown names and wrong types are the programmer's errors and raise at the caller's line; the caller's table is
 -- read, never written.
 local options = {}
@@ -64,7 +65,7 @@ function options.read(description, given, level, what)
       read[name] = about.default
     else
       if not has_type(value, about.type) then
-        error(("%s.%s: %s is expected, got %s"):format(what, name, about.type, type(value)), level)
+        error(("%s.%s: %s is expected, got %s"):format(what, name, about.expected or about.type, type(value)), level)
       end
       local reason = about.check and about.check(value)
       if reason then error(("%s.%s: %s"):format(what, name, reason), level) end
