@@ -23,7 +23,7 @@ end
 function database.new(setup)
   local srv = server.start()
   local url, name = srv:fresh_database()
-  local self = setmetatable({ srv = srv, url = url, name = name, opened = {} }, Database)
+  local self = setmetatable({ srv = srv, url = url, name = name, opened = {}, roles = {} }, Database)
   if setup ~= false then
     local options = copy(setup, { connection_string = url })
     if options.grant == nil then options.grant = "public" end
@@ -35,7 +35,11 @@ end
 
 --- The URL of a role, made where it is not there.
 function Database:url_of(user, password)
-  return self.srv:create_user(user or "app", password, self.name)
+  user = user or "app"
+  if password or not self.roles[user] then
+    self.roles[user] = self.srv:create_user(user, password, self.name)
+  end
+  return self.roles[user]
 end
 
 --- fpcache.new as the role "app" (or opts.user); fails the spec when it cannot.
