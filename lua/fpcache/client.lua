@@ -288,7 +288,8 @@ local function add_to(self, key, delta, opts, is_negative, level)
   -- Beyond 64 bits only a new key fails; the answer is the same for all, since nobody knows which it is.
   local first = core.int64_add(initial, change)
   if not first then return nil, "invalid: initial and delta together are beyond 64 bits" end
-  local found, value = self.db:row(self.statements.incr, self.timeout, self.space, stored, long, first, change, ttl, nil)
+  local found, value = self.db:row(self.statements.incr, self.timeout, self.space, stored, long, first, change, ttl,
+    nil)
   if found == nil then return nil, value end
   if not found then return nil, "invalid: the stored value is no integer" end
   return value

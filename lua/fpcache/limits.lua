@@ -71,7 +71,7 @@ function limits.integer(value, what, level)
   local exact = int64(value)
   if exact then return exact end
   local kind = type(value)
-  local is_whole = kind == "number" and not (value % 1 > 0) -- also NaN and the infinities
+  local is_whole = kind == "number" and (value ~= value or math.abs(value) == math.huge or value % 1 == 0)
     or kind == "cdata" and tostring(value):match("^%-?%d+U?LL$")
   if is_whole then return nil, ("invalid: %s must be an integer of 64 bits, got %s"):format(what, tostring(value)) end
   error(("bad %s (integer expected, got %s)"):format(what, kind == "number" and tostring(value) or kind), level + 1)

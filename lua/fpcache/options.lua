@@ -1,7 +1,7 @@
 --- Options tables: one description per constructor, read by one function.
 --
--- A description is { name = { type = "...", expected = "...", default = ..., check = function(value) -> nil | reason } };
--- `expected` is how errors call the type.
+-- A description is { name = { type = "...", default = ..., check = function(value) -> nil | reason } }, and
+-- `expected` where errors shall call the type otherwise.
 -- Unknown names and wrong types are the programmer's errors and raise at the caller's line; the caller's table is
 -- read, never written.
 local options = {}
