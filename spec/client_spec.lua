@@ -131,7 +131,8 @@ describe("a cache", function()
       raises("options.parse_jsn: unknown option (did you mean parse_json?)",
         function() cache:get("k", { parse_jsn = false }) end)
       raises("options: a table is expected, got number", function() cache:get("k", 5) end)
-      raises("options.parse_json: boolean is expected, got string", function() cache:get("k", { parse_json = "no" }) end)
+      raises("options.parse_json: boolean is expected, got string",
+        function() cache:get("k", { parse_json = "no" }) end)
     end)
   end)
 
