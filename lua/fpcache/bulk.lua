@@ -11,7 +11,7 @@ local BATCH_BYTES = 8 * 1024 * 1024
 
 local SET_MANY_OPTIONS = {
   ttl = { type = "number table" }, -- seconds for all, or { key = seconds } with none for the others
-  batch = { type = "integer", default = BATCH_ROWS, check = options.positive }, -- rows in one statement
+  batch = { type = "integer", default = BATCH_ROWS, check = options.between(1, 1000000, "") }, -- rows in one statement
 }
 
 --- An iterator of key, value, ttl from what the caller gave.

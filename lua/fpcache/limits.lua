@@ -83,6 +83,7 @@ end
 function limits.namespace(name)
   if #name > 255 then return ("a namespace has at most 255 bytes, got %d"):format(#name) end
   if name:find("\0", 1, true) then return "a namespace must not hold a NUL byte" end
+  if not core.json_encode(name) then return "a namespace must be UTF-8" end -- as JSON must
 end
 
 return limits

@@ -8,7 +8,7 @@ local AFTER_ALL = ("\255"):rep(core.KEY_INLINE + 64)
 
 local SCAN_OPTIONS = {
   prefix = { type = "string", default = "" }, -- at most 1,024 bytes
-  page = { type = "integer", default = 1000, check = options.positive }, -- rows fetched at a time
+  page = { type = "integer", default = 1000, check = options.between(1, 1000000, "") }, -- rows fetched at a time
   values = { type = "boolean", default = true }, -- false: keys only
 }
 
