@@ -250,7 +250,7 @@ describe("many keys", function()
       raises("bad items (table or iterator expected, got string)", function() cache:set_many("x") end)
       raises("bad key (string expected, got number)", function() cache:set_many { 1, 2 } end)
       raises("options.bach: unknown option (did you mean batch?)", function() cache:set_many({}, { bach = 1 }) end)
-      raises("options.batch: must be more than 0, got 0", function() cache:set_many({}, { batch = 0 }) end)
+      raises("options.batch: must be at least 1, got 0", function() cache:set_many({}, { batch = 0 }) end)
       raises("bad ttl (number of seconds expected, got string)",
         function() cache:set_many({ a = 1 }, { ttl = { a = "5" } }) end)
     end)

@@ -193,7 +193,7 @@ describe("walking over keys", function()
 
     it("refuses options that are none", function()
       raises("options.perfix: unknown option (did you mean prefix?)", function() cache:scan { perfix = "" } end)
-      raises("options.page: must be more than 0, got 0", function() cache:scan { page = 0 } end)
+      raises("options.page: must be at least 1, got 0", function() cache:scan { page = 0 } end)
       raises("options.page: integer is expected, got number", function() cache:scan { page = 1.5 } end)
       raises("options.prefix: string is expected, got number", function() cache:scan { prefix = 1 } end)
       raises("options: a table is expected, got string", function() cache:scan("x") end)
