@@ -3,6 +3,8 @@
 #include "number.h"
 #include "pool.h"
 
+#include <math.h>
+
 #define CONN_TYPE      "fpcache.conn"
 #define MAX_SQL_PARAMS 64
 
@@ -31,7 +33,7 @@ static int conn_close(lua_State *L) {
 }
 
 static fpc_status closed(fpc_error *err) {
-    return fpc_fail(err, FPC_CLOSED, "the connection was given back");
+    return fpc_fail(err, FPC_CLOSED, "the transaction has ended");
 }
 
 static fpc_status exec(void *self, const fpc_lua_binding *binding, fpc_deadline deadline, fpc_result **out,
@@ -101,7 +103,11 @@ static const char *text_param(lua_State *L, int index) {
     if (fpc_lua_to_int64(L, index, &integer)) {
         fpc_int64_text(integer, digits);
     } else {
-        fpc_double_text(luaL_checknumber(L, index), digits);
+        double number = luaL_checknumber(L, index);
+        if (fabs(number) < 1e15 && (double)(int64_t)number == number && !signbit(number))
+            fpc_int64_text((int64_t)number, digits); /* 5.0 may be meant for an integer column */
+        else
+            fpc_double_text(number, digits);
     }
     lua_pushstring(L, digits);
     return lua_tostring(L, -1);
@@ -181,4 +187,6 @@ void fpc_lua_register_conn(lua_State *L) {
                                        {"user", conn_user},
                                        {NULL, NULL}};
     fpc_lua_new_type(L, CONN_TYPE, METHODS, conn_close);
+    lua_pushinteger(L, MAX_SQL_PARAMS);
+    lua_setfield(L, -2, "MAX_SQL_PARAMS");
 }
