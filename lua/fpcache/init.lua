@@ -38,6 +38,7 @@ local OPTIONS = {
   profile = { type = "string" },
 }
 for name, about in pairs(connection.OPTIONS) do OPTIONS[name] = about end
+fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
 
 --- Asks whether the schema is there and of our version.
 local function check_schema(cache)
