@@ -3,7 +3,7 @@
 #define FPC_FILTER_INTERNAL_H
 
 #include "filter_hash.h"
-#include "filter_table.h"
+#include "filter_slots.h"
 #include "fpcache/filter.h"
 
 #define FPC_FILTER_MAX_TABLES 64

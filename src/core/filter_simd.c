@@ -4,6 +4,8 @@
  * Compiled for AVX2 by attribute and chosen at run time; everybody else takes the portable way. */
 #include "filter_simd.h"
 
+#include "filter_slots.h"
+
 #if FPC_FILTER_UNALIGNED
 
 #include <immintrin.h>

@@ -2,9 +2,10 @@
  * Invariant: every entry sits in one of the two windows of its print, on the side it says, or its
  * print is in the stash.  An entry is never out of the table while it moves: add() first finds a whole
  * path of slots that ends in an empty one, then moves the entries from its far end backwards. */
-#include "filter_table.h"
+#include "filter_slots.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #define MAX_REFLECTIONS 1024u             /* enough to mix well; 4 kB stay in the L1 cache */

@@ -2,7 +2,7 @@
  *
  * Methods carry the names of the public class (lua/fpcache/cuckoo_filter.lua), whose instances these userdata
  * are.  LuaJIT's compiler cannot call C functions of Lua's API, so the calls made for every key are also
- * offered as plain C functions for its FFI (core.filter_ffi): measured, 30 instead of 50 ns. */
+ * offered as plain C functions for its FFI (core.filter_ffi): measured, 11 ns a lookup instead of 36. */
 #include "fpcache/filter.h"
 #include "types.h"
 
