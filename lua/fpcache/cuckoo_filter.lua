@@ -12,20 +12,27 @@ local options = require("fpcache.options")
 ---@class fpcache.CuckooFilter
 local CuckooFilter = {}
 
+---@class fpcache.CuckooFilter.Options
+---@field capacity integer? keys that always fit, copies counted; 1,000,000
+---@field fpr number? most false positives when full, between 0 and 1; 0.001
+---@field fingerprint_bits integer? instead of fpr: bits a key, 6 to 28
+---@field grow boolean? past the capacity: double, instead of "full"; false
+---@field like fpcache.CuckooFilter? instead of all others: the options and the seed of this filter, for union()
+---@field seed string? 16 bytes, for tests; random, and secret
 local OPTIONS = {
-  capacity = { type = "integer" },         -- keys that always fit, copies counted; default 1,000,000
-  fpr = { type = "number" },               -- most false positives when full, 0 to 1; default 0.001
-  fingerprint_bits = { type = "integer" }, -- instead of fpr: bits a key, 6 to 28
-  grow = { type = "boolean" },             -- past the capacity: double, instead of "full"; default false
-  like = { type = "userdata" },            -- instead of all others: options and seed of this filter, for union()
-  seed = { type = "string" },              -- 16 bytes, for tests; default: random, and secret
+  capacity = { type = "integer", default = 1000000 },
+  fpr = { type = "number" },
+  fingerprint_bits = { type = "integer" },
+  grow = { type = "boolean", default = false },
+  like = { type = "userdata" },
+  seed = { type = "string" },
 }
 
 -- Called by two functions without a tail call, so that errors blame the line of their caller.
 local function new(opts)
   local o = options.read(OPTIONS, opts, 3)
   if o.seed and #o.seed ~= 16 then error("options.seed: 16 bytes are expected, got " .. #o.seed, 3) end
-  if o.like == nil then return core.filter(o.capacity or 1000000, o.fpr, o.fingerprint_bits, o.grow, o.seed) end
+  if o.like == nil then return core.filter(o.capacity, o.fpr, o.fingerprint_bits, o.grow, o.seed) end
   for name in pairs(opts) do
     if name ~= "like" then error(("options.%s: cannot be given together with like"):format(name), 3) end
   end
@@ -34,7 +41,7 @@ local function new(opts)
 end
 
 --- An empty filter.  `CuckooFilter{...}` is the same.
----@param opts { capacity: integer?, fpr: number?, fingerprint_bits: integer?, grow: boolean?, like: fpcache.CuckooFilter?, seed: string? }?
+---@param opts fpcache.CuckooFilter.Options?
 ---@return fpcache.CuckooFilter? filter
 ---@return string? err "invalid: ..." for a number out of range, "memory: ..."
 function CuckooFilter.new(opts)

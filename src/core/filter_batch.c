@@ -2,16 +2,12 @@
 #include "filter_internal.h"
 #include "filter_simd.h"
 
-#define BATCH     64                /* keys whose memory accesses are under way together */
-#define IN_CACHES ((size_t)4 << 20) /* smaller tables are in the caches anyway: no prefetch */
-
-static bool is_large(const fpc_table *t) {
-    return t->word_count * sizeof *t->words > IN_CACHES;
-}
+#define BATCH 64 /* keys whose memory accesses are under way together */
 
 static void has_batch(const fpc_table *t, const uint64_t *mixed, size_t count, bool *found) {
     size_t done = fpc_simd_has(t, mixed, count, found);
-    for (size_t i = done; i < count && is_large(t); i++) fpc_table_prefetch(t, fpc_table_print(t, mixed[i]));
+    for (size_t i = done; i < count && fpc_table_is_large(t); i++)
+        fpc_table_prefetch(t, fpc_table_print(t, mixed[i]));
     for (size_t i = done; i < count; i++) found[i] = fpc_table_has(t, mixed[i]);
 }
 
@@ -68,7 +64,7 @@ size_t fpc_filter_contains_hash_many(const fpc_filter *f, const uint64_t *hashes
 /* How many of the batch were added. */
 static size_t add_batch(fpc_filter *f, const uint64_t *mixed, size_t count, fpc_status *status) {
     const fpc_table *newest = f->tables[fpc_filter_tables(f) - 1];
-    for (size_t i = 0; i < count && is_large(newest); i++) {
+    for (size_t i = 0; i < count && fpc_table_is_large(newest); i++) {
         fpc_table_prefetch(newest, fpc_table_print(newest, mixed[i]));
     }
     for (size_t i = 0; i < count; i++) {

@@ -10,10 +10,9 @@
 
 #include <immintrin.h>
 
-#define AVX2       __attribute__((target("avx2")))
-#define GROUP      8                 /* keys a step */
-#define RUN        64                /* keys between two looks at `version` */
-#define CACHE_SIZE ((size_t)4 << 20) /* larger tables: prefetch */
+#define AVX2  __attribute__((target("avx2")))
+#define GROUP 8  /* keys a step */
+#define RUN   64 /* keys between two looks at `version` */
 
 /* What a lookup needs to know of a table, in every lane. */
 typedef struct lanes {
@@ -138,7 +137,7 @@ AVX2 static void find_run(const fpc_table *t, const lanes *l, const uint64_t *ha
 
 AVX2 static void find_all(const fpc_table *t, const uint64_t *hashes, size_t count, bool *found) {
     lanes l = lanes_of(t);
-    bool prefetch = t->word_count * sizeof *t->words > CACHE_SIZE;
+    bool prefetch = fpc_table_is_large(t);
     for (size_t at = 0; at < count; at += RUN) {
         size_t n = count - at < RUN ? count - at : RUN;
         for (size_t i = 0; prefetch && i < n; i += GROUP) prefetch8(t, &l, hashes + at + i);

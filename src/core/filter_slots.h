@@ -104,6 +104,11 @@ static inline bool fpc_table_has(const fpc_table *table, uint64_t hash) {
     return match != 0;
 }
 
+/* Whether the table is in no cache, so that fetching early pays. */
+static inline bool fpc_table_is_large(const fpc_table *table) {
+    return table->word_count * sizeof *table->words > ((size_t)4 << 20);
+}
+
 static inline void fpc_table_prefetch(const fpc_table *table, fpc_print p) {
     const char *base = (const char *)table->words;
     __builtin_prefetch(base + ((uint64_t)p.first * table->bits >> 3));
