@@ -15,7 +15,8 @@ local REGISTRY_KEY = "fpcache.spec.server" -- busted reloads modules for each fi
 local SETTINGS = {
   fsync = "off", full_page_writes = "off", -- a spec's data need not survive a power cut
   shared_buffers = "64MB",
-  password_encryption = "'scram-sha-256'", -- not the default before 14
+  wal_level = "minimal",
+  max_wal_senders = "0",
 }
 -- Members of need_password are asked for it; all others are trusted.
 local HBA = [[

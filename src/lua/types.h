@@ -14,6 +14,7 @@ void fpc_lua_register_batch(lua_State *L);     /* batch() */
 void fpc_lua_register_pool(lua_State *L);      /* pool(connection_string, settings, defaults, options) */
 void fpc_lua_register_conn(lua_State *L);      /* made by pool:acquire() */
 void fpc_lua_register_key(lua_State *L);       /* shorten_key(key) */
+void fpc_lua_register_filter(lua_State *L);    /* filter(), filter_load(), filter_type, filter_ffi */
 void fpc_lua_register_versions(lua_State *L);  /* versions() */
 void fpc_lua_register_interrupt(lua_State *L); /* interrupted() */
 void fpc_lua_register_int64(lua_State *L);     /* int64(value), int64_add(a, b), int64_negate(a) */

@@ -1,0 +1,96 @@
+/* filter_table.h -- one table of fingerprints, packed without gaps.
+ *
+ * Words of this header:
+ *   slot       `bits` bits; 0 means empty
+ *   window     two neighbouring slots; windows overlap, so there is one fewer than there are slots
+ *   print      what a key leaves: its tag in `bits` - 1 bits (never 0)
+ *   entry      tag << 1 | side; the side tells whether the entry sits in the first or the second
+ *              slot of its window
+ *   reflection the number R of a tag; a key's two windows a and b satisfy a + b = R (mod windows),
+ *              so each is found from the other for any number of windows
+ *   level      how often this table's windows are doubled against the filter's first table.  A key's
+ *              place at a level follows from its place at any higher one: equal prints at a level
+ *              are equal at all lower ones.  remove() rests on that (see filter.c)
+ *
+ * Readers against the writer.  A relocation (1) writes the entry to its new slot, (2) changes
+ * `version`, (3) overwrites the old slot; every store is a release.  A reader reads `version`, then
+ * both windows, then, before it says "no", `version` again, all acquire.  Suppose it missed an
+ * entry that was there throughout.  Then it read the new slot before (1) and the old slot after (3).
+ * Having seen (3) it sees (2) in its second look at `version`; had it seen (2) in its first look,
+ * it would have seen (1).  So the two looks differ and it asks again.  An entry may straddle two words:
+ * seeing half of (3) is seeing (3), and half of (1) is not needed.  Nothing else moves entries.
+ *
+ * Thread rule: one writer, many readers of fpc_table_has() and fpc_table_size(). */
+#ifndef FPC_FILTER_TABLE_H
+#define FPC_FILTER_TABLE_H
+
+#include "filter_stash.h"
+
+typedef struct fpc_table {
+    /* -- fixed at creation -- */
+    _Atomic uint64_t *words; /* slots from bit 0 up; one spare word at the end */
+    uint32_t *reflections;   /* by tag & reflection_mask */
+    uint64_t low, high;      /* lowest and highest bit of both slots of a window */
+    uint64_t spread, second; /* tag * spread + second is the pattern of a window with two such entries */
+    uint32_t windows;
+    uint32_t tag_mask, base_mask, reflection_mask;
+    unsigned bits, level;
+    uint64_t capacity;
+    size_t word_count, mapped_bytes; /* mapped_bytes: 0 if malloc'ed */
+    fpc_stash stash;
+    /* -- written by the writer, apart from the line that readers need -- */
+    _Alignas(64) _Atomic uint64_t version; /* 2 * moves + whether the stash holds anything */
+    _Atomic uint64_t size;                 /* entries here and copies in the stash */
+} fpc_table;
+
+#define FPC_STASH_IN_USE UINT64_C(1) /* the lowest bit of `version` */
+
+typedef struct fpc_print {
+    uint32_t first, second; /* windows */
+    uint32_t tag;
+} fpc_print;
+
+typedef enum fpc_room { FPC_ROOM_OK, FPC_ROOM_FULL, FPC_ROOM_NOMEM } fpc_room;
+
+/* Whether a table for `capacity << level` keys can be numbered with 32 bits. */
+bool fpc_table_possible(uint64_t capacity, unsigned level);
+/* The 64-bit words its slots fill. */
+uint64_t fpc_table_words(uint64_t capacity, unsigned base_bits, unsigned level);
+/* That table, empty, of a filter whose first table has `base_bits`.  NULL if out of memory or not
+ * possible. */
+fpc_table *fpc_table_new(uint64_t capacity, unsigned base_bits, unsigned level, const uint64_t seed[2]);
+void fpc_table_free(fpc_table *table); /* NULL is allowed */
+
+/* Most false positives of a table of `bits` at `load` (entries / slots). */
+double fpc_table_fpr(unsigned base_bits, unsigned bits, double load);
+/* The load of a full table: capacity / slots.  Room is found up to 0.965 in theory and 0.94 in practice, but
+ * the last few per cent cost most of the time (docs/filter.md).  Part of the saved format: the number of
+ * slots follows from the capacity. */
+#define FPC_TABLE_LOAD (37.0 / 40.0)
+
+/* Adds one copy.  FULL at `capacity`, NOMEM when the stash cannot grow: nothing changed.  (By hash:
+ * fpc_table_add in filter_slots.h, and _crowded, its rare second half for a key whose four slots are taken.)
+ */
+fpc_room fpc_table_add_print(fpc_table *table, fpc_print print);
+fpc_room fpc_table_add_crowded(fpc_table *table, uint64_t hash);
+
+/* The second half of fpc_table_has: something moved during the first look, or the stash is in use. */
+bool fpc_table_has_after_all(const fpc_table *table, uint64_t hash);
+
+/* Puts `copies` of a saved id into the stash; false if out of memory. */
+bool fpc_table_stash(fpc_table *table, uint64_t id, uint64_t copies);
+bool fpc_table_remove(fpc_table *table, fpc_print print);
+void fpc_table_clear(fpc_table *table);
+void fpc_table_copy(fpc_table *into, const fpc_table *from); /* of equal shape; without the stash */
+
+/* The print in `slot`, translated to `level` (at most the table's own); false if it is empty. */
+bool fpc_table_print_at(const fpc_table *table, uint32_t slot, fpc_print *print);
+/* Whether every slot, the padding and the stash hold what add() could have written. */
+bool fpc_table_valid(const fpc_table *table);
+size_t fpc_table_bytes(const fpc_table *table);
+
+static inline uint64_t fpc_table_size(const fpc_table *table) {
+    return atomic_load_explicit(&table->size, memory_order_relaxed);
+}
+
+#endif
