@@ -21,7 +21,7 @@ struct fpc_conn {
     int64_t opened_ns;
     bool use_prepared;
     bool broken;
-    bool sent_write; /* the statement under way may change something */
+    bool sent_write; /* the statement under way may change something by itself */
     bool sent_ours;  /* ... and is one of ours, not a caller's SQL */
     fpc_id_set prepared;
 };
@@ -205,7 +205,8 @@ static fpc_status begin(fpc_conn *conn, bool is_write, bool is_ours, fpc_error *
     if (PQtransactionStatus(conn->pg) == PQTRANS_ACTIVE) {
         return fpc_fail(err, FPC_INVALID, "the connection is still busy with another statement");
     }
-    conn->sent_write = is_write;
+    /* Inside a transaction nothing has happened before COMMIT, which is none of our statements. */
+    conn->sent_write = is_write && !(is_ours && PQtransactionStatus(conn->pg) == PQTRANS_INTRANS);
     conn->sent_ours = is_ours;
     return FPC_OK;
 }
@@ -233,12 +234,13 @@ fpc_status fpc_conn_send(fpc_conn *conn, const fpc_statement *statement, const f
     static const int BINARY[FPC_PARAMS_MAX] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     fpc_status status = begin(conn, !statement->read_only, true, err);
     if (status != FPC_OK) return status;
+    bool is_write = conn->sent_write;
     int sent;
     if (conn->use_prepared) {
         if (!fpc_id_set_has(&conn->prepared, statement->id)) {
             status = prepare(conn, statement, deadline, err);
             if (status != FPC_OK) return status;
-            conn->sent_write = !statement->read_only;
+            conn->sent_write = is_write;
         }
         sent = PQsendQueryPrepared(conn->pg, statement->name, params->count, params->values, params->lengths,
                                    BINARY, 1);
