@@ -17,7 +17,7 @@ fpc_batch *fpc_batch_new(void);          /* NULL when out of memory */
 void fpc_batch_delete(fpc_batch *batch); /* NULL is allowed */
 void fpc_batch_clear(fpc_batch *batch);  /* keeps the memory */
 
-/* Copies one row.  `ttl_s` in seconds; infinite means no expiry. */
+/* Copies one row.  `ttl_s` in seconds; infinite means no expiry.  FPC_INVALID for more than 1 GB. */
 fpc_status fpc_batch_add(fpc_batch *batch, const char *key, size_t key_length, const char *value,
                          size_t value_length, char format, double ttl_s, fpc_error *err);
 size_t fpc_batch_rows(const fpc_batch *batch);  /* as added */

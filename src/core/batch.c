@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MAX_FIELD ((size_t)1 << 30) /* what the server takes is less */
+
 typedef struct row {
     size_t offset;
     uint32_t key_length, value_length;
@@ -83,6 +85,9 @@ static bool reserve(fpc_batch *batch, size_t bytes) {
 
 fpc_status fpc_batch_add(fpc_batch *batch, const char *key, size_t key_length, const char *value,
                          size_t value_length, char format, double ttl_s, fpc_error *err) {
+    if (key_length > MAX_FIELD || value_length > MAX_FIELD) {
+        return fpc_fail(err, FPC_INVALID, "a key or value of more than 1 GB");
+    }
     if (!reserve(batch, key_length + value_length)) {
         return fpc_fail(err, FPC_NOMEM, "batch of %zu bytes", batch->length);
     }

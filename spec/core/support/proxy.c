@@ -39,12 +39,12 @@ struct proxy {
     proxy_mode mode;
     bool ends, cuts;
     long cut_after; /* -1: never */
-    long held, requests;
+    long held, requests, answered;
     route links[MAX_LINKS];
 };
 
-/* NoticeResponse: 'N', length, severity, text, end. */
-static const char NOTICE[] = "N\0\0\0\x14SNOTICE\0Mhello\0\0";
+/* NoticeResponse without fields: little to send and much to read. */
+static const char NOTICE[] = "N\0\0\0\x05";
 
 static int no_block(int fd) {
     if (fd >= 0) fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -104,10 +104,10 @@ static bool give(flow *f, int fd, size_t most) {
 /* Fills the empty answer buffer with whole notices. */
 static void say_notices(route *l) {
     flow *f = &l->answers;
-    while (f->end + sizeof NOTICE - 1 <= ROOM && l->flood > 0) {
-        memcpy(f->bytes + f->end, NOTICE, sizeof NOTICE - 1);
-        f->end += sizeof NOTICE - 1;
-        l->flood -= (long)sizeof NOTICE - 1;
+    while (f->end + sizeof NOTICE <= ROOM && l->flood > 0) {
+        memcpy(f->bytes + f->end, NOTICE, sizeof NOTICE);
+        f->end += sizeof NOTICE;
+        l->flood -= (long)sizeof NOTICE;
     }
 }
 
@@ -129,9 +129,15 @@ static void serve(proxy *p, route *l) {
         size_t start = l->answers.start, end = l->answers.end;
         size_t most = p->cut_after >= 0 && (size_t)p->cut_after < ROOM ? (size_t)p->cut_after : ROOM;
         give(&l->answers, l->client, most);
+        long given = (long)((l->answers.end == 0 ? end : l->answers.start) - start);
+        p->answered += given;
         if (p->cut_after >= 0 && end > 0) {
-            p->cut_after -= (long)((l->answers.end == 0 ? end : l->answers.start) - start);
-            if (p->cut_after <= 0) alive = false;
+            p->cut_after -= given;
+            if (p->cut_after <= 0) {
+                p->cut_after = -1;
+                drop(l);
+                return;
+            }
         }
     }
     if (!alive && l->answers.end > 0 && p->mode == PROXY_PASS && p->cut_after < 0)
@@ -268,6 +274,13 @@ void proxy_await_held(proxy *p) {
 long proxy_requests(proxy *p) {
     pthread_mutex_lock(&p->lock);
     long n = p->requests;
+    pthread_mutex_unlock(&p->lock);
+    return n;
+}
+
+long proxy_answered(proxy *p) {
+    pthread_mutex_lock(&p->lock);
+    long n = p->answered;
     pthread_mutex_unlock(&p->lock);
     return n;
 }

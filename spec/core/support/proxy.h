@@ -21,13 +21,14 @@ int proxy_port(const proxy *p);
 void proxy_set(proxy *p, proxy_mode mode);
 /* Ends all links now, without passing on what is kept. */
 void proxy_cut(proxy *p);
-/* Ends a link after so many more bytes of answers. */
+/* Ends one link after so many more bytes of answers. */
 void proxy_cut_after(proxy *p, long answer_bytes);
 /* Says so many bytes of notices to the clients before it takes another request; only while they are idle. */
 void proxy_flood(proxy *p, long bytes);
 /* Waits until answers are being held; aborts after 20 s. */
 void proxy_await_held(proxy *p);
-/* Request bytes taken so far. */
+/* Bytes so far: of requests taken, of answers given. */
 long proxy_requests(proxy *p);
+long proxy_answered(proxy *p);
 
 #endif
