@@ -92,11 +92,14 @@ UPDATE {schema}.cache SET expires_at = greatest(expires_at, statement_timestamp(
 WHERE {own} AND {live}]], "tyf" },
   persist = { "UPDATE {schema}.cache SET expires_at = 'infinity' WHERE {own} AND {live}", "ty" },
 
+  -- unnest() in the select list, not in FROM, where its rows would be stored aside first.  The subqueries
+  -- are computed once, not for each row.
   set_many = { [[
-INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
-SELECT $1, r.key, r.long_key, r.value, r.format, {version},
+INSERT INTO {schema}.cache AS c (user_id, namespace, key, long_key, value, format, version, expires_at)
+SELECT (SELECT session_user::text), $1, r.key, r.long_key, r.value, r.format, (SELECT {version}),
        coalesce(statement_timestamp() + r.ttl * interval '1 second', 'infinity')
-FROM unnest($2, $3, $4, $5, $6) AS r (key, long_key, value, format, ttl)
+FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
+             unnest($6) AS ttl) AS r
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = excluded.value, format = excluded.format, version = {nextVersion},
     expires_at = excluded.expires_at]], "tB" },
