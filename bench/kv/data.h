@@ -17,6 +17,7 @@
 #define WARM_UP    1000
 #define LIST       1000
 #define LISTS      20
+#define SCATTER    38197 /* no common divisor with ROWS */
 
 static inline double now(void) {
     struct timespec t;
@@ -33,6 +34,11 @@ static inline void write_key(char *to, int i) {
     for (int place = KEY_LENGTH - 1, rest = FIRST_KEY + i; place >= 0; place--, rest /= 10) {
         to[place] = (char)('0' + rest % 10);
     }
+}
+
+/* The key that arrives as number `i` in a bulk load: each key once, in no order. */
+static inline void write_scattered_key(char *to, int i) {
+    write_key(to, (int)((int64_t)i * SCATTER % ROWS));
 }
 
 /* `count` random keys of KEY_LENGTH bytes one after the other; free(3) them. */

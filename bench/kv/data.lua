@@ -8,10 +8,16 @@ local data = {
   WARM_UP = 1000, -- operations before the clock starts
   LIST = 1000,    -- keys of one get_many
   LISTS = 20,
+  SCATTER = 38197, -- no common divisor with ROWS
 }
 
 function data.key(i)
   return ("%d"):format(data.FIRST_KEY + i)
+end
+
+--- The key that arrives as number `i` in a bulk load: each key once, in no order.
+function data.scattered_key(i)
+  return data.key(i * data.SCATTER % data.ROWS)
 end
 
 --- `count` keys of the loaded rows; the same ones for the same seed (Park and Miller's generator).

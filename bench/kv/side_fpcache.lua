@@ -42,7 +42,7 @@ end
 --- The keys of a bulk load, each new to the table.
 local function fresh_keys()
   local keys = {}
-  for i = 1, count do keys[i] = data.key(i - 1) end
+  for i = 1, count do keys[i] = data.scattered_key(i - 1) end
   return keys
 end
 

@@ -26,6 +26,7 @@ typedef struct buffer {
 } buffer;
 
 static PGconn *pg;
+static void (*arrive)(char *key, int i) = write_scattered_key;
 static char value[VALUE_SIZE];
 static const char *values[MAX_PARAMS];
 static int lengths[MAX_PARAMS];
@@ -120,7 +121,7 @@ static double single(int count, int params) {
 static double many(int count) {
     uint64_t ttl = wire_double(TTL_S);
     char *keys = malloc((size_t)count * KEY_LENGTH);
-    for (int i = 0; i < count; i++) write_key(keys + (size_t)i * KEY_LENGTH, i);
+    for (int i = 0; i < count; i++) arrive(keys + (size_t)i * KEY_LENGTH, i);
     bind_array(1, OID_BYTEA, count, keys, KEY_LENGTH, KEY_LENGTH);
     bind_array(2, OID_BYTEA, count, NULL, 0, 0);
     bind_array(3, OID_BYTEA, count, value, VALUE_SIZE, 0);
@@ -142,7 +143,7 @@ static double copy(const char *sql, int count) {
     uint64_t expires_at = htobe64((uint64_t)since_2000 * 1000000), version = htobe64(1);
     for (int i = 0; i < count; i++) {
         char key[KEY_LENGTH];
-        write_key(key, i);
+        arrive(key, i);
         put16(&b, 6);
         put_field(&b, NAMESPACE, strlen(NAMESPACE));
         put_field(&b, key, KEY_LENGTH);
@@ -190,6 +191,7 @@ int main(int argc, char **argv) {
     if (argc != 5)
         return fprintf(stderr, "usage: side_libpq CONNINFO get|set|many|copy|any SQL_FILE COUNT\n"), 2;
     const char *operation = argv[2];
+    if (getenv("SORTED") != NULL) arrive = write_key;
     int count = atoi(argv[4]);
     static char sql[8192];
     FILE *file = fopen(argv[3], "r");

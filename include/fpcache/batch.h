@@ -23,8 +23,11 @@ fpc_status fpc_batch_add(fpc_batch *batch, const char *key, size_t key_length, c
 size_t fpc_batch_rows(const fpc_batch *batch);  /* as added */
 size_t fpc_batch_bytes(const fpc_batch *batch); /* keys and values */
 
+/* Sorts the rows and builds the arrays ahead of time, for instance while the server is busy. */
+fpc_status fpc_batch_seal(fpc_batch *batch, fpc_error *err);
+
 /* Appends the five arrays bytea[], bytea[], bytea[], "char"[], float8[].  They belong to the batch and live
- * until it changes.  A long key and an infinite ttl: see key.h; the latter is NULL. */
+ * until it changes.  A batch that is not sealed is sealed first.  A long key and an infinite ttl: see key.h; the latter is NULL. */
 fpc_status fpc_batch_params(fpc_batch *batch, fpc_params *params, fpc_error *err);
 
 #endif
