@@ -1,7 +1,7 @@
 /* filter_layouts.c -- which arrangement of slots?  Disjoint buckets of four, windows of two or of three
  * slots.
  *
- * Usage: filter_layouts     (20 s; the results stand in docs/filter.md)
+ * Usage: filter_layouts     (10 s; the results stand in docs/filter.md)
  * Each layout gets the same million random keys at rising loads.  All use any number of places, the other
  * place by reflection, the same hash, unaligned 8-byte reads and a breadth-first search for room of at most
  * 1,000 slots, and nothing for threads: only the arrangement differs. */
@@ -14,7 +14,7 @@
 
 #define KEYS   1000000u
 #define NODES  1000
-#define ROUNDS 3
+#define ROUNDS 7
 
 typedef struct layout {
     const char *name;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # run.sh -- the benches of the cuckoo filter: in C beside other layouts, then from Lua.
 #
-# Usage: bench/filter/run.sh BUILD_DIR [quick]    (`./dev bench filter`; four minutes, quick one minute)
+# Usage: bench/filter/run.sh BUILD_DIR [quick]    (`./dev bench filter`; six minutes, quick half a minute)
 # Prints tables and writes BUILD_DIR/bench/filter.json.
 set -eu
 build=$(cd "${1:?usage: run.sh BUILD_DIR [quick]}" && pwd)
@@ -9,7 +9,7 @@ quick=${2:-}
 cd "$(dirname "$0")/../.."
 out=$build/bench
 mkdir -p "$out"
-cmake --build "$build" --target filter_bench filter_layouts >"$out/filter-build.log" || {
+cmake --build "$build" --target filter_bench filter_layouts filter_readers >"$out/filter-build.log" || {
     cat "$out/filter-build.log" >&2
     exit 1
 }
@@ -19,6 +19,8 @@ load=$(cut -d ' ' -f 1 /proc/loadavg)
 echo "machine: $machine, $(getconf _NPROCESSORS_ONLN) processors, load $load before the start"
 echo
 "$out/filter_bench" "$out/filter-core.json" ${quick:+"$quick"}
+echo
+"$out/filter_readers" "$out/filter-readers.json"
 echo
 if [ -z "$quick" ]; then
     "$out/filter_layouts"
@@ -38,6 +40,8 @@ bench_in lua5.1 "$build/luajit-host"
 {
     printf '{"machine": "%s", "load_before": %s,\n  "core": ' "$machine" "$load"
     cat "$out/filter-core.json"
+    printf '  ,"readers": '
+    cat "$out/filter-readers.json"
     printf '  ,"lua5.4": '
     cat "$out/filter-lua5.4.json"
     printf '  ,"luajit": '

@@ -19,7 +19,7 @@ struct fpc_filter {
     /* -- published by table_count -- */
     fpc_table *tables[FPC_FILTER_MAX_TABLES];
     _Atomic unsigned table_count;
-    _Atomic uint64_t full_adds;
+    _Alignas(64) _Atomic uint64_t full_adds; /* the writer's line */
 };
 
 static inline unsigned fpc_filter_tables(const fpc_filter *filter) {

@@ -37,10 +37,10 @@ typedef struct fpc_table {
     unsigned bits, level;
     uint64_t capacity;
     size_t word_count, mapped_bytes; /* mapped_bytes: 0 if malloc'ed */
-    fpc_stash stash;
-    /* -- written by the writer, apart from the line that readers need -- */
+    /* -- written by the writer: on lines of their own, so that readers lose a line only when they must -- */
     _Alignas(64) _Atomic uint64_t version; /* 2 * moves + whether the stash holds anything */
-    _Atomic uint64_t size;                 /* entries here and copies in the stash */
+    _Alignas(64) _Atomic uint64_t size;    /* entries here and copies in the stash; lookups do not ask */
+    fpc_stash stash;
 } fpc_table;
 
 #define FPC_STASH_IN_USE UINT64_C(1) /* the lowest bit of `version` */
