@@ -147,9 +147,21 @@ static fpc_status not_sent(fpc_conn *conn, fpc_error *err) {
                     reason);
 }
 
-/* Gives up in the middle of a statement, because a wait failed with `status`. */
+/* Asks the server to end the statement under way.  Without it a statement that waits there, for a lock say,
+ * would go on, and commit, long after we are gone. */
+static void cancel(fpc_conn *conn) {
+    char ignored[256];
+    PGcancel *request = PQgetCancel(conn->pg);
+    if (request == NULL) return;
+    PQcancel(request, ignored, sizeof ignored);
+    PQfreeCancel(request);
+}
+
+/* Gives up in the middle of a statement, because a wait failed with `status`.  After a timeout nothing is
+ * cancelled: that would be one more wait, and the session's own timeouts end the statement. */
 static fpc_status gave_up(fpc_conn *conn, fpc_status status, fpc_error *err) {
     conn->broken = true;
+    if (status == FPC_INTERRUPTED) cancel(conn);
     if (status == FPC_TIMEOUT) {
         return fpc_fail(err, FPC_TIMEOUT, "no answer from the server in time%s",
                         conn->sent_write ? ": the change may still happen" : "");

@@ -35,7 +35,7 @@ end
 function connection_flags.call(open, opts)
   local called, value, err = pcall(open, opts)
   if called then return value, err end
-  local words = tostring(value):match("^[^\n]-:%d+: options%.(.*)$")
+  local words = tostring(value):match("^options%.(.*)$") -- no place before it: pcall called
   if not words then error(value, 0) end
   return nil, "invalid: " .. words
 end
