@@ -161,14 +161,12 @@ function Cache:get(key, opts)
     local read = options.read(GET_OPTIONS, opts, 2)
     if read.parse_json ~= nil then parse_json = read.parse_json end
   end
-  local found, bytes, format = self.db:row(self.statements.get, self.timeout, self.space, stored)
+  local found, value = self.db:value(self.statements.get, self.timeout, self.codec, parse_json, self.space, stored)
   if found then
     counts.hits = counts.hits + 1
-    local value, err = value_decode(bytes, format, self.codec, parse_json)
-    if value == nil then return nil, err end
     return value, nil, "db"
   end
-  if found == nil then return nil, bytes end
+  if found == nil then return nil, value end
   counts.misses = counts.misses + 1
   return nil, nil, "db"
 end
@@ -336,9 +334,10 @@ end
 function Cache:get_delete(key)
   local stored, err = stored_key(key, self.max_key_bytes, 2)
   if not stored then return nil, err end
-  local found, bytes, format = self.db:row(self.statements.get_delete, self.timeout, self.space, stored)
-  if not found then return nil, bytes end
-  return value_decode(bytes, format, self.codec, self.parse_json)
+  local found, value = self.db:value(self.statements.get_delete, self.timeout, self.codec, self.parse_json,
+    self.space, stored)
+  if found then return value end
+  return nil, value -- an error, or nothing
 end
 
 --- One round trip to the server.
