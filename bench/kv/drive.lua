@@ -95,7 +95,8 @@ local LUA = {
 local function lua(runtime, script, ...)
   local about = LUA[runtime]
   local words = {
-    ("LUA_PATH=%s LUA_CPATH=%s"):format(quoted(here .. "/../../lua/?.lua;" .. here .. "/../../lua/?/init.lua;" .. here .. "/?.lua;;"),
+    ("LUA_PATH=%s LUA_CPATH=%s"):format(
+      quoted(("%s/../../lua/?.lua;%s/../../lua/?/init.lua;%s/?.lua;;"):format(here, here, here)),
       quoted(BUILD .. "/" .. about.abi .. "/?.so;;")),
     quoted(about.host), quoted(here .. "/" .. script),
   }

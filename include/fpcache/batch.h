@@ -27,7 +27,8 @@ size_t fpc_batch_bytes(const fpc_batch *batch); /* keys and values */
 fpc_status fpc_batch_seal(fpc_batch *batch, fpc_error *err);
 
 /* Appends the five arrays bytea[], bytea[], bytea[], "char"[], float8[].  They belong to the batch and live
- * until it changes.  A batch that is not sealed is sealed first.  A long key and an infinite ttl: see key.h; the latter is NULL. */
+ * until it changes.  A batch that is not sealed is sealed first.  A long key: see key.h; an infinite ttl is
+ * NULL. */
 fpc_status fpc_batch_params(fpc_batch *batch, fpc_params *params, fpc_error *err);
 
 #endif
