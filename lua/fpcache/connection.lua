@@ -8,7 +8,7 @@ local MAX_CONNECTIONS = 100000
 local MAX_SECONDS = 2000000 -- 23 days; the server counts its timeouts in 31 bits of milliseconds
 
 local function seconds(value)
-  if not (value > 0) then return ("must be more than 0, got %s"):format(tostring(value)) end
+  if value <= 0 or value ~= value then return ("must be more than 0, got %s"):format(tostring(value)) end
   if value > MAX_SECONDS then return ("must be at most %d seconds, got %s"):format(MAX_SECONDS, tostring(value)) end
 end
 
