@@ -185,7 +185,7 @@ describe("isolation", function()
 
     it("is not led astray by the caller's search_path", function()
       fill()
-      db:sql("CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO bob; CREATE FUNCTION evil.format(text, bigint) "
+      db:sql("CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO public; CREATE FUNCTION evil.format(text, bigint) "
         .. "RETURNS text LANGUAGE plpgsql AS 'BEGIN RAISE ''called with the rights of %'', current_user; END'")
       assert.same({ { n = 18 } }, bob:transaction(function(tx)
         assert(tx:query("CREATE TEMP TABLE cache (LIKE shared.cache)"))
