@@ -93,6 +93,10 @@ static fpc_status conn_try(double seconds) {
     return fpc_conn_exec(conn, statement, &none, fpc_deadline_in(seconds), &result, &db_err);
 }
 
+static void pause_ms(long ms) {
+    nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+}
+
 static int64_t rows(void) {
     return db_admin_number("SELECT count(*) FROM t");
 }
@@ -121,6 +125,19 @@ static void a_killed_session_is_seen_before_it_is_used(void **state) {
     db_kill(db_backend_pid(conn));
     assert_false(fpc_conn_is_alive(conn));
     assert_true(fpc_conn_is_broken(conn));
+}
+
+/* The word comes a moment before the end of the socket. */
+static void a_session_that_said_its_end_is_dead_already(void **state) {
+    (void)state;
+    conn = db_open_port(proxy_port(link_to_server));
+    int pid = db_backend_pid(conn);
+    proxy_set(link_to_server, PROXY_KEEP_OPEN);
+    long before = proxy_answered(link_to_server);
+    db_kill(pid);
+    while (proxy_answered(link_to_server) == before) pause_ms(1);
+    pause_ms(20); /* on its way through the loopback device */
+    assert_false(fpc_conn_is_alive(conn));
 }
 
 /* Killed after the look: the statement was not executed, and the server says so. */
@@ -283,6 +300,25 @@ static void a_held_answer_that_is_cut_is_in_doubt(void **state) {
     assert_int_equal(2, rows());
 }
 
+/* In a transaction nothing has happened before COMMIT, and a COMMIT without an answer is in doubt. */
+static void a_cut_in_a_transaction_is_connect_and_at_its_commit_unknown(void **state) {
+    (void)state;
+    statement = db_write_statement("INSERT INTO t VALUES (1)");
+    for (int commits = 0; commits < 2; commits++) {
+        conn = db_open_port(proxy_port(link_to_server));
+        db_script(conn, "BEGIN");
+        assert_int_equal(FPC_OK, conn_try(20));
+        proxy_cut_after(link_to_server, 1);
+        if (commits)
+            assert_int_equal(FPC_UNKNOWN, fpc_conn_script(conn, "COMMIT", SOON, NULL, &db_err));
+        else
+            assert_int_equal(FPC_CONNECT, conn_try(20));
+        fpc_conn_delete(conn);
+        conn = NULL;
+        assert_int_equal(commits, rows());
+    }
+}
+
 /* Preparing changes nothing, so a cut in its answer puts nothing in doubt. */
 static void a_cut_while_preparing_a_write_is_connect(void **state) {
     (void)state;
@@ -315,10 +351,10 @@ static void an_error_before_the_cut_is_the_answer(void **state) {
 
 static void *cut_when_started(void *before) {
     while (proxy_requests(link_to_server) < *(long *)before + (long)MB) {
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        pause_ms(1);
     }
     proxy_set(link_to_server, PROXY_STALL);
-    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    pause_ms(20);
     proxy_cut(link_to_server);
     proxy_set(link_to_server, PROXY_PASS);
     return NULL;
@@ -475,6 +511,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(an_idle_session_killed_is_replaced),
         TEST(a_killed_session_is_seen_before_it_is_used),
+        TEST(a_session_that_said_its_end_is_dead_already),
         TEST(a_write_to_a_killed_session_is_connect),
         TEST(a_read_killed_is_repeated_once),
         TEST(a_read_killed_twice_is_connect),
@@ -487,6 +524,7 @@ int main(void) {
         TEST(an_answer_cut_in_its_middle_is_repeated),
         TEST(a_write_cut_before_its_answer_is_in_doubt_and_not_repeated),
         TEST(a_held_answer_that_is_cut_is_in_doubt),
+        TEST(a_cut_in_a_transaction_is_connect_and_at_its_commit_unknown),
         TEST(a_cut_while_preparing_a_write_is_connect),
         TEST(an_error_before_the_cut_is_the_answer),
         TEST(a_write_cut_while_it_is_sent_is_connect),

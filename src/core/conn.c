@@ -33,9 +33,11 @@ struct fpc_conn {
     fpc_id_set prepared;
 };
 
-static void ignore_notice(void *arg, const PGresult *result) {
-    (void)arg;
-    (void)result;
+/* Notices are dropped.  An error while the connection is idle comes this way too: the server says why it
+ * ends the session, a moment before the socket is closed. */
+static void on_notice(void *arg, const PGresult *result) {
+    fpc_conn *conn = arg;
+    if (fpc_is_fatal(result)) conn->broken = true;
 }
 
 static fpc_status no_answer(PGconn *pg, fpc_error *err) {
@@ -83,7 +85,7 @@ fpc_status fpc_conn_open(const fpc_conninfo *info, const fpc_conn_options *optio
         goto fail;
     }
     PQsetErrorVerbosity(conn->pg, PQERRORS_VERBOSE); /* so that a refused login tells its SQLSTATE */
-    PQsetNoticeReceiver(conn->pg, ignore_notice, NULL);
+    PQsetNoticeReceiver(conn->pg, on_notice, conn);
     status = connect_steps(conn->pg, deadline, err);
     if (status != FPC_OK) goto fail;
     if (PQsetnonblocking(conn->pg, 1) != 0) {
@@ -434,7 +436,7 @@ bool fpc_conn_is_alive(fpc_conn *conn) {
         }
         while ((notification = PQnotifies(conn->pg)) != NULL) PQfreemem(notification);
     }
-    return true;
+    return !conn->broken;
 }
 
 int fpc_conn_server_version(const fpc_conn *conn) {

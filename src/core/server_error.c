@@ -43,9 +43,8 @@ static void flatten(char *text) {
     for (size_t n = strlen(text); n > 0 && text[n - 1] == ' '; n--) text[n - 1] = '\0';
 }
 
-/* Whether the error ended the session.  The severity of servers before 9.6 is translated, and unknown here.
- */
-static bool is_fatal(const PGresult *result) {
+/* The severity of servers before 9.6 is translated, and unknown here. */
+bool fpc_is_fatal(const PGresult *result) {
     const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
     return severity != NULL && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0);
 }
@@ -58,7 +57,7 @@ fpc_status fpc_server_error(const PGresult *result, bool is_our_sql, fpc_error *
     char text[400];
     snprintf(text, sizeof text, "%s", words);
     flatten(text);
-    fpc_status status = is_fatal(result) ? FPC_CONNECT : classify(state);
+    fpc_status status = fpc_is_fatal(result) ? FPC_CONNECT : classify(state);
     if (!is_our_sql && (status == FPC_SCHEMA || status == FPC_DENIED || status == FPC_INVALID))
         status = FPC_SERVER;
     /* "invalid input syntax for type bigint: ..." goes on with a value, which may be one of the cache. */

@@ -7,6 +7,9 @@
 #include <libpq-fe.h>
 #include <stdbool.h>
 
+/* Whether an error, also one that comes as a notice, ended the session. */
+bool fpc_is_fatal(const PGresult *result);
+
 /* Fills `err` from a failed result; FPC_CONNECT exactly when the session ended with it.  For a statement of
  * ours a missing table means that the schema is missing, and the words say what to do; a caller's own SQL is
  * his business. */

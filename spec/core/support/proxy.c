@@ -28,6 +28,7 @@ typedef struct route {
     int client, server; /* -1: free */
     flow requests, answers;
     long flood; /* bytes of notices still to say */
+    bool ended; /* the server is gone, and the client is not told */
 } route;
 
 struct proxy {
@@ -68,6 +69,7 @@ static void drop(route *l) {
     l->client = l->server = -1;
     l->requests.start = l->requests.end = l->answers.start = l->answers.end = 0;
     l->flood = 0;
+    l->ended = false;
 }
 
 static void accept_link(proxy *p) {
@@ -121,7 +123,10 @@ static void serve(proxy *p, route *l) {
         alive = take(&l->requests, l->client);
         p->requests += (long)(l->requests.end - before);
         give(&l->requests, l->server, ROOM);
-        if (alive) alive = take(&l->answers, l->server);
+        if (alive && !l->ended && !take(&l->answers, l->server)) {
+            l->ended = p->mode == PROXY_KEEP_OPEN;
+            alive = l->ended;
+        }
     }
     if (p->mode == PROXY_HOLD_ANSWERS) {
         p->held = (long)l->answers.end > p->held ? (long)l->answers.end : p->held;
@@ -162,7 +167,7 @@ static void *work(void *arg) {
             short from = (short)((l->answers.end == 0 && l->flood <= 0 ? POLLIN : 0) |
                                  (l->requests.end > 0 ? POLLOUT : 0));
             fds[n++] = (struct pollfd){.fd = client ? l->client : -1, .events = client};
-            fds[n++] = (struct pollfd){.fd = from ? l->server : -1, .events = from};
+            fds[n++] = (struct pollfd){.fd = from && !l->ended ? l->server : -1, .events = from};
         }
         pthread_mutex_unlock(&p->lock);
         poll(fds, (nfds_t)n, 1000);

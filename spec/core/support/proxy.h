@@ -11,7 +11,8 @@ typedef struct proxy proxy;
 typedef enum proxy_mode {
     PROXY_PASS,
     PROXY_HOLD_ANSWERS, /* takes the server's answers but keeps them */
-    PROXY_STALL         /* takes nothing from either side */
+    PROXY_STALL,        /* takes nothing from either side */
+    PROXY_KEEP_OPEN     /* passes all but the server's end */
 } proxy_mode;
 
 proxy *proxy_start(const char *unix_socket_path);
