@@ -1,21 +1,20 @@
 #!/bin/sh
-# run.sh BUILD_DIR [--quick | --plans] -- what does one call on the cache cost, against the bare server and Redis?
+# run.sh BUILD_DIR [--quick] -- what does one call on the cache cost, against the bare server and Redis?
 #
-# Takes 3 minutes; --quick 30 s.  --plans prints the server's plans of the client's statements instead.
+# Takes 3 minutes; --quick 30 s.
 # Everything is private and removed at the end: a PostgreSQL as `fpcache local start` makes it, for all sides, and a
 # Redis without persistence on a unix socket.  Writes BUILD_DIR/bench/kv.json.
 set -eu
 
-[ $# -ge 1 ] || { echo "usage: run.sh BUILD_DIR [--quick | --plans]" >&2; exit 2; }
+[ $# -ge 1 ] || { echo "usage: run.sh BUILD_DIR [--quick]" >&2; exit 2; }
 BENCH_BUILD=$(cd "$1" && pwd)
 HERE=$(cd "$(dirname "$0")" && pwd)
 shift
-BENCH_QUICK=0 mode=
+BENCH_QUICK=0
 case ${1:-} in
 '') ;;
 --quick) BENCH_QUICK=1 ;;
---plans) mode=--plans ;;
-*) echo "run.sh: no option $1 (--quick, --plans)" >&2; exit 2 ;;
+*) echo "run.sh: no option $1 (--quick)" >&2; exit 2 ;;
 esac
 grep -q '^CMAKE_BUILD_TYPE:STRING=Release' "$BENCH_BUILD/CMakeCache.txt" ||
     echo "run.sh: $BENCH_BUILD is no optimised build: the figures mean little" >&2
@@ -66,5 +65,4 @@ BENCH_JSON=$BENCH_BUILD/bench/kv.json
 export BENCH_BUILD BENCH_TMP BENCH_URL BENCH_BINDIR BENCH_REDIS BENCH_JSON BENCH_QUICK
 echo "machine: $(uname -srm), $(getconf _NPROCESSORS_ONLN) processors, load $(cut -d' ' -f1-3 /proc/loadavg)"
 echo "server: $("$BENCH_BINDIR/postgres" --version); $(redis-server --version | cut -d' ' -f1-3)"
-# shellcheck disable=SC2086 # empty or one word
-"$BENCH_BUILD/fpcache" "$HERE/drive.lua" $mode
+"$BENCH_BUILD/fpcache" "$HERE/drive.lua"

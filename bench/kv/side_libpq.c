@@ -6,6 +6,7 @@
  *   copy       COUNT fresh rows by COPY ... (FORMAT binary), its stream built before the clock starts
  *   any        COUNT times LIST keys by `= ANY`
  *
+ * Fresh rows arrive in no order of keys; with SORTED in the environment, in order.
  * The file holds the statement.  Parameters and results are binary; the calls of libpq are the blocking ones.
  */
 #include "data.h"

@@ -103,14 +103,18 @@ function Cache:set_many(items, opts)
   return source.count
 end
 
---- Stored keys for a list; `names` maps the stored form of long keys back.
+--- The stored keys for a list: a new list, the usual short key without a call.
 local function stored_keys(self, keys, level)
   if type(keys) ~= "table" then error(("bad keys (list expected, got %s)"):format(type(keys)), level + 1) end
-  local stored = {}
+  local stored, max = {}, math.min(self.max_key_bytes, core.KEY_INLINE)
   for i = 1, #keys do
-    local err
-    stored[i], err = stored_key(keys[i], self.max_key_bytes, level + 1)
-    if not stored[i] then return nil, ("%s (key %d)"):format(err, i) end
+    local key = keys[i]
+    if type(key) ~= "string" or #key > max or key == "" then
+      local err
+      key, err = stored_key(key, self.max_key_bytes, level + 1)
+      if not key then return nil, ("%s (key %d)"):format(err, i) end
+    end
+    stored[i] = key
   end
   return stored
 end
