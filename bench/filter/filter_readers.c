@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define CAPACITY 1000000u
 #define ROUNDS   5
@@ -39,6 +40,13 @@ static void *write_on(void *arg) {
     return NULL;
 }
 
+/* The processor time of this thread: what others run beside us does not count. */
+static int64_t own_time_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * FPC_NS_PER_SECOND + t.tv_nsec;
+}
+
 /* Nanoseconds a question; `*changes` gets the millions of changes a second made meanwhile. */
 static double ask(int setting, double *changes) {
     fpc_filter_options options = {.capacity = CAPACITY, .fingerprint_bits = 11};
@@ -49,9 +57,9 @@ static double ask(int setting, double *changes) {
     for (uint64_t i = 0; i < w.held; i++) fpc_filter_add_hash(w.filter, i);
     if (setting > 0 && pthread_create(&thread, NULL, write_on, &w) != 0) exit(1);
     enum { QUESTIONS = 20000000 };
-    int64_t since = fpc_clock_ns();
+    int64_t since = own_time_ns();
     for (uint64_t i = 0; i < QUESTIONS; i++) hits += fpc_filter_contains_hash(w.filter, UINT64_MAX - i);
-    double ns = (double)(fpc_clock_ns() - since) / QUESTIONS;
+    double ns = (double)(own_time_ns() - since) / QUESTIONS;
     *changes = 0;
     if (setting > 0) {
         atomic_store(&w.stop, 1);

@@ -24,8 +24,8 @@
  * Thread rule: one writer (add, remove, clear, union, at most one at a time; the owner sees to
  * it) and any number of readers (contains, stats) at the same time, without locks.  A key that
  * is present before a contains() begins and until it ends is never denied, whatever the writer
- * does meanwhile.  copy() and save() read everything and exclude the writer; delete() excludes
- * everybody.  Two filters share nothing. */
+ * does meanwhile; false positives may be a little more likely while it does.  copy() and save()
+ * read everything and exclude the writer; delete() excludes everybody.  Two filters share nothing. */
 #ifndef FPCACHE_FILTER_H
 #define FPCACHE_FILTER_H
 

@@ -152,6 +152,41 @@ static void overflow_comes_and_goes(void **unused) {
     run(&s, stash_in_and_out);
 }
 
+/* A present key gets a second copy, which goes again, while other keys come and go: so its last copy sits now
+ * in one window or table and now in another, without ever having been moved. */
+static void copies_come_and_go(shared *s) {
+    uint64_t fillers[64] = {0}, next = UINT64_C(1) << 40, state = 1;
+    for (int step = 0; step < STEPS; step++) {
+        state = state * UINT64_C(6364136223846793005) + 1;
+        uint64_t key = (state >> 33) % 60, filler = (state >> 45) % 64;
+        if (fillers[filler] != 0) {
+            assert_true(fpc_filter_remove_hash(s->filter, fillers[filler]));
+            fillers[filler] = 0;
+        } else if (fpc_filter_add_hash(s->filter, next) == FPC_OK) {
+            fillers[filler] = next++;
+        }
+        if (fpc_filter_add_hash(s->filter, key) == FPC_OK)
+            assert_true(fpc_filter_remove_hash(s->filter, key));
+    }
+}
+
+static void copies(uint64_t capacity, bool grow) {
+    shared s = {.filter = make(capacity, 28, grow)};
+    for (uint64_t key = 0; key < 60; key++) assert_int_equal(fpc_filter_add_hash(s.filter, key), FPC_OK);
+    atomic_store(&s.present, 60);
+    run(&s, copies_come_and_go);
+}
+
+static void copies_in_one_table(void **unused) {
+    (void)unused;
+    copies(100, false);
+}
+
+static void copies_in_several_tables(void **unused) {
+    (void)unused;
+    copies(16, true);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_filter),
@@ -159,6 +194,8 @@ int main(void) {
         cmocka_unit_test(narrow_fingerprints_with_overflow),
         cmocka_unit_test(growing_filter),
         cmocka_unit_test(overflow_comes_and_goes),
+        cmocka_unit_test(copies_in_one_table),
+        cmocka_unit_test(copies_in_several_tables),
     };
     return cmocka_run_group_tests_name("filter, threads", tests, NULL, NULL);
 }

@@ -185,17 +185,31 @@ fpc_status fpc_filter_add_hash_if_absent(fpc_filter *f, uint64_t hash, bool *add
 
 /* --- Contains --- */
 
-static bool has_in_any(const fpc_filter *f, uint64_t mixed, unsigned count) {
-    for (unsigned i = 0; i < count; i++) {
-        if (fpc_table_has(f->tables[i], mixed)) return true;
+/* After this many changes under its eyes a reader says "maybe", which is always allowed. */
+#define TRIES 1000
+
+/* For any number of tables, stashes in use, and a writer at work. */
+static bool has_in_any(const fpc_filter *f, uint64_t mixed) {
+    for (int tries = 0; tries < TRIES; tries++) {
+        unsigned count = fpc_filter_tables(f);
+        uint64_t before = fpc_filter_versions(f, count);
+        for (unsigned i = 0; i < count; i++) {
+            if (fpc_table_look(f->tables[i], mixed)) return true;
+        }
+        if (fpc_filter_versions(f, count) == before) return false;
     }
-    return false;
+    return true;
 }
 
 static inline bool has(const fpc_filter *f, uint64_t mixed) {
-    unsigned count = fpc_filter_tables(f);
-    if (__builtin_expect(count != 1, 0)) return has_in_any(f, mixed, count);
-    return fpc_table_has(f->tables[0], mixed);
+    if (__builtin_expect(fpc_filter_tables(f) != 1, 0)) return has_in_any(f, mixed);
+    const fpc_table *table = f->tables[0];
+    uint64_t before = fpc_table_version(table);
+    uint64_t match = fpc_table_match(table, fpc_table_print(table, mixed));
+    uint64_t after = fpc_table_version(table);
+    if (__builtin_expect(((before ^ after) | (after & FPC_STASH_IN_USE)) != 0, 0))
+        return has_in_any(f, mixed);
+    return match != 0;
 }
 
 bool fpc_filter_contains_mixed(const fpc_filter *f, uint64_t mixed) {

@@ -4,27 +4,40 @@
 
 #define BATCH 64 /* keys whose memory accesses are under way together */
 
-static void has_batch(const fpc_table *t, const uint64_t *mixed, size_t count, bool *found) {
+static void match_batch(const fpc_table *t, const uint64_t *mixed, size_t count, bool *found) {
     size_t done = fpc_simd_has(t, mixed, count, found);
     for (size_t i = done; i < count && fpc_table_is_large(t); i++)
         fpc_table_prefetch(t, fpc_table_print(t, mixed[i]));
-    for (size_t i = done; i < count; i++) found[i] = fpc_table_has(t, mixed[i]);
+    for (size_t i = done; i < count; i++) found[i] = fpc_table_match(t, fpc_table_print(t, mixed[i])) != 0;
 }
 
-/* Asks the tables but the first for what was not found there. */
-static void has_in_grown(const fpc_filter *f, const uint64_t *mixed, size_t count, bool *found) {
-    unsigned tables = fpc_filter_tables(f);
+static void match_in_grown(const fpc_filter *f, unsigned tables, const uint64_t *mixed, size_t count,
+                           bool *found) {
     for (unsigned table = 1; table < tables; table++) {
         bool more[BATCH];
-        has_batch(f->tables[table], mixed, count, more);
+        match_batch(f->tables[table], mixed, count, more);
         for (size_t i = 0; i < count; i++) found[i] |= more[i];
     }
 }
 
+static bool any_stash(const fpc_filter *f, unsigned tables) {
+    uint64_t any = 0;
+    for (unsigned i = 0; i < tables; i++) any |= fpc_table_version(f->tables[i]) & FPC_STASH_IN_USE;
+    return any != 0;
+}
+
+/* One pair of looks at the versions for all keys of the batch (filter_table.h); where it does not do, those
+ * that were not found are asked one by one. */
 static size_t contains_batch(const fpc_filter *f, const uint64_t *mixed, size_t count, bool *found) {
     size_t hits = 0;
-    has_batch(f->tables[0], mixed, count, found);
-    if (fpc_filter_tables(f) > 1) has_in_grown(f, mixed, count, found);
+    unsigned tables = fpc_filter_tables(f);
+    uint64_t before = fpc_filter_versions(f, tables);
+    bool stash = any_stash(f, tables);
+    match_batch(f->tables[0], mixed, count, found);
+    match_in_grown(f, tables, mixed, count, found);
+    if (__builtin_expect(fpc_filter_versions(f, tables) != before || stash || any_stash(f, tables), 0)) {
+        for (size_t i = 0; i < count; i++) found[i] = found[i] || fpc_filter_contains_mixed(f, mixed[i]);
+    }
     for (size_t i = 0; i < count; i++) hits += found[i];
     return hits;
 }

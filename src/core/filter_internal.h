@@ -35,6 +35,13 @@ fpc_table *fpc_filter_make_table(const fpc_filter *filter, unsigned level);
 /* Makes `table` part of the filter, which frees it one day. */
 void fpc_filter_publish_table(fpc_filter *filter, fpc_table *table);
 
+/* The disappearances in the first `count` tables so far: a "no" is true if nothing changed meanwhile. */
+static inline uint64_t fpc_filter_versions(const fpc_filter *filter, unsigned count) {
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < count; i++) sum += fpc_table_version(filter->tables[i]) & ~FPC_STASH_IN_USE;
+    return sum;
+}
+
 /* Adds, looks up a hash that went through the hasher. */
 fpc_status fpc_filter_add_mixed(fpc_filter *filter, uint64_t mixed);
 bool fpc_filter_contains_mixed(const fpc_filter *filter, uint64_t mixed);

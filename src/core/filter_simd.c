@@ -1,6 +1,4 @@
-/* filter_simd.c -- AVX2: eight keys a step.  The steps are those of fpc_table_has(), in the same order, so
- * the argument of filter_table.h holds: `version` is read before the windows of a batch and
- * after them, and the keys that found nothing are asked again if it changed.
+/* filter_simd.c -- AVX2: eight keys a step, in the steps of fpc_table_match().
  * Compiled for AVX2 by attribute and chosen at run time; everybody else takes the portable way. */
 #include "filter_simd.h"
 
@@ -11,8 +9,7 @@
 #include <immintrin.h>
 
 #define AVX2  __attribute__((target("avx2")))
-#define GROUP 8  /* keys a step */
-#define RUN   64 /* keys between two looks at `version` */
+#define GROUP 8 /* keys a step */
 
 /* What a lookup needs to know of a table, in every lane. */
 typedef struct lanes {
@@ -122,27 +119,14 @@ AVX2 static void prefetch8(const fpc_table *t, const lanes *l, const uint64_t *h
     }
 }
 
-AVX2 static void find_run(const fpc_table *t, const lanes *l, const uint64_t *hashes, size_t count,
-                          bool *found) {
-    uint64_t before = fpc_table_version(t);
-    atomic_signal_fence(memory_order_seq_cst); /* the loads are no atomics: the compiler must not... */
-    for (size_t i = 0; i < count; i += GROUP) find8(t, l, hashes + i, found + i);
-    atomic_signal_fence(memory_order_seq_cst); /* ...move them; x86 itself keeps the order of loads */
-    uint64_t after = fpc_table_version(t);
-    if (__builtin_expect(((before ^ after) | (after & FPC_STASH_IN_USE)) == 0, 1)) return;
-    for (size_t i = 0; i < count; i++) {
-        if (!found[i]) found[i] = fpc_table_has_after_all(t, hashes[i]);
-    }
-}
-
 AVX2 static void find_all(const fpc_table *t, const uint64_t *hashes, size_t count, bool *found) {
     lanes l = lanes_of(t);
     bool prefetch = fpc_table_is_large(t);
-    for (size_t at = 0; at < count; at += RUN) {
-        size_t n = count - at < RUN ? count - at : RUN;
-        for (size_t i = 0; prefetch && i < n; i += GROUP) prefetch8(t, &l, hashes + at + i);
-        find_run(t, &l, hashes + at, n, found + at);
-    }
+    for (size_t i = 0; prefetch && i < count; i += GROUP) prefetch8(t, &l, hashes + i);
+    atomic_signal_fence(
+        memory_order_seq_cst); /* the loads are no atomics: the compiler must not move them... */
+    for (size_t i = 0; i < count; i += GROUP) find8(t, &l, hashes + i, found + i);
+    atomic_signal_fence(memory_order_seq_cst); /* ...over the caller's looks; x86 keeps the order of loads */
 }
 
 size_t fpc_simd_has(const fpc_table *t, const uint64_t *hashes, size_t count, bool *found) {

@@ -4,8 +4,10 @@
 
 #include "filter_table.h"
 
-/* Looks `count` hashes up in `table` and writes found[] for the first of them, whose number is the result
- * (0 if the processor cannot, or the table is of a rare kind); the caller looks up the rest. */
+/* Matches `count` hashes against the slots of `table` and writes found[] for the first of them, whose number
+ * is the result (0 if the processor cannot, or the table is of a rare kind); the caller matches the rest.  As
+ * after fpc_table_match(), the caller asks the stash and compares versions; large tables are prefetched, so a
+ * call should have some dozens of hashes. */
 size_t fpc_simd_has(const fpc_table *table, const uint64_t *hashes, size_t count, bool *found);
 
 #endif

@@ -94,16 +94,6 @@ static inline uint64_t fpc_table_version(const fpc_table *table) {
     return atomic_load_explicit(&table->version, memory_order_acquire);
 }
 
-static inline bool fpc_table_has(const fpc_table *table, uint64_t hash) {
-    uint64_t before = fpc_table_version(table);
-    uint64_t match = fpc_table_match(table, fpc_table_print(table, hash));
-    uint64_t after = fpc_table_version(table);
-    if (__builtin_expect(((before ^ after) | (after & FPC_STASH_IN_USE)) != 0, 0)) {
-        return fpc_table_has_after_all(table, hash);
-    }
-    return match != 0;
-}
-
 /* Whether the table is in no cache, so that fetching early pays. */
 static inline bool fpc_table_is_large(const fpc_table *table) {
     return table->word_count * sizeof *table->words > ((size_t)4 << 20);

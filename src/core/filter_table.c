@@ -136,6 +136,12 @@ static inline uint64_t stash_id(fpc_print p) {
     return (uint64_t)(p.first < p.second ? p.first : p.second) << 32 | p.tag;
 }
 
+/* Step (2) of filter_table.h: comes before anything disappears from its place. */
+static inline void announce(fpc_table *t) {
+    uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+    atomic_store_explicit(&t->version, version + 2, memory_order_release);
+}
+
 /* --- Add --- */
 
 /* The slots looked at, in the order of their distance from the new key.  Arrays and not one of
@@ -189,9 +195,8 @@ static uint32_t move_along(search *s, int n, uint32_t to) {
     for (;;) {
         uint32_t tag = s->entry[n] >> 1, window = s->slot[n] - (s->entry[n] & 1);
         uint32_t side = to - window < 2 ? to - window : to - fpc_table_other(t, window, tag);
-        uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
         fpc_table_put(t, to, tag << 1 | side);
-        atomic_store_explicit(&t->version, version + 2, memory_order_release);
+        announce(t);
         to = s->slot[n]; /* overwritten next: by the parent's entry, or by the caller */
         n = s->parent[n];
         if (n < 0) return to;
@@ -263,21 +268,10 @@ fpc_room fpc_table_add_print(fpc_table *t, fpc_print p) {
     return add_crowded(t, p);
 }
 
-/* --- Contains, when the short way did not do --- */
-
-/* After this many moves under its eyes a reader says "maybe", which is always allowed. */
-#define TRIES 1000
-
-bool fpc_table_has_after_all(const fpc_table *t, uint64_t hash) {
+bool fpc_table_look(const fpc_table *t, uint64_t hash) {
     fpc_print p = fpc_table_print(t, hash);
-    for (int tries = 0; tries < TRIES; tries++) {
-        uint64_t before = fpc_table_version(t);
-        if (fpc_table_match(t, p) != 0) return true;
-        uint64_t after = fpc_table_version(t);
-        if (before >> 1 != after >> 1) continue;
-        return (after & FPC_STASH_IN_USE) != 0 && fpc_stash_has(&t->stash, stash_id(p));
-    }
-    return true;
+    if (fpc_table_match(t, p) != 0) return true;
+    return (fpc_table_version(t) & FPC_STASH_IN_USE) != 0 && fpc_stash_has(&t->stash, stash_id(p));
 }
 
 /* --- The rest --- */
@@ -285,6 +279,7 @@ bool fpc_table_has_after_all(const fpc_table *t, uint64_t hash) {
 static bool remove_from_window(fpc_table *t, uint32_t window, uint32_t tag) {
     for (uint32_t side = 0; side < 2; side++) {
         if (entry_at(t, window + side) != (tag << 1 | side)) continue;
+        announce(t); /* another copy may have come since a reader looked there */
         fpc_table_put(t, window + side, 0);
         return true;
     }
@@ -297,7 +292,9 @@ static void stash_unused(fpc_table *t) {
 }
 
 static bool remove_from_stash(fpc_table *t, fpc_print p) {
-    if (fpc_stash_copies(&t->stash) == 0 || !fpc_stash_remove(&t->stash, stash_id(p))) return false;
+    if (fpc_stash_copies(&t->stash) == 0 || !fpc_stash_has(&t->stash, stash_id(p))) return false;
+    announce(t);
+    fpc_stash_remove(&t->stash, stash_id(p));
     if (fpc_stash_copies(&t->stash) == 0) stash_unused(t);
     return true;
 }

@@ -12,15 +12,16 @@
  *              place at a level follows from its place at any higher one: equal prints at a level
  *              are equal at all lower ones.  remove() rests on that (see filter.c)
  *
- * Readers against the writer.  A relocation (1) writes the entry to its new slot, (2) changes
- * `version`, (3) overwrites the old slot; every store is a release.  A reader reads `version`, then
- * both windows, then, before it says "no", `version` again, all acquire.  Suppose it missed an
- * entry that was there throughout.  Then it read the new slot before (1) and the old slot after (3).
- * Having seen (3) it sees (2) in its second look at `version`; had it seen (2) in its first look,
- * it would have seen (1).  So the two looks differ and it asks again.  An entry may straddle two words:
- * seeing half of (3) is seeing (3), and half of (1) is not needed.  Nothing else moves entries.
+ * Readers against the writer.  An entry disappears from a place (a slot, the stash) when it was moved, or
+ * when one of several copies is removed.  The order is always: (1) the entry is written to its new place, or
+ * another copy is there already; (2) `version` changes; (3) the old place is overwritten.  Every store is a
+ * release.  A reader looks at the versions of all tables, then at all places of a key, then, before it says
+ * "no", at the versions again, all acquire.  Suppose it missed an entry that was there throughout.  Then it
+ * read the new place before (1) and the old place after (3).  Having seen (3) it sees (2) in its second look;
+ * had it seen (2) in its first look, it would have seen (1).  So the two looks differ and it asks again.  An
+ * entry may straddle two words: seeing half of (3) is seeing (3), and half of (1) is not needed.
  *
- * Thread rule: one writer, many readers of fpc_table_has() and fpc_table_size(). */
+ * Thread rule: one writer, many readers of fpc_table_look(), _match() and _size(). */
 #ifndef FPC_FILTER_TABLE_H
 #define FPC_FILTER_TABLE_H
 
@@ -38,7 +39,7 @@ typedef struct fpc_table {
     uint64_t capacity;
     size_t word_count, mapped_bytes; /* mapped_bytes: 0 if malloc'ed */
     /* -- written by the writer: on lines of their own, so that readers lose a line only when they must -- */
-    _Alignas(64) _Atomic uint64_t version; /* 2 * moves + whether the stash holds anything */
+    _Alignas(64) _Atomic uint64_t version; /* 2 * disappearances + whether the stash holds anything */
     _Alignas(64) _Atomic uint64_t size;    /* entries here and copies in the stash; lookups do not ask */
     fpc_stash stash;
 } fpc_table;
@@ -74,8 +75,9 @@ double fpc_table_fpr(unsigned base_bits, unsigned bits, double load);
 fpc_room fpc_table_add_print(fpc_table *table, fpc_print print);
 fpc_room fpc_table_add_crowded(fpc_table *table, uint64_t hash);
 
-/* The second half of fpc_table_has: something moved during the first look, or the stash is in use. */
-bool fpc_table_has_after_all(const fpc_table *table, uint64_t hash);
+/* Whether the print of `hash` is in the table or its stash, at one look: a reader beside the writer has to
+ * compare versions (above). */
+bool fpc_table_look(const fpc_table *table, uint64_t hash);
 
 /* Puts `copies` of a saved id into the stash; false if out of memory. */
 bool fpc_table_stash(fpc_table *table, uint64_t id, uint64_t copies);
