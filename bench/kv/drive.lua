@@ -108,7 +108,7 @@ local function fpc(runtime, operation, count)
 end
 
 local function pg(operation, file, count, url, environ)
-  local command = (environ and environ .. " " or "") .. ("%s/side_libpq %s %s %s %d"):format(TMP, quoted(url or URL), operation, file, count)
+  local command = ("%s %s/side_libpq %s %s %s %d"):format(environ or "", TMP, quoted(url or URL), operation, file, count)
   return function() return rate_of(command) end
 end
 

@@ -22,6 +22,7 @@ local fpcache = {
   null = codec.null,               -- a stored null; also cjson.null and ngx.null
   array_mt = codec.array_mt,       -- setmetatable({}, array_mt) is stored as []
   empty_array = codec.empty_array,
+  CuckooFilter = require("fpcache.cuckoo_filter"),
 }
 
 local OPTIONS = {
