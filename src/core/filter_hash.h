@@ -1,0 +1,34 @@
+/* filter_hash.h -- from keys to the 64-bit hashes a filter works with, by its secret seed.
+ *
+ * Byte strings go through XXH3 with a secret of our own (not its seed: a seed only shifts a known
+ * secret).  Hashes given directly are multiplied with a secret factor and folded, so that neither
+ * their patterns nor somebody's choice decides where they go. */
+#ifndef FPC_FILTER_HASH_H
+#define FPC_FILTER_HASH_H
+
+#define XXH_INLINE_ALL
+#include <stddef.h>
+#include <stdint.h>
+#include <xxhash.h>
+
+#define FPC_SECRET_BYTES 192
+
+typedef struct fpc_filter_hasher {
+    uint64_t seed[2];
+    uint64_t plus, times;
+    uint64_t secret[FPC_SECRET_BYTES / 8]; /* little-endian words, on every machine */
+} fpc_filter_hasher;
+
+/* Fills everything but `seed` from `seed`. */
+void fpc_filter_hasher_init(fpc_filter_hasher *hasher);
+
+static inline uint64_t fpc_filter_hash_bytes(const fpc_filter_hasher *h, const void *key, size_t len) {
+    return XXH3_64bits_withSecret(key, len, h->secret, sizeof h->secret);
+}
+
+static inline uint64_t fpc_filter_hash_word(const fpc_filter_hasher *h, uint64_t hash) {
+    unsigned __int128 product = (unsigned __int128)(hash ^ h->plus) * h->times;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+#endif
