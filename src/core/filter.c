@@ -141,7 +141,7 @@ static fpc_status grow_and_add(fpc_filter *f, uint64_t mixed) {
     }
     fpc_table *table = fpc_filter_make_table(f, level);
     if (table == NULL) return FPC_NOMEM;
-    fpc_table_add(table, fpc_table_print(table, mixed)); /* empty: it has room */
+    fpc_table_add(table, mixed); /* empty: it has room */
     fpc_filter_publish_table(f, table);
     return FPC_OK;
 }
@@ -150,7 +150,7 @@ fpc_status fpc_filter_add_mixed(fpc_filter *f, uint64_t mixed) {
     unsigned count = fpc_filter_tables(f);
     for (unsigned i = 0; i < count; i++) { /* room that remove() made in older tables is used first */
         fpc_table *table = f->tables[i];
-        switch (fpc_table_add(table, fpc_table_print(table, mixed))) {
+        switch (fpc_table_add(table, mixed)) {
         case FPC_ROOM_OK: return FPC_OK;
         case FPC_ROOM_NOMEM: return FPC_NOMEM;
         case FPC_ROOM_FULL: break;
@@ -184,13 +184,17 @@ fpc_status fpc_filter_add_hash_if_absent(fpc_filter *f, uint64_t hash, bool *add
 
 /* --- Contains --- */
 
-static inline bool has(const fpc_filter *f, uint64_t mixed) {
-    unsigned count = fpc_filter_tables(f), i = 0;
-    do {
-        const fpc_table *table = f->tables[i];
-        if (fpc_table_has(table, fpc_table_print(table, mixed))) return true;
-    } while (__builtin_expect(++i < count, 0));
+static bool has_in_any(const fpc_filter *f, uint64_t mixed, unsigned count) {
+    for (unsigned i = 0; i < count; i++) {
+        if (fpc_table_has(f->tables[i], mixed)) return true;
+    }
     return false;
+}
+
+static inline bool has(const fpc_filter *f, uint64_t mixed) {
+    unsigned count = fpc_filter_tables(f);
+    if (__builtin_expect(count != 1, 0)) return has_in_any(f, mixed, count);
+    return fpc_table_has(f->tables[0], mixed);
 }
 
 bool fpc_filter_contains_mixed(const fpc_filter *f, uint64_t mixed) {

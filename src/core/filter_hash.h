@@ -15,7 +15,7 @@
 
 typedef struct fpc_filter_hasher {
     uint64_t seed[2];
-    uint64_t plus, times;
+    uint64_t plus[2], times[2];
     uint64_t secret[FPC_SECRET_BYTES / 8]; /* little-endian words, on every machine */
 } fpc_filter_hasher;
 
@@ -26,9 +26,16 @@ static inline uint64_t fpc_filter_hash_bytes(const fpc_filter_hasher *h, const v
     return XXH3_64bits_withSecret(key, len, h->secret, sizeof h->secret);
 }
 
-static inline uint64_t fpc_filter_hash_word(const fpc_filter_hasher *h, uint64_t hash) {
-    unsigned __int128 product = (unsigned __int128)(hash ^ h->plus) * h->times;
+/* Multiplies and folds the 128 bits of the product. */
+static inline uint64_t fpc_fold(uint64_t a, uint64_t b) {
+    unsigned __int128 product = (unsigned __int128)a * b;
     return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* Twice: after one fold, numbers in a row still lie too evenly (measured: half the false positives, and
+ * thousands of keys that found no slot). */
+static inline uint64_t fpc_filter_hash_word(const fpc_filter_hasher *h, uint64_t hash) {
+    return fpc_fold(fpc_fold(hash ^ h->plus[0], h->times[0]) ^ h->plus[1], h->times[1]);
 }
 
 #endif

@@ -117,7 +117,7 @@ static fpc_status load_table(fpc_filter *f, reader *r, fpc_error *err) {
         if (id == 0 || id == UINT64_MAX || copies > t->capacity - fpc_stash_copies(&t->stash)) {
             return broken(err, "overflow");
         }
-        if (!fpc_stash_add(&t->stash, id, copies)) return fpc_fail(err, FPC_NOMEM, "filter");
+        if (!fpc_table_stash(t, id, copies)) return fpc_fail(err, FPC_NOMEM, "filter");
     }
     return fpc_table_valid(t) ? FPC_OK : broken(err, "contents of a table");
 }

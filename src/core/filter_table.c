@@ -10,7 +10,7 @@
 #define MAX_REFLECTIONS 1024u             /* enough to mix well; 4 kB stay in the L1 cache */
 #define MAP_FROM        ((size_t)1 << 21) /* larger tables: own mapping, huge pages, zeroed lazily */
 #define SEARCH_NODES    1500              /* slots looked at before a key goes to the stash */
-#define UNFILTERED      64                /* nearly all searches end before; twins cost them little */
+#define UNFILTERED      256               /* nearly all searches end before; twins cost them little */
 #define SEEN_CELLS      4096u             /* power of two, more than SEARCH_NODES */
 
 /* --- Life --- */
@@ -131,39 +131,21 @@ static inline uint32_t entry_at(const fpc_table *t, uint32_t slot) {
     return (uint32_t)(fpc_table_window(t, slot) & ((UINT64_C(1) << t->bits) - 1));
 }
 
-static inline void replace_bits(_Atomic uint64_t *word, uint64_t mask, uint64_t value) {
-    uint64_t old = atomic_load_explicit(word, memory_order_relaxed); /* only we write */
-    atomic_store_explicit(word, (old & ~mask) | value, memory_order_release);
-}
-
-static inline void put(fpc_table *t, uint32_t slot, uint32_t entry) {
-    uint64_t bit = (uint64_t)slot * t->bits;
-    unsigned shift = bit & 63;
-    uint64_t mask = (UINT64_C(1) << t->bits) - 1;
-    _Atomic uint64_t *word = t->words + (bit >> 6);
-    replace_bits(word, mask << shift, (uint64_t)entry << shift);
-    if (shift + t->bits > 64) replace_bits(word + 1, mask >> (64 - shift), (uint64_t)entry >> (64 - shift));
-}
-
-static void count(fpc_table *t, int64_t change) {
-    atomic_store_explicit(&t->size, fpc_table_size(t) + (uint64_t)change, memory_order_relaxed);
+static inline uint64_t stash_id(fpc_print p) {
+    return (uint64_t)(p.first < p.second ? p.first : p.second) << 32 | p.tag;
 }
 
 /* --- Add --- */
 
-typedef struct node {
-    uint32_t slot;
-    uint32_t tag;
-    uint32_t window; /* of the entry in this slot */
-    uint32_t other;  /* the entry's other window */
-    int parent;      /* whose entry could move here; -1: the new key could */
-} node;
-
+/* The slots looked at, in the order of their distance from the new key.  Arrays and not one of
+ * structs: each number is then read in the width it was written in, which is faster. */
 typedef struct search {
     fpc_table *table;
     int count;
-    node nodes[SEARCH_NODES];
-    uint32_t seen[SEEN_CELLS]; /* slot + 1; once UNFILTERED nodes are there */
+    uint32_t slot[SEARCH_NODES], entry[SEARCH_NODES];
+    uint32_t mate[SEARCH_NODES]; /* a neighbour known to be looked at as well */
+    int parent[SEARCH_NODES];    /* whose entry could move to this slot; -1: the new key could */
+    uint32_t seen[SEEN_CELLS];   /* slot + 1; once UNFILTERED nodes are there */
 } search;
 
 /* Remembers `slot`; false if it was remembered before. */
@@ -178,36 +160,34 @@ static bool first_sight(search *s, uint32_t slot) {
 
 static void begin_to_remember(search *s) {
     memset(s->seen, 0, sizeof s->seen);
-    for (int i = 0; i < s->count; i++) first_sight(s, s->nodes[i].slot);
+    for (int i = 0; i < s->count; i++) first_sight(s, s->slot[i]);
 }
 
-static void push(search *s, uint32_t slot, uint32_t entry, int parent) {
-    if (s->count >= UNFILTERED) {
+static inline void push(search *s, uint32_t slot, uint32_t entry, uint32_t mate, int parent) {
+    if (__builtin_expect(s->count >= UNFILTERED, 0)) {
         if (s->count == SEARCH_NODES) return;
         if (s->count == UNFILTERED) begin_to_remember(s);
         if (!first_sight(s, slot)) return;
     }
-    node *n = &s->nodes[s->count++];
-    n->slot = slot;
-    n->tag = entry >> 1;
-    n->window = slot - (entry & 1);
-    n->other = fpc_table_other(s->table, n->window, n->tag);
-    n->parent = parent;
-    __builtin_prefetch((const char *)s->table->words + ((uint64_t)n->other * s->table->bits >> 3));
+    s->slot[s->count] = slot;
+    s->entry[s->count] = entry;
+    s->mate[s->count] = mate;
+    s->parent[s->count++] = parent;
 }
 
 /* Moves the entry of node `n` to the empty slot `to`, the entry of its parent to where that was, and
  * so on; the first slot of the path is then free for the new key and returned. */
-static uint32_t move_along(search *s, const node *n, uint32_t to) {
+static uint32_t move_along(search *s, int n, uint32_t to) {
     fpc_table *t = s->table;
     for (;;) {
-        uint32_t side = to - n->window < 2 ? to - n->window : to - n->other;
+        uint32_t tag = s->entry[n] >> 1, window = s->slot[n] - (s->entry[n] & 1);
+        uint32_t side = to - window < 2 ? to - window : to - fpc_table_other(t, window, tag);
         uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
-        put(t, to, n->tag << 1 | side);
-        atomic_store_explicit(&t->version, version + 1, memory_order_release);
-        to = n->slot; /* overwritten next: by the parent's entry, or by the caller */
-        if (n->parent < 0) return to;
-        n = &s->nodes[n->parent];
+        fpc_table_put(t, to, tag << 1 | side);
+        atomic_store_explicit(&t->version, version + 2, memory_order_release);
+        to = s->slot[n]; /* overwritten next: by the parent's entry, or by the caller */
+        n = s->parent[n];
+        if (n < 0) return to;
     }
 }
 
@@ -215,46 +195,80 @@ static uint32_t move_along(search *s, const node *n, uint32_t to) {
  * can move to an empty slot.  Frees a slot of one of the two windows; false if none was found. */
 static bool make_room(fpc_table *t, fpc_print p, uint32_t *freed) {
     search s;
+    uint32_t mask = (UINT32_C(1) << t->bits) - 1;
     s.table = t;
     s.count = 0;
-    push(&s, p.first, entry_at(t, p.first), -1);
-    push(&s, p.first + 1, entry_at(t, p.first + 1), -1);
-    push(&s, p.second, entry_at(t, p.second), -1);
-    push(&s, p.second + 1, entry_at(t, p.second + 1), -1);
+    for (uint32_t side = 0; side < 2; side++) {
+        push(&s, p.first + side, entry_at(t, p.first + side), p.first + 1 - side, -1);
+        push(&s, p.second + side, entry_at(t, p.second + side), p.second + 1 - side, -1);
+    }
     for (int i = 0; i < s.count; i++) {
-        const node *n = &s.nodes[i];
-        uint32_t sibling = n->window + (n->slot == n->window);
-        uint64_t pair = fpc_table_window(t, n->other), zeros = fpc_table_zeros(t, pair);
-        uint32_t beside = entry_at(t, sibling), mask = (UINT32_C(1) << t->bits) - 1;
-        if (beside == 0 || zeros != 0) {
-            uint32_t to = beside == 0 ? sibling : n->other + ((zeros & (t->high & -t->high)) == 0);
-            *freed = move_along(&s, n, to);
+        uint32_t slot = s.slot[i], entry = s.entry[i];
+        uint32_t window = slot - (entry & 1), sibling = slot + 1 - 2 * (entry & 1);
+        uint32_t other = fpc_table_other(t, window, entry >> 1), beside = entry_at(t, sibling);
+        uint64_t pair = fpc_table_window(t, other), zeros = fpc_table_zeros(t, pair);
+        if ((beside == 0) | (zeros != 0)) {
+            uint32_t to = beside == 0 ? sibling : other + fpc_table_side(t, zeros);
+            *freed = move_along(&s, i, to);
             return true;
         }
-        push(&s, n->other, (uint32_t)pair & mask, i);
-        push(&s, n->other + 1, (uint32_t)(pair >> t->bits) & mask, i);
-        push(&s, sibling, beside, i);
+        push(&s, other, (uint32_t)pair & mask, other + 1, i);
+        push(&s, other + 1, (uint32_t)(pair >> t->bits) & mask, other, i);
+        if (sibling != s.mate[i]) push(&s, sibling, beside, slot, i);
     }
     return false;
 }
 
-fpc_room fpc_table_add(fpc_table *t, fpc_print p) {
-    if (fpc_table_size(t) >= t->capacity) return FPC_ROOM_FULL;
-    uint64_t first = fpc_table_zeros(t, fpc_table_window(t, p.first));
-    uint64_t second = fpc_table_zeros(t, fpc_table_window(t, p.second));
+bool fpc_table_stash(fpc_table *t, uint64_t id, uint64_t copies) {
+    if (!fpc_stash_add(&t->stash, id, copies)) return false;
+    uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+    atomic_store_explicit(&t->version, version | FPC_STASH_IN_USE, memory_order_release);
+    return true;
+}
+
+static fpc_room add_crowded(fpc_table *t, fpc_print p) {
     uint32_t slot;
-    if ((first | second) != 0) {
-        uint64_t zeros = first != 0 ? first : second;
-        uint32_t window = first != 0 ? p.first : p.second;
-        uint32_t side = (zeros & (t->high & -t->high)) == 0;
-        put(t, window + side, p.tag << 1 | side);
-    } else if (make_room(t, p, &slot)) {
-        put(t, slot, p.tag << 1 | (slot - p.first < 2 ? slot - p.first : slot - p.second));
-    } else if (!fpc_stash_add(&t->stash, fpc_stash_id(p), 1)) {
+    if (make_room(t, p, &slot)) {
+        fpc_table_put(t, slot, p.tag << 1 | (slot - p.first < 2 ? slot - p.first : slot - p.second));
+    } else if (!fpc_table_stash(t, stash_id(p), 1)) {
         return FPC_ROOM_NOMEM;
     }
-    count(t, 1);
+    fpc_table_count(t, 1);
     return FPC_ROOM_OK;
+}
+
+fpc_room fpc_table_add_crowded(fpc_table *t, uint64_t hash) {
+    return add_crowded(t, fpc_table_print(t, hash));
+}
+
+fpc_room fpc_table_add_print(fpc_table *t, fpc_print p) {
+    uint32_t windows[2] = {p.first, p.second};
+    if (fpc_table_size(t) >= t->capacity) return FPC_ROOM_FULL;
+    for (uint32_t i = 0; i < 4; i++) {
+        uint32_t slot = windows[i >> 1] + (i & 1);
+        if (entry_at(t, slot) != 0) continue;
+        fpc_table_put(t, slot, p.tag << 1 | (i & 1));
+        fpc_table_count(t, 1);
+        return FPC_ROOM_OK;
+    }
+    return add_crowded(t, p);
+}
+
+/* --- Contains, when the short way did not do --- */
+
+/* After this many moves under its eyes a reader says "maybe", which is always allowed. */
+#define TRIES 1000
+
+bool fpc_table_has_after_all(const fpc_table *t, uint64_t hash) {
+    fpc_print p = fpc_table_print(t, hash);
+    for (int tries = 0; tries < TRIES; tries++) {
+        uint64_t before = fpc_table_version(t);
+        if (fpc_table_match(t, p) != 0) return true;
+        uint64_t after = fpc_table_version(t);
+        if (before >> 1 != after >> 1) continue;
+        return (after & FPC_STASH_IN_USE) != 0 && fpc_stash_has(&t->stash, stash_id(p));
+    }
+    return true;
 }
 
 /* --- The rest --- */
@@ -262,23 +276,35 @@ fpc_room fpc_table_add(fpc_table *t, fpc_print p) {
 static bool remove_from_window(fpc_table *t, uint32_t window, uint32_t tag) {
     for (uint32_t side = 0; side < 2; side++) {
         if (entry_at(t, window + side) != (tag << 1 | side)) continue;
-        put(t, window + side, 0);
+        fpc_table_put(t, window + side, 0);
         return true;
     }
     return false;
 }
 
+static void stash_unused(fpc_table *t) {
+    uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+    atomic_store_explicit(&t->version, version & ~FPC_STASH_IN_USE, memory_order_release);
+}
+
+static bool remove_from_stash(fpc_table *t, fpc_print p) {
+    if (fpc_stash_copies(&t->stash) == 0 || !fpc_stash_remove(&t->stash, stash_id(p))) return false;
+    if (fpc_stash_copies(&t->stash) == 0) stash_unused(t);
+    return true;
+}
+
 bool fpc_table_remove(fpc_table *t, fpc_print p) {
     /* The stash first, so that it empties and readers need not look there. */
-    bool removed = fpc_stash_remove(&t->stash, fpc_stash_id(p)) || remove_from_window(t, p.first, p.tag) ||
+    bool removed = remove_from_stash(t, p) || remove_from_window(t, p.first, p.tag) ||
                    remove_from_window(t, p.second, p.tag);
-    if (removed) count(t, -1);
+    if (removed) fpc_table_count(t, -1);
     return removed;
 }
 
 void fpc_table_clear(fpc_table *t) {
     for (size_t i = 0; i < t->word_count; i++) atomic_store_explicit(&t->words[i], 0, memory_order_release);
     fpc_stash_clear(&t->stash);
+    stash_unused(t);
     atomic_store_explicit(&t->size, 0, memory_order_relaxed);
 }
 
@@ -298,7 +324,7 @@ static bool stash_valid(const fpc_table *t) {
         fpc_print p = {(uint32_t)(id >> 32), 0, (uint32_t)id};
         if (p.first >= t->windows || (p.tag & ~t->tag_mask) != 0 || (p.tag & t->base_mask) == 0) return false;
         p.second = fpc_table_other(t, p.first, p.tag);
-        if (copies == 0 || fpc_stash_id(p) != id) return false;
+        if (copies == 0 || stash_id(p) != id) return false;
     }
     return true;
 }

@@ -12,7 +12,7 @@
  *              place at a level follows from its place at any higher one: equal prints at a level
  *              are equal at all lower ones.  remove() rests on that (see filter.c)
  *
- * Readers against the writer.  A relocation (1) writes the entry to its new slot, (2) adds one to
+ * Readers against the writer.  A relocation (1) writes the entry to its new slot, (2) changes
  * `version`, (3) overwrites the old slot; every store is a release.  A reader reads `version`, then
  * both windows, then, before it says "no", `version` again, all acquire.  Suppose it missed an
  * entry that was there throughout.  Then it read the new slot before (1) and the old slot after (3).
@@ -20,7 +20,7 @@
  * it would have seen (1).  So the two looks differ and it asks again.  An entry may straddle two words:
  * seeing half of (3) is seeing (3), and half of (1) is not needed.  Nothing else moves entries.
  *
- * Thread rule: one writer, many readers of fpc_table_has(). */
+ * Thread rule: one writer, many readers of fpc_table_has() and fpc_table_size(). */
 #ifndef FPC_FILTER_TABLE_H
 #define FPC_FILTER_TABLE_H
 
@@ -49,9 +49,11 @@ typedef struct fpc_table {
     size_t word_count, mapped_bytes; /* mapped_bytes: 0 if malloc'ed */
     fpc_stash stash;
     /* -- written by the writer, apart from the line that readers need -- */
-    _Alignas(64) _Atomic uint64_t version;
-    _Atomic uint64_t size; /* entries here and copies in the stash */
+    _Alignas(64) _Atomic uint64_t version; /* 2 * moves + whether the stash holds anything */
+    _Atomic uint64_t size;                 /* entries here and copies in the stash */
 } fpc_table;
+
+#define FPC_STASH_IN_USE UINT64_C(1) /* the lowest bit of `version` */
 
 typedef struct fpc_print {
     uint32_t first, second; /* windows */
@@ -74,11 +76,11 @@ double fpc_table_fpr(unsigned base_bits, unsigned bits, double load);
 /* Largest load a table is used at. */
 #define FPC_TABLE_LOAD 0.93
 
-/* Adds one copy.  FULL at `capacity`, NOMEM when the stash cannot grow: nothing changed. */
-fpc_room fpc_table_add(fpc_table *table, fpc_print print);
+/* Puts `copies` of a saved id into the stash; false if out of memory. */
+bool fpc_table_stash(fpc_table *table, uint64_t id, uint64_t copies);
 bool fpc_table_remove(fpc_table *table, fpc_print print);
 void fpc_table_clear(fpc_table *table);
-void fpc_table_copy(fpc_table *into, const fpc_table *from); /* of equal shape; not the stash */
+void fpc_table_copy(fpc_table *into, const fpc_table *from); /* of equal shape; without the stash */
 
 /* The print in `slot`, translated to `level` (at most the table's own); false if it is empty. */
 bool fpc_table_print_at(const fpc_table *table, uint32_t slot, fpc_print *print);
@@ -135,33 +137,44 @@ static inline uint64_t fpc_table_window(const fpc_table *table, uint32_t slot) {
 #endif
 }
 
-/* Nonzero if one of the window's slots is zero; the lowest set bit then belongs to the first that is. */
+/* One bit for each empty slot of the window.  Exact: the subtraction could err on a value of 1 only,
+ * which is no entry. */
 static inline uint64_t fpc_table_zeros(const fpc_table *table, uint64_t window) {
     return (window - table->low) & ~window & table->high;
 }
 
-static inline uint64_t fpc_stash_id(fpc_print p) {
-    return (uint64_t)(p.first < p.second ? p.first : p.second) << 32 | p.tag;
+/* The side of an empty slot, given such bits; the second slot if both are (measured: searches for room
+ * get 10 % shorter). */
+static inline uint32_t fpc_table_side(const fpc_table *table, uint64_t zeros) {
+    return zeros >> table->bits != 0;
 }
 
-/* After this many moves under its eyes a reader says "maybe", which is always allowed. */
-#define FPC_TABLE_TRIES 1000
+/* The pattern of a window whose two entries are both `tag`'s. */
+static inline uint64_t fpc_table_pattern(const fpc_table *table, uint32_t tag) {
+    return tag * table->spread + table->second;
+}
 
-static inline bool fpc_table_has(const fpc_table *table, fpc_print p) {
-    uint64_t wanted = p.tag * table->spread + table->second;
-    for (int tries = 0; tries < FPC_TABLE_TRIES; tries++) {
-        uint64_t version = atomic_load_explicit(&table->version, memory_order_acquire);
-        uint64_t a = fpc_table_window(table, p.first) ^ wanted;
-        uint64_t b = fpc_table_window(table, p.second) ^ wanted;
-        if ((((a - table->low) & ~a) | ((b - table->low) & ~b)) & table->high) return true;
-        if (__builtin_expect(atomic_load_explicit(&table->version, memory_order_acquire) == version, 1)) {
-            if (__builtin_expect(atomic_load_explicit(&table->stash.live, memory_order_acquire) == 0, 1)) {
-                return false;
-            }
-            return fpc_stash_has(&table->stash, fpc_stash_id(p));
-        }
-    }
-    return true;
+/* Nonzero if the print is in the table; the stash is not asked, and moves are not noticed. */
+static inline uint64_t fpc_table_match(const fpc_table *table, fpc_print p) {
+    uint64_t pattern = fpc_table_pattern(table, p.tag);
+    uint64_t a = fpc_table_window(table, p.first) ^ pattern;
+    uint64_t b = fpc_table_window(table, p.second) ^ pattern;
+    return (((a - table->low) & ~a) | ((b - table->low) & ~b)) & table->high;
+}
+
+/* The answer when the first look found nothing and something moved, or the stash is in use. */
+bool fpc_table_has_after_all(const fpc_table *table, uint64_t hash);
+
+static inline uint64_t fpc_table_version(const fpc_table *table) {
+    return atomic_load_explicit(&table->version, memory_order_acquire);
+}
+
+static inline bool fpc_table_has(const fpc_table *table, uint64_t hash) {
+    uint64_t before = fpc_table_version(table);
+    uint64_t match = fpc_table_match(table, fpc_table_print(table, hash));
+    uint64_t after = fpc_table_version(table);
+    if (__builtin_expect(((before ^ after) | (after & FPC_STASH_IN_USE)) == 0, 1)) return match != 0;
+    return match != 0 || fpc_table_has_after_all(table, hash);
 }
 
 static inline void fpc_table_prefetch(const fpc_table *table, fpc_print p) {
@@ -169,5 +182,46 @@ static inline void fpc_table_prefetch(const fpc_table *table, fpc_print p) {
     __builtin_prefetch(base + ((uint64_t)p.first * table->bits >> 3));
     __builtin_prefetch(base + ((uint64_t)p.second * table->bits >> 3));
 }
+
+/* --- The way of an add: nearly all find an empty slot at once --- */
+
+static inline void fpc_table_replace(_Atomic uint64_t *word, uint64_t mask, uint64_t value) {
+    uint64_t old = atomic_load_explicit(word, memory_order_relaxed); /* only we write */
+    atomic_store_explicit(word, (old & ~mask) | value, memory_order_release);
+}
+
+static inline void fpc_table_put(fpc_table *t, uint32_t slot, uint32_t entry) {
+    uint64_t bit = (uint64_t)slot * t->bits;
+    unsigned shift = bit & 63;
+    uint64_t mask = (UINT64_C(1) << t->bits) - 1;
+    _Atomic uint64_t *word = t->words + (bit >> 6);
+    fpc_table_replace(word, mask << shift, (uint64_t)entry << shift);
+    if (shift + t->bits <= 64) return;
+    fpc_table_replace(word + 1, mask >> (64 - shift), (uint64_t)entry >> (64 - shift));
+}
+
+static inline void fpc_table_count(fpc_table *t, int64_t change) {
+    atomic_store_explicit(&t->size, fpc_table_size(t) + (uint64_t)change, memory_order_relaxed);
+}
+
+/* The add of a key whose four slots are taken. */
+fpc_room fpc_table_add_crowded(fpc_table *table, uint64_t hash);
+
+/* Adds one copy.  FULL at `capacity`, NOMEM when the stash cannot grow: nothing changed. */
+static inline fpc_room fpc_table_add(fpc_table *t, uint64_t hash) {
+    if (fpc_table_size(t) >= t->capacity) return FPC_ROOM_FULL;
+    fpc_print p = fpc_table_print(t, hash);
+    uint64_t first = fpc_table_zeros(t, fpc_table_window(t, p.first));
+    uint64_t second = fpc_table_zeros(t, fpc_table_window(t, p.second));
+    if (__builtin_expect((first | second) == 0, 0)) return fpc_table_add_crowded(t, hash);
+    uint32_t full = -(uint32_t)(first == 0); /* masks: which window is not predictable */
+    uint32_t side = fpc_table_side(t, first | (second & -(uint64_t)(first == 0)));
+    fpc_table_put(t, p.first + ((p.second - p.first) & full) + side, p.tag << 1 | side);
+    fpc_table_count(t, 1);
+    return FPC_ROOM_OK;
+}
+
+/* The same for a print that is already known. */
+fpc_room fpc_table_add_print(fpc_table *table, fpc_print print);
 
 #endif

@@ -32,7 +32,7 @@ static bool copy_stash(fpc_table *into, const fpc_table *from) {
     for (size_t i = 0; i < fpc_stash_cells(&from->stash); i++) {
         uint64_t id, copies;
         if (!fpc_stash_cell(&from->stash, i, &id, &copies)) continue;
-        if (!fpc_stash_add(&into->stash, id, copies)) return false;
+        if (!fpc_table_stash(into, id, copies)) return false;
     }
     return true;
 }
@@ -80,7 +80,7 @@ typedef struct merge {
 
 static bool merge_one(void *context, fpc_print p) {
     merge *m = context;
-    if (fpc_table_add(m->into, fpc_table_translate(m->from, m->into, p)) != FPC_ROOM_OK) return false;
+    if (fpc_table_add_print(m->into, fpc_table_translate(m->from, m->into, p)) != FPC_ROOM_OK) return false;
     m->done++;
     return true;
 }
