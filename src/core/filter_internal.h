@@ -1,0 +1,46 @@
+/* filter_internal.h -- the inside of an fpc_filter, for the filter*.c files. */
+#ifndef FPC_FILTER_INTERNAL_H
+#define FPC_FILTER_INTERNAL_H
+
+#include "filter_hash.h"
+#include "filter_table.h"
+#include "fpcache/filter.h"
+
+#define FPC_FILTER_MAX_TABLES 64
+
+/* The tables of a filter.  The first has level 0; growth adds one of the next level.  Tables are
+ * only added, so a reader may keep what it saw. */
+struct fpc_filter {
+    /* -- fixed at creation -- */
+    fpc_filter_hasher hasher;
+    uint64_t capacity;
+    unsigned bits;
+    bool grow;
+    /* -- published by table_count -- */
+    fpc_table *tables[FPC_FILTER_MAX_TABLES];
+    _Atomic unsigned table_count;
+    _Atomic uint64_t full_adds;
+};
+
+static inline unsigned fpc_filter_tables(const fpc_filter *filter) {
+    return atomic_load_explicit(&filter->table_count, memory_order_acquire);
+}
+
+/* A filter without tables, or NULL if out of memory; the options were checked. */
+fpc_filter *fpc_filter_bare(uint64_t capacity, unsigned bits, bool grow, const uint64_t seed[2]);
+
+/* A new table of `level`, not yet part of the filter; NULL if out of memory or impossible. */
+fpc_table *fpc_filter_make_table(const fpc_filter *filter, unsigned level);
+
+/* Makes `table` part of the filter, which frees it one day. */
+void fpc_filter_publish_table(fpc_filter *filter, fpc_table *table);
+
+/* Adds, looks up a hash that went through the hasher. */
+fpc_status fpc_filter_add_mixed(fpc_filter *filter, uint64_t mixed);
+bool fpc_filter_contains_mixed(const fpc_filter *filter, uint64_t mixed);
+
+/* A whole batch of mixed hashes, at most FPC_FILTER_BATCH; `found` is written for each.  */
+#define FPC_FILTER_BATCH 64
+size_t fpc_filter_contains_batch(const fpc_filter *filter, const uint64_t *mixed, size_t count, bool *found);
+
+#endif

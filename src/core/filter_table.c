@@ -1,0 +1,352 @@
+/* filter_table.c -- windows of two slots, filled by cuckoo moves.
+ * Invariant: every entry sits in one of the two windows of its print, on the side it says, or its
+ * print is in the stash.  An entry is never out of the table while it moves: add() first finds a whole
+ * path of slots that ends in an empty one, then moves the entries from its far end backwards. */
+#include "filter_table.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define MAX_REFLECTIONS 1024u             /* enough to mix well; 4 kB stay in the L1 cache */
+#define MAP_FROM        ((size_t)1 << 21) /* larger tables: own mapping, huge pages, zeroed lazily */
+#define SEARCH_NODES    1500              /* slots looked at before a key goes to the stash */
+#define UNFILTERED      256               /* nearly all searches end before; twins cost them little */
+#define SEEN_CELLS      4096u             /* power of two, more than SEARCH_NODES */
+
+/* --- Life --- */
+
+static uint64_t base_windows(uint64_t capacity) {
+    return (uint64_t)((double)capacity / FPC_TABLE_LOAD) + 2;
+}
+
+static unsigned bits_at(unsigned base_bits, unsigned level) {
+    return base_bits + level > 28 ? 28 : base_bits + level;
+}
+
+bool fpc_table_possible(uint64_t capacity, unsigned level) {
+    return level < 32 && base_windows(capacity) < (UINT64_C(1) << 32) >> level;
+}
+
+uint64_t fpc_table_words(uint64_t capacity, unsigned base_bits, unsigned level) {
+    return (((base_windows(capacity) << level) + 1) * bits_at(base_bits, level) + 63) / 64;
+}
+
+static uint64_t draw(uint64_t *state) { /* splitmix64 */
+    uint64_t z = (*state += UINT64_C(0x9E3779B97F4A7C15));
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return z ^ (z >> 31);
+}
+
+static void *map_words(size_t bytes) {
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) return NULL;
+    madvise(at, bytes, MADV_HUGEPAGE); /* fewer TLB misses; without it the table works as well */
+    return at;
+}
+
+static bool allocate(fpc_table *t) {
+    size_t bytes = t->word_count * sizeof *t->words;
+    t->reflections = malloc((t->reflection_mask + (size_t)1) * sizeof *t->reflections);
+    if (t->reflections == NULL) return false;
+    if (bytes >= MAP_FROM) {
+        t->words = map_words(bytes);
+        t->mapped_bytes = bytes;
+    } else {
+        t->words = calloc(1, bytes);
+    }
+    return t->words != NULL;
+}
+
+/* Reflections of a level are those of level 0 stretched: R' = (R + 1) * 2^level - 1.  With a window's
+ * number halved from level to level, a + b = R' at a level gives a/2 + b/2 = R one below. */
+static void draw_reflections(fpc_table *t, uint64_t windows, const uint64_t seed[2]) {
+    uint64_t state = seed[0] ^ (seed[1] << 1 | seed[1] >> 63);
+    for (uint32_t i = 0; i <= t->reflection_mask; i++) {
+        uint64_t r = (uint64_t)(((unsigned __int128)draw(&state) * windows) >> 64);
+        t->reflections[i] = (uint32_t)(((r + 1) << t->level) - 1);
+    }
+}
+
+fpc_table *fpc_table_new(uint64_t capacity, unsigned base_bits, unsigned level, const uint64_t seed[2]) {
+    if (!fpc_table_possible(capacity, level)) return NULL;
+    fpc_table *t = aligned_alloc(_Alignof(fpc_table), sizeof *t);
+    if (t == NULL) return NULL;
+    memset(t, 0, sizeof *t);
+    fpc_stash_init(&t->stash);
+    uint64_t windows = base_windows(capacity);
+    t->bits = bits_at(base_bits, level);
+    t->level = level;
+    t->windows = (uint32_t)(windows << level);
+    t->capacity = capacity << level;
+    t->low = 1 | UINT64_C(1) << t->bits;
+    t->high = t->low << (t->bits - 1);
+    t->spread = t->low << 1;
+    t->second = UINT64_C(1) << t->bits;
+    t->tag_mask = (UINT32_C(1) << (t->bits - 1)) - 1;
+    t->base_mask = (UINT32_C(1) << (base_bits - 1)) - 1;
+    t->reflection_mask = t->base_mask;
+    /* A small filter has few windows to tell apart: its reflections need not outweigh its slots. */
+    while (t->reflection_mask >= MAX_REFLECTIONS ||
+           (t->reflection_mask > 31 && t->reflection_mask > windows / 16)) {
+        t->reflection_mask >>= 1;
+    }
+    t->word_count = (size_t)fpc_table_words(capacity, base_bits, level) + 1;
+    if (!allocate(t)) {
+        fpc_table_free(t);
+        return NULL;
+    }
+    draw_reflections(t, windows, seed);
+    return t;
+}
+
+void fpc_table_free(fpc_table *t) {
+    if (t == NULL) return;
+    fpc_stash_free(&t->stash);
+    if (t->mapped_bytes == 0) {
+        free((void *)t->words);
+    } else if (t->words != NULL) {
+        munmap((void *)t->words, t->mapped_bytes);
+    }
+    free(t->reflections);
+    free(t);
+}
+
+double fpc_table_fpr(unsigned base_bits, unsigned bits, double load) {
+    /* Four slots are compared; a tag that came out 0 took the place of 1, so that one is twice as
+     * likely, for the entry and for the question. */
+    double base_tags = (double)(UINT32_C(1) << (base_bits - 1));
+    double fpr = 4 * load / (double)(UINT32_C(1) << bits) * (1 + 2 / base_tags);
+    return fpr < 1 ? fpr : 1;
+}
+
+size_t fpc_table_bytes(const fpc_table *t) {
+    return sizeof *t + t->word_count * sizeof *t->words +
+           (t->reflection_mask + (size_t)1) * sizeof *t->reflections + fpc_stash_bytes(&t->stash);
+}
+
+/* --- Slots --- */
+
+static inline uint32_t entry_at(const fpc_table *t, uint32_t slot) {
+    return (uint32_t)(fpc_table_window(t, slot) & ((UINT64_C(1) << t->bits) - 1));
+}
+
+static inline uint64_t stash_id(fpc_print p) {
+    return (uint64_t)(p.first < p.second ? p.first : p.second) << 32 | p.tag;
+}
+
+/* --- Add --- */
+
+/* The slots looked at, in the order of their distance from the new key.  Arrays and not one of
+ * structs: each number is then read in the width it was written in, which is faster. */
+typedef struct search {
+    fpc_table *table;
+    int count;
+    uint32_t slot[SEARCH_NODES], entry[SEARCH_NODES];
+    uint32_t mate[SEARCH_NODES]; /* a neighbour known to be looked at as well */
+    int parent[SEARCH_NODES];    /* whose entry could move to this slot; -1: the new key could */
+    uint32_t seen[SEEN_CELLS];   /* slot + 1; once UNFILTERED nodes are there */
+} search;
+
+/* Remembers `slot`; false if it was remembered before. */
+static bool first_sight(search *s, uint32_t slot) {
+    uint32_t at = (slot * UINT32_C(0x9E3779B1)) >> 20;
+    for (; s->seen[at] != 0; at = (at + 1) & (SEEN_CELLS - 1)) {
+        if (s->seen[at] == slot + 1) return false;
+    }
+    s->seen[at] = slot + 1;
+    return true;
+}
+
+static void begin_to_remember(search *s) {
+    memset(s->seen, 0, sizeof s->seen);
+    for (int i = 0; i < s->count; i++) first_sight(s, s->slot[i]);
+}
+
+static inline void push(search *s, uint32_t slot, uint32_t entry, uint32_t mate, int parent) {
+    if (__builtin_expect(s->count >= UNFILTERED, 0)) {
+        if (s->count == SEARCH_NODES) return;
+        if (s->count == UNFILTERED) begin_to_remember(s);
+        if (!first_sight(s, slot)) return;
+    }
+    s->slot[s->count] = slot;
+    s->entry[s->count] = entry;
+    s->mate[s->count] = mate;
+    s->parent[s->count++] = parent;
+}
+
+/* Moves the entry of node `n` to the empty slot `to`, the entry of its parent to where that was, and
+ * so on; the first slot of the path is then free for the new key and returned. */
+static uint32_t move_along(search *s, int n, uint32_t to) {
+    fpc_table *t = s->table;
+    for (;;) {
+        uint32_t tag = s->entry[n] >> 1, window = s->slot[n] - (s->entry[n] & 1);
+        uint32_t side = to - window < 2 ? to - window : to - fpc_table_other(t, window, tag);
+        uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+        fpc_table_put(t, to, tag << 1 | side);
+        atomic_store_explicit(&t->version, version + 2, memory_order_release);
+        to = s->slot[n]; /* overwritten next: by the parent's entry, or by the caller */
+        n = s->parent[n];
+        if (n < 0) return to;
+    }
+}
+
+/* Searches breadth first, so that paths are short and no slot comes twice in one, for an entry that
+ * can move to an empty slot.  Frees a slot of one of the two windows; false if none was found. */
+static bool make_room(fpc_table *t, fpc_print p, uint32_t *freed) {
+    search s;
+    uint32_t mask = (UINT32_C(1) << t->bits) - 1;
+    s.table = t;
+    s.count = 0;
+    for (uint32_t side = 0; side < 2; side++) {
+        push(&s, p.first + side, entry_at(t, p.first + side), p.first + 1 - side, -1);
+        push(&s, p.second + side, entry_at(t, p.second + side), p.second + 1 - side, -1);
+    }
+    for (int i = 0; i < s.count; i++) {
+        uint32_t slot = s.slot[i], entry = s.entry[i];
+        uint32_t window = slot - (entry & 1), sibling = slot + 1 - 2 * (entry & 1);
+        uint32_t other = fpc_table_other(t, window, entry >> 1), beside = entry_at(t, sibling);
+        uint64_t pair = fpc_table_window(t, other), zeros = fpc_table_zeros(t, pair);
+        if ((beside == 0) | (zeros != 0)) {
+            uint32_t to = beside == 0 ? sibling : other + fpc_table_side(t, zeros);
+            *freed = move_along(&s, i, to);
+            return true;
+        }
+        push(&s, other, (uint32_t)pair & mask, other + 1, i);
+        push(&s, other + 1, (uint32_t)(pair >> t->bits) & mask, other, i);
+        if (sibling != s.mate[i]) push(&s, sibling, beside, slot, i);
+    }
+    return false;
+}
+
+bool fpc_table_stash(fpc_table *t, uint64_t id, uint64_t copies) {
+    if (!fpc_stash_add(&t->stash, id, copies)) return false;
+    uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+    atomic_store_explicit(&t->version, version | FPC_STASH_IN_USE, memory_order_release);
+    return true;
+}
+
+static fpc_room add_crowded(fpc_table *t, fpc_print p) {
+    uint32_t slot;
+    if (make_room(t, p, &slot)) {
+        fpc_table_put(t, slot, p.tag << 1 | (slot - p.first < 2 ? slot - p.first : slot - p.second));
+    } else if (!fpc_table_stash(t, stash_id(p), 1)) {
+        return FPC_ROOM_NOMEM;
+    }
+    fpc_table_count(t, 1);
+    return FPC_ROOM_OK;
+}
+
+fpc_room fpc_table_add_crowded(fpc_table *t, uint64_t hash) {
+    return add_crowded(t, fpc_table_print(t, hash));
+}
+
+fpc_room fpc_table_add_print(fpc_table *t, fpc_print p) {
+    uint32_t windows[2] = {p.first, p.second};
+    if (fpc_table_size(t) >= t->capacity) return FPC_ROOM_FULL;
+    for (uint32_t i = 0; i < 4; i++) {
+        uint32_t slot = windows[i >> 1] + (i & 1);
+        if (entry_at(t, slot) != 0) continue;
+        fpc_table_put(t, slot, p.tag << 1 | (i & 1));
+        fpc_table_count(t, 1);
+        return FPC_ROOM_OK;
+    }
+    return add_crowded(t, p);
+}
+
+/* --- Contains, when the short way did not do --- */
+
+/* After this many moves under its eyes a reader says "maybe", which is always allowed. */
+#define TRIES 1000
+
+bool fpc_table_has_after_all(const fpc_table *t, uint64_t hash) {
+    fpc_print p = fpc_table_print(t, hash);
+    for (int tries = 0; tries < TRIES; tries++) {
+        uint64_t before = fpc_table_version(t);
+        if (fpc_table_match(t, p) != 0) return true;
+        uint64_t after = fpc_table_version(t);
+        if (before >> 1 != after >> 1) continue;
+        return (after & FPC_STASH_IN_USE) != 0 && fpc_stash_has(&t->stash, stash_id(p));
+    }
+    return true;
+}
+
+/* --- The rest --- */
+
+static bool remove_from_window(fpc_table *t, uint32_t window, uint32_t tag) {
+    for (uint32_t side = 0; side < 2; side++) {
+        if (entry_at(t, window + side) != (tag << 1 | side)) continue;
+        fpc_table_put(t, window + side, 0);
+        return true;
+    }
+    return false;
+}
+
+static void stash_unused(fpc_table *t) {
+    uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+    atomic_store_explicit(&t->version, version & ~FPC_STASH_IN_USE, memory_order_release);
+}
+
+static bool remove_from_stash(fpc_table *t, fpc_print p) {
+    if (fpc_stash_copies(&t->stash) == 0 || !fpc_stash_remove(&t->stash, stash_id(p))) return false;
+    if (fpc_stash_copies(&t->stash) == 0) stash_unused(t);
+    return true;
+}
+
+bool fpc_table_remove(fpc_table *t, fpc_print p) {
+    /* The stash first, so that it empties and readers need not look there. */
+    bool removed = remove_from_stash(t, p) || remove_from_window(t, p.first, p.tag) ||
+                   remove_from_window(t, p.second, p.tag);
+    if (removed) fpc_table_count(t, -1);
+    return removed;
+}
+
+void fpc_table_clear(fpc_table *t) {
+    for (size_t i = 0; i < t->word_count; i++) atomic_store_explicit(&t->words[i], 0, memory_order_release);
+    fpc_stash_clear(&t->stash);
+    stash_unused(t);
+    atomic_store_explicit(&t->size, 0, memory_order_relaxed);
+}
+
+bool fpc_table_print_at(const fpc_table *t, uint32_t slot, fpc_print *p) {
+    uint32_t entry = entry_at(t, slot);
+    if (entry == 0) return false;
+    p->tag = entry >> 1;
+    p->first = slot - (entry & 1);
+    p->second = fpc_table_other(t, p->first, p->tag);
+    return true;
+}
+
+static bool stash_valid(const fpc_table *t) {
+    for (size_t i = 0; i < fpc_stash_cells(&t->stash); i++) {
+        uint64_t id, copies;
+        if (!fpc_stash_cell(&t->stash, i, &id, &copies)) continue;
+        fpc_print p = {(uint32_t)(id >> 32), 0, (uint32_t)id};
+        if (p.first >= t->windows || (p.tag & ~t->tag_mask) != 0 || (p.tag & t->base_mask) == 0) return false;
+        p.second = fpc_table_other(t, p.first, p.tag);
+        if (copies == 0 || stash_id(p) != id) return false;
+    }
+    return true;
+}
+
+bool fpc_table_valid(const fpc_table *t) {
+    uint64_t held = 0;
+    for (uint32_t slot = 0; slot <= t->windows; slot++) {
+        uint32_t entry = entry_at(t, slot);
+        if (entry == 0) continue;
+        held++;
+        if ((entry >> 1 & t->base_mask) == 0 || slot - (entry & 1) >= t->windows) return false;
+    }
+    uint64_t end = ((uint64_t)t->windows + 1) * t->bits; /* nothing may follow the last slot */
+    for (size_t i = (size_t)(end >> 6); i < t->word_count; i++) {
+        uint64_t word = atomic_load_explicit(&t->words[i], memory_order_relaxed);
+        if ((i == end >> 6 ? word >> (end & 63) : word) != 0) return false;
+    }
+    return stash_valid(t) && held + fpc_stash_copies(&t->stash) == fpc_table_size(t) &&
+           fpc_table_size(t) <= t->capacity;
+}
+
+void fpc_table_copy(fpc_table *into, const fpc_table *from) {
+    memcpy((void *)into->words, (const void *)from->words, from->word_count * sizeof *from->words);
+    atomic_store_explicit(&into->size, fpc_table_size(from), memory_order_relaxed);
+}
