@@ -72,11 +72,11 @@ local function copy_missing(to, from)
   return to
 end
 
---- Settings for every session.  They end statements of which nobody waits for the answer any more; a
---- transaction pooler would give them to others, so there they are left to the server.
+--- Settings for every session: it writes the change feed itself, so that the table's trigger need not; and statements end of
+--- which nobody waits for the answer any more.  A transaction pooler would give them to others, so there none is set.
 local function session_sql(o)
   if not o.prepared then return nil end
-  return ("SET lock_timeout = %d; SET statement_timeout = %d"):format(
+  return ("SET fpcache.tells = 'on'; SET lock_timeout = %d; SET statement_timeout = %d"):format(
     math.ceil(o.timeout * 1000), math.ceil(math.max(o.timeout, o.bulk_timeout) * 1000))
 end
 

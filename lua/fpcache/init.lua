@@ -67,7 +67,7 @@ function fpcache.new(opts)
   local cache = setmetatable({
     db = pool,
     pool = pool,
-    statements = statements.new(quoted),
+    statements = statements.new(quoted, o.prepared),
     schema = o.schema,
     space = o.namespace,
     codec = o.codec,

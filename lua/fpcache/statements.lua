@@ -22,14 +22,14 @@ local PARTS = {
 
 -- One row in: $1 namespace, $2 key, $3 long key, $4 value, $5 format, $6 ttl, $7 expires_at.
 local INSERT = [[
-INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
+{tellKey}INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
 VALUES ($1, $2, $3, $4, $5, {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = excluded.value, format = excluded.format, version = {nextVersion}, ]]
 
 -- A change of a live row: the parameters of INSERT, $3 being unused.
 local UPDATE = [[
-UPDATE {schema}.cache AS c
+{tellKey}UPDATE {schema}.cache AS c
 SET value = $4, format = $5, version = greatest(c.version + 1, {version}), expires_at = %s
 WHERE {own} AND {live}%s RETURNING version]]
 
@@ -58,16 +58,16 @@ SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WH
 
   -- The old value.  The inner query locks the row first, so that what it returns is what is replaced.
   get_set = { [[
-UPDATE {schema}.cache AS c
+{tellKey}UPDATE {schema}.cache AS c
 SET value = $4, format = $5, version = greatest(c.version + 1, {version}), expires_at = {expiry}
 FROM (SELECT value, format FROM {schema}.cache WHERE {own} AND {live} FOR UPDATE) AS old
 WHERE c.user_id = session_user::text AND c.namespace = $1 AND c.key = $2
 RETURNING old.value, old.format]], "tyyycff" },
-  get_delete = { "DELETE FROM {schema}.cache WHERE {own} AND {live} RETURNING value, format", "ty" },
+  get_delete = { "{tellKey}DELETE FROM {schema}.cache WHERE {own} AND {live} RETURNING value, format", "ty" },
 
   -- $4 the first value, $5 what is added to an old one.  An old value that is no integer gives no row.
   incr = { [[
-INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
+{tellKey}INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
 VALUES ($1, $2, $3, convert_to($4::text, 'UTF8'), 'i', {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = CASE WHEN {cLive} THEN convert_to((convert_from(c.value, 'UTF8')::bigint + $5)::text, 'UTF8')
@@ -78,22 +78,22 @@ WHERE NOT {cLive} OR c.format = 'i'
    OR (c.format = 't' AND octet_length(c.value) < 20 AND convert_from(c.value, 'UTF8') ~ '^-?[0-9]+$')
 RETURNING convert_from(value, 'UTF8')::bigint]], "tyyiiff" },
 
-  delete = { "DELETE FROM {schema}.cache WHERE {own} AND {live}", "ty" },
+  delete = { "{tellKey}DELETE FROM {schema}.cache WHERE {own} AND {live}", "ty" },
   -- Locked in the order of keys, as bulk writes are: two of them cannot deadlock.
   delete_many = { [[
-WITH victims AS (
+{tellKeys}WITH victims AS (
     SELECT ctid FROM {schema}.cache WHERE {mine} AND key = ANY ($2) AND {live} ORDER BY key FOR UPDATE)
 DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims))]], "tY" },
   expire = { [[
-UPDATE {schema}.cache SET expires_at = statement_timestamp() + $3 * interval '1 second'
+{tellKey}UPDATE {schema}.cache SET expires_at = statement_timestamp() + $3 * interval '1 second'
 WHERE {own} AND {live}]], "tyf" },
   touch = { [[
-UPDATE {schema}.cache SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second')
+{tellKey}UPDATE {schema}.cache SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second')
 WHERE {own} AND {live}]], "tyf" },
-  persist = { "UPDATE {schema}.cache SET expires_at = 'infinity' WHERE {own} AND {live}", "ty" },
+  persist = { "{tellKey}UPDATE {schema}.cache SET expires_at = 'infinity' WHERE {own} AND {live}", "ty" },
 
   set_many = { [[
-INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
+{tellKeys}INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
 SELECT $1, r.key, r.long_key, r.value, r.format, {version},
        coalesce(statement_timestamp() + r.ttl * interval '1 second', 'infinity')
 FROM unnest($2, $3, $4, $5, $6) AS r (key, long_key, value, format, ttl)
@@ -111,8 +111,8 @@ WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyy
   count = { [[
 SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND {live}]], "tyy", true },
   count_all = { "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}", "", true },
-  clear = { "DELETE FROM {schema}.cache WHERE {mine}", "t" },
-  clear_all = { "DELETE FROM {schema}.cache WHERE user_id = session_user::text", "" },
+  clear = { "{tellSpace}DELETE FROM {schema}.cache WHERE {mine}", "t" },
+  clear_all = { "{tellAll}DELETE FROM {schema}.cache WHERE user_id = session_user::text", "" },
 
   pages = { [[
 SELECT pg_relation_size({relation}::regclass) / current_setting('block_size')::bigint]], "", true },
@@ -125,17 +125,32 @@ SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0), pg_tota
 FROM pg_class AS c WHERE c.oid = {relation}::regclass]], "", true },
 }
 
+-- What a change writes into the feed (see schema/m002_feed.lua), in its own statement.
+local TELLS = {
+  tellKey = "($1, ARRAY[$2])",
+  tellKeys = "($1, $2)",
+  tellSpace = "($1, NULL)",
+  tellAll = "(NULL, NULL)",
+}
+local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row})\n"
+
 local statements = {}
 
 --- The statements for one schema.
 ---@param quoted_schema string
+---@param tells boolean whether changes write the feed; behind a transaction pooler the table's trigger does
 ---@return table<string, userdata>
-function statements.new(quoted_schema)
+function statements.new(quoted_schema, tells)
   local places = { schema = quoted_schema, relation = sql.quote_literal(quoted_schema .. ".cache") }
   for name, part in pairs(PARTS) do places[name] = part end -- a part holds no places itself
+  for name, row in pairs(TELLS) do
+    places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row }) or ""
+  end
   local made = {}
   for name, template in pairs(TEMPLATES) do
-    made[name] = core.statement(sql.fill(template[1], places), template[2], template[3] or false)
+    local text = sql.fill(template[1], places)
+    text = text:gsub("%)\nWITH ", "), ") -- a statement has one WITH
+    made[name] = core.statement(text, template[2], template[3] or false)
   end
   return made
 end
