@@ -9,12 +9,25 @@ local admin = {}
 -- Serialises two setups of one database; any number will do, as long as it is always this one.
 local ADVISORY_LOCK = 7305808869229538304
 
+local function roles(value)
+  for _, role in ipairs(type(value) == "table" and value or {}) do
+    if type(role) ~= "string" then return "a role's name or a list of them is expected" end
+  end
+end
+
 local OPTIONS = {
   logged = { type = "boolean" }, -- a table that survives a crash, and is slower
   force = { type = "boolean" },  -- drop what is there first: DELETES ALL CACHED DATA
-  grant = { type = "string table" }, -- role or roles that may use the cache; "public" for all
+  grant = { type = "string table", check = roles }, -- role or roles that may use the cache; "public" for all
 }
 for name, about in pairs(connection.OPTIONS) do OPTIONS[name] = about end
+
+--- A refusal of the server in words that help an administrator.
+local function explain(err)
+  if type(err) ~= "string" or not err:find("(SQLSTATE 42501)", 1, true) then return err end
+  return err:gsub("^%a+", "denied", 1)
+    .. "; this needs the owner of the cache, or for a first setup a role that may create tables there"
+end
 
 --- Calls work(conn, quoted_schema, o) on a connection of its own, in one transaction under the advisory lock.
 local function with_connection(opts, level, work)
@@ -45,7 +58,7 @@ local function with_connection(opts, level, work)
   conn:close() -- still in a transaction: the pool closes it and the server rolls back
   pool:close()
   if not called then error(report, 0) end
-  return report, reason
+  return report, explain(reason)
 end
 
 --- The one row that a query gives.

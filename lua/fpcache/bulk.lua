@@ -11,15 +11,15 @@ local BATCH_BYTES = 8 * 1024 * 1024
 
 local SET_MANY_OPTIONS = {
   ttl = { type = "number table" }, -- seconds for all, or { key = seconds } with none for the others
-  batch = { type = "integer", default = BATCH_ROWS, check = options.positive }, -- rows in one statement
+  batch = { type = "integer", default = BATCH_ROWS, check = options.between(1, 1000000, "") }, -- rows in one statement
 }
 
 --- An iterator of key, value, ttl from what the caller gave.
 local function source_of(items, level)
-  if type(items) == "table" then return next, items end
   if type(items) == "function" then return items end
   local meta = getmetatable(items)
-  if meta and meta.__call then return function() return items() end end
+  if type(meta) == "table" and meta.__call then return function() return items() end end -- such as a scan
+  if type(items) == "table" then return next, items end
   error(("bad items (table or iterator expected, got %s)"):format(type(items)), level + 1)
 end
 
@@ -47,22 +47,28 @@ local function fill(self, batch, source, level)
   return true
 end
 
---- Sends batches one after the other in a transaction, filling the next while the server works on the last.
+--- Fills the next batch while the server works on the last.  Whatever comes of it, the server's answer is
+-- fetched, so that the connection can roll back and live on.
+local function fill_and_receive(self, batch, source)
+  local called, more, err = true, false, nil
+  if source.has_more then
+    called, more, err = pcall(fill, self, batch, source, 7) -- blames the caller of set_many
+  end
+  local ok, reason = self.db:receive(self.bulk_timeout)
+  if not called then error(more, 0) end
+  if more == nil then return nil, err end
+  if not ok then return nil, reason end
+  source.has_more = more
+  return true
+end
+
+--- Sends batches one after the other in a transaction.
 local function send_batches(self, batch, source)
-  local conn, statement, timeout = self.db, self.statements.set_many, self.bulk_timeout
-  local more = true
   while batch:rows() > 0 do
-    local ok, err = conn:send(statement, timeout, self.space, batch)
+    local ok, err = self.db:send(self.statements.set_many, self.bulk_timeout, self.space, batch)
     if not ok then return nil, err end
     batch:clear()
-    if more then
-      more, err = fill(self, batch, source, 2)
-      if more == nil then
-        conn:receive(timeout) -- so that the connection can roll back and live on
-        return nil, err
-      end
-    end
-    ok, err = conn:receive(timeout)
+    ok, err = fill_and_receive(self, batch, source)
     if not ok then return nil, err end
   end
   return true
@@ -76,7 +82,7 @@ end
 function Cache:set_many(items, opts)
   if type(opts) ~= "table" then opts = { ttl = opts } end
   local read = options.read(SET_MANY_OPTIONS, opts, 2)
-  local source = { batch_rows = read.batch, count = 0 }
+  local source = { batch_rows = read.batch, count = 0, has_more = true }
   source.next, source.state = source_of(items, 2)
   if type(read.ttl) == "table" then source.ttls = read.ttl else source.ttl = read.ttl end
   local batch = core.batch()
@@ -86,9 +92,7 @@ function Cache:set_many(items, opts)
     if batch:rows() > 0 then
       ok, err = self.db:run(self.statements.set_many, self.bulk_timeout, self.space, batch)
     end
-  elseif more and self.is_transaction then
-    ok, err = send_batches(self, batch, source)
-  elseif more then
+  elseif more then -- in a transaction of the caller's: a savepoint
     ok, err = self:transaction(send_batches, batch, source)
   end
   batch:close()
@@ -113,11 +117,15 @@ end
 local function each_slice(stored, run)
   if #stored <= BATCH_ROWS then return run(stored) end
   for first = 1, #stored, BATCH_ROWS do
-    local ok, err = run({ (table.unpack or unpack)(stored, first, math.min(first + BATCH_ROWS - 1, #stored)) })
+    local slice = {} -- copied by hand: LuaJIT unpacks only some thousands
+    for i = first, math.min(first + BATCH_ROWS - 1, #stored) do slice[#slice + 1] = stored[i] end
+    local ok, err = run(slice)
     if not ok then return nil, err end
   end
   return true
 end
+
+local GET_MANY_OPTIONS = { parse_json = { type = "boolean" } }
 
 --- The values of many keys.
 ---@param keys string[]
@@ -125,21 +133,22 @@ end
 ---@return table? values { key = value } of those that exist
 ---@return string? err
 function Cache:get_many(keys, opts)
+  local read = options.read(GET_MANY_OPTIONS, opts, 2)
+  local parse_json = self.parse_json
+  if read.parse_json ~= nil then parse_json = read.parse_json end
   local stored, err = stored_keys(self, keys, 2)
   if not stored then return nil, err end
-  local parse_json = self.parse_json
-  if opts and opts.parse_json ~= nil then parse_json = opts.parse_json end
-  local values, hits = nil, 0
+  local values, hits = {}, 0
   local ok
   ok, err = each_slice(stored, function(slice)
     local map, rows = self.db:map(self.statements.get_many, self.bulk_timeout, self.codec, parse_json, self.space,
       slice)
     if not map then return nil, rows end
     hits = hits + rows
-    if values then
-      for key, value in pairs(map) do values[key] = value end
-    else
+    if #slice == #stored then
       values = map
+    else
+      for key, value in pairs(map) do values[key] = value end
     end
     return true
   end)

@@ -9,7 +9,7 @@ local core = require("fpcache.core")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 
-local stored_key, check_ttl, check_time = limits.stored_key, limits.ttl, limits.time
+local stored_key, check_ttl, check_time, check_integer = limits.stored_key, limits.ttl, limits.time, limits.integer
 local value_encode, value_decode = core.value_encode, core.value_decode
 
 ---@class fpcache.Cache
@@ -25,7 +25,7 @@ local SET_OPTIONS = {
   keep_ttl = { type = "boolean" },  -- the old expiry stays
   if_absent = { type = "boolean" }, -- only when there is no such key
   if_present = { type = "boolean" },
-  if_version = { type = "number cdata" }, -- only when the version (see entry) is still this one
+  if_version = { type = "number cdata", expected = "integer" }, -- only when the version (see entry) is still this one
 }
 
 --- The expiry that options ask for.
@@ -74,12 +74,18 @@ end
 --- Runs one of the statements that write one row.  `level` counts from the method that calls this.
 ---@return boolean? written, integer|string|nil version_or_err, string? old_format
 local function write(self, statement, key, value, ttl, expires_at, level, ...)
+  if value == nil then error("bad value (nil cannot be stored; use fpcache.null, or delete the key)", level + 1) end
   local stored, long = stored_key(key, self.max_key_bytes, level + 1)
   if not stored then return nil, long end
   local bytes, format = encode(self, value)
   if not bytes then return nil, format end
-  return self.db:row(self.statements[statement], self.timeout, self.space, stored, long, bytes, format, ttl,
-    expires_at, ...)
+  local written, answer, old_format = self.db:row(self.statements[statement], self.timeout, self.space, stored, long,
+    bytes, format, ttl, expires_at, ...)
+  if written then
+    local counts = self.counts
+    counts.sets = counts.sets + 1
+  end
+  return written, answer, old_format
 end
 
 --- A method that changes one row and answers whether there was one.
@@ -118,12 +124,16 @@ end
 ---@return string? err
 ---@return integer? version of what was stored, for cas
 function Cache:set(key, value, opts)
-  if value == nil then error("bad value (nil cannot be stored; use fpcache.null, or delete the key)", 2) end
   local statement, version = "set", nil
   local ok, ttl, expires_at
   if type(opts) == "table" then
     local read = options.read(SET_OPTIONS, opts, 2)
-    statement, version = choose_statement(read, 2), read.if_version
+    statement = choose_statement(read, 2)
+    if read.if_version ~= nil then
+      local problem
+      version, problem = check_integer(read.if_version, "if_version", 2)
+      if not version then return nil, problem end
+    end
     ok, ttl, expires_at = read_expiry(read, 2)
   else
     ok, ttl = check_ttl(opts, 2)
@@ -131,10 +141,10 @@ function Cache:set(key, value, opts)
   if not ok then return nil, ttl end
   local written, answer = write(self, statement, key, value, ttl, expires_at, 2, version)
   if written == nil then return nil, answer end
-  local counts = self.counts
-  counts.sets = counts.sets + 1
   return written, nil, answer
 end
+
+local GET_OPTIONS = { parse_json = { type = "boolean" } }
 
 --- The value of a key.
 ---@param key string
@@ -147,7 +157,10 @@ function Cache:get(key, opts)
   local stored, long = stored_key(key, self.max_key_bytes, 2)
   if not stored then return nil, long end
   local parse_json = self.parse_json
-  if opts ~= nil and opts.parse_json ~= nil then parse_json = opts.parse_json end
+  if opts ~= nil then
+    local read = options.read(GET_OPTIONS, opts, 2)
+    if read.parse_json ~= nil then parse_json = read.parse_json end
+  end
   local found, bytes, format = self.db:row(self.statements.get, self.timeout, self.space, stored)
   if found then
     counts.hits = counts.hits + 1
@@ -179,10 +192,19 @@ end
 ---@type fun(self: fpcache.Cache, key: string): boolean?, string?
 Cache.delete = changer("delete")
 
+local function ttl_of(self, key, level)
+  local stored, err = stored_key(key, self.max_key_bytes, level + 1)
+  if not stored then return nil, err end
+  local found, ttl = self.db:row(self.statements.ttl, self.timeout, self.space, stored)
+  if found == nil then return nil, ttl end
+  if not found then return -2 end
+  return ttl < 0 and -1 or ttl
+end
+
 ---@return boolean? exists
 ---@return string? err
 function Cache:exists(key)
-  local ttl, err = self:ttl(key)
+  local ttl, err = ttl_of(self, key, 2)
   if not ttl then return nil, err end
   return ttl ~= -2
 end
@@ -191,12 +213,8 @@ end
 ---@return number? seconds with fractions; -1: no expiry; -2: no such key
 ---@return string? err
 function Cache:ttl(key)
-  local stored, err = stored_key(key, self.max_key_bytes, 2)
-  if not stored then return nil, err end
-  local found, ttl = self.db:row(self.statements.ttl, self.timeout, self.space, stored)
-  if found == nil then return nil, ttl end
-  if not found then return -2 end
-  return ttl < 0 and -1 or ttl
+  local ttl, err = ttl_of(self, key, 2)
+  return ttl, err
 end
 
 --- Gives a key a new time to live in seconds: (key, ttl) -> true, false when there is none, or nil, err.
@@ -211,23 +229,24 @@ Cache.touch = ttl_changer("touch")
 ---@type fun(self: fpcache.Cache, key: string): boolean?, string?
 Cache.persist = changer("persist")
 
---- Stores a value only when there is no such key.
----@param ttl number? seconds
----@return boolean? stored
----@return string? err
-function Cache:add(key, value, ttl)
-  local stored, err = self:set(key, value, { ttl = ttl, if_absent = true })
-  return stored, err
+--- A method (key, value, ttl) that stores under a condition.
+local function conditional(statement)
+  return function(self, key, value, ttl)
+    local ok, seconds = check_ttl(ttl, 2)
+    if not ok then return nil, seconds end
+    local written, err = write(self, statement, key, value, seconds, nil, 2)
+    if written == nil then return nil, err end
+    return written
+  end
 end
 
---- Stores a value only when there is such a key.
----@param ttl number? seconds; none: no expiry
----@return boolean? stored
----@return string? err
-function Cache:replace(key, value, ttl)
-  local stored, err = self:set(key, value, { ttl = ttl, if_present = true })
-  return stored, err
-end
+--- Stores a value only when there is no such key: (key, value, ttl) -> true, false when there was one, or nil, err.
+---@type fun(self: fpcache.Cache, key: string, value: any, ttl: number?): boolean?, string?
+Cache.add = conditional("add")
+
+--- Stores a value only when there is such a key; without a ttl it then never expires.
+---@type fun(self: fpcache.Cache, key: string, value: any, ttl: number?): boolean?, string?
+Cache.replace = conditional("replace")
 
 --- Compare and set: stores a value only when nobody wrote the key since `version` was read.
 ---@param version integer from entry() or an earlier cas()
@@ -235,26 +254,45 @@ end
 ---@return integer|false|nil version the new one; false when it was another
 ---@return string? err
 function Cache:cas(key, version, value, ttl)
-  if type(version) ~= "number" and type(version) ~= "cdata" then
-    error(("bad version (integer expected, got %s)"):format(type(version)), 2)
-  end
-  if value == nil then error("bad value (nil cannot be stored)", 2) end
   local ok, seconds = check_ttl(ttl, 2)
   if not ok then return nil, seconds end
-  local found, new_version = write(self, "cas", key, value, seconds, nil, 2, version)
+  local exact, err = check_integer(version, "version", 2)
+  if not exact then return nil, err end
+  local found, new_version = write(self, "cas", key, value, seconds, nil, 2, exact)
   if found == nil then return nil, new_version end
   return found and new_version
 end
 
 local INCR_OPTIONS = {
-  ttl = { type = "number" },                   -- seconds, for a new key; an old one keeps its expiry
-  initial = { type = "integer", default = 0 }, -- what a new key starts from
+  ttl = { type = "number" }, -- seconds, for a new key; an old one keeps its expiry
+  initial = { type = "number cdata", expected = "integer", default = 0 }, -- what a new key starts from
 }
 
-local function check_integer(value, what, level)
-  if type(value) ~= "cdata" and not (type(value) == "number" and value % 1 == 0) then
-    error(("bad %s (integer expected, got %s)"):format(what, tostring(value)), level + 1)
+--- incr and decr, whose errors blame the caller of `level`.
+local function add_to(self, key, delta, opts, is_negative, level)
+  if delta == nil then delta = 1 end
+  local change, err = check_integer(delta, "delta", level + 1)
+  if not change then return nil, err end
+  if is_negative then
+    change = core.int64_negate(change)
+    if not change then return nil, "invalid: delta has no opposite within 64 bits" end
   end
+  local read = options.read(INCR_OPTIONS, opts, level + 1)
+  local initial
+  initial, err = check_integer(read.initial, "initial", level + 1)
+  if not initial then return nil, err end
+  local ok, ttl = check_ttl(read.ttl, level + 1)
+  if not ok then return nil, ttl end
+  local stored, long = stored_key(key, self.max_key_bytes, level + 1)
+  if not stored then return nil, long end
+  -- Beyond 64 bits only a new key fails; the answer is the same for all, since nobody knows which it is.
+  local first = core.int64_add(initial, change)
+  if not first then return nil, "invalid: initial and delta together are beyond 64 bits" end
+  local found, value = self.db:row(self.statements.incr, self.timeout, self.space, stored, long, first, change, ttl,
+    nil)
+  if found == nil then return nil, value end
+  if not found then return nil, "invalid: the stored value is no integer" end
+  return value
 end
 
 --- Adds to an integer, atomically; a missing key starts from `initial`.
@@ -263,26 +301,14 @@ end
 ---@return integer? value the new one
 ---@return string? err
 function Cache:incr(key, delta, opts)
-  if delta == nil then delta = 1 end
-  check_integer(delta, "delta", 2)
-  local read = options.read(INCR_OPTIONS, opts, 2)
-  local ok, ttl = check_ttl(read.ttl, 2)
-  if not ok then return nil, ttl end
-  local stored, long = stored_key(key, self.max_key_bytes, 2)
-  if not stored then return nil, long end
-  local first = math.tointeger and math.tointeger(read.initial + delta) or read.initial + delta
-  local found, value = self.db:row(self.statements.incr, self.timeout, self.space, stored, long, first,
-    math.tointeger and math.tointeger(delta) or delta, ttl, nil)
-  if found == nil then return nil, value end
-  if not found then return nil, "invalid: the stored value is no integer" end
-  return value
+  local value, err = add_to(self, key, delta, opts, false, 2)
+  return value, err
 end
 
 --- Subtracts from an integer; see incr.
 function Cache:decr(key, delta, opts)
-  if delta == nil then delta = 1 end
-  check_integer(delta, "delta", 2)
-  return self:incr(key, -delta, opts)
+  local value, err = add_to(self, key, delta, opts, true, 2)
+  return value, err
 end
 
 --- Stores a value and returns the one that it replaced.
@@ -290,7 +316,6 @@ end
 ---@return any old nil when there was none
 ---@return string? err
 function Cache:get_set(key, value, ttl)
-  if value == nil then error("bad value (nil cannot be stored)", 2) end
   local ok, seconds = check_ttl(ttl, 2)
   if not ok then return nil, seconds end
   -- Replacing and adding are two statements; between them the key may come and go.
@@ -298,7 +323,7 @@ function Cache:get_set(key, value, ttl)
     local found, bytes, format = write(self, "get_set", key, value, seconds, nil, 2)
     if found == nil then return nil, bytes end
     if found then return value_decode(bytes, format, self.codec, self.parse_json) end
-    local added, err = self:set(key, value, { ttl = seconds, if_absent = true })
+    local added, err = write(self, "add", key, value, seconds, nil, 2)
     if added == nil then return nil, err end
     if added then return nil end
   end

@@ -4,24 +4,28 @@ local options = require("fpcache.options")
 
 local connection = {}
 
-local function at_least_one(value)
-  if value < 1 then return ("must be at least 1, got %d"):format(value) end
+local MAX_CONNECTIONS = 100000
+local MAX_SECONDS = 2000000 -- 23 days; the server counts its timeouts in 31 bits of milliseconds
+
+local function seconds(value)
+  if not (value > 0) then return ("must be more than 0, got %s"):format(tostring(value)) end
+  if value > MAX_SECONDS then return ("must be at most %d seconds, got %s"):format(MAX_SECONDS, tostring(value)) end
 end
 
 --- What a caller may say about the server.  Names and defaults of the first nine are the Python library's.
 connection.OPTIONS = {
   connection_string = { type = "string" }, -- a postgresql:// URL or key=value settings
   host = { type = "string" },              -- "localhost"; a path is a unix socket's directory
-  port = { type = "integer" },             -- 5432
+  port = { type = "integer", check = options.between(1, 65535, "") }, -- 5432
   database = { type = "string" },          -- "postgres"
   user = { type = "string" },              -- "postgres"
   password = { type = "string" },          -- ""
   minconn = { type = "integer", default = 1, check = options.not_negative },
-  maxconn = { type = "integer", default = 10, check = at_least_one },
+  maxconn = { type = "integer", default = 10, check = options.between(1, MAX_CONNECTIONS, "") },
   schema = { type = "string", default = "public" },
-  connect_timeout = { type = "number", default = 5, check = options.positive },  -- seconds
-  timeout = { type = "number", default = 5, check = options.positive },          -- seconds, a call on one key
-  bulk_timeout = { type = "number", default = 60, check = options.positive },    -- seconds, a call on many
+  connect_timeout = { type = "number", default = 5, check = seconds },  -- seconds
+  timeout = { type = "number", default = 5, check = seconds },          -- seconds, a call on one key
+  bulk_timeout = { type = "number", default = 60, check = seconds },    -- seconds, a call on many
   idle_timeout = { type = "number", default = 300, check = options.not_negative },  -- seconds; 0: never
   max_lifetime = { type = "number", default = 3600, check = options.not_negative }, -- seconds; 0: no limit
   prepared = { type = "boolean", default = true }, -- false behind a transaction pooler
@@ -92,16 +96,16 @@ function connection.open(o, level)
     if err then return nil, err end
   end
   -- A connection string wins over the single options, which then fill its gaps, as in Python.
-  local settings, defaults = explicit_settings(o, level + 1), copy_missing({}, DEFAULTS)
-  if text then
-    settings, defaults = {}, copy_missing(settings, defaults)
-  else
-    copy_missing(settings, PYTHON_DEFAULTS)
+  local settings = explicit_settings(o, level + 1)
+  for keyword, value in pairs(settings) do
+    if value:find("\0", 1, true) then return nil, ("invalid: %s holds a NUL byte"):format(keyword) end
   end
+  if text and text:find("\0", 1, true) then return nil, "invalid: connection_string holds a NUL byte" end
+  if not text then copy_missing(settings, PYTHON_DEFAULTS) end
   if o.minconn > o.maxconn then
     return nil, ("invalid: minconn (%d) exceeds maxconn (%d)"):format(o.minconn, o.maxconn)
   end
-  local pool, err = core.pool(text, settings, defaults, {
+  local pool, err = core.pool(text, settings, DEFAULTS, {
     min_connections = math.max(o.minconn, 1), max_connections = o.maxconn, connect_timeout = o.connect_timeout,
     idle_timeout = o.idle_timeout, max_lifetime = o.max_lifetime, prepared = o.prepared, session_sql = session_sql(o),
   })

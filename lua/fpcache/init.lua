@@ -28,8 +28,9 @@ local OPTIONS = {
   namespace = { type = "string", default = "", check = limits.namespace },
   parse_json = { type = "boolean", default = true }, -- false: JSON values come as their text
   codec = { type = "table userdata" },               -- encode/decode for tables; default: exact JSON
-  max_key_bytes = { type = "integer", default = 1024 * 1024, check = options.positive },
-  max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.positive },
+  max_key_bytes = { type = "integer", default = 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
+  -- One value of PostgreSQL holds less than 1 GB.
+  max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   -- Accepted for the Python library's sake:
   use_cuckoo_filter = { type = "boolean", default = true },
   cuckoo_capacity = { type = "integer", default = 1000000, check = options.positive },
@@ -55,7 +56,7 @@ end
 ---@return string? err
 function fpcache.new(opts)
   local o = options.read(OPTIONS, opts, 2)
-  if o.codec then codec.check(o.codec, 2) end
+  if o.codec then codec.check(o.codec, 3) end
   local quoted, err = sql.quote_identifier(o.schema)
   if not quoted then return nil, err end
   if o.instance_name or o.profile then

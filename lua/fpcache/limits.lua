@@ -5,7 +5,7 @@
 local core = require("fpcache.core")
 
 local KEY_INLINE = core.KEY_INLINE
-local shorten_key = core.shorten_key
+local shorten_key, int64 = core.shorten_key, core.int64
 local MAX_TTL = 1e10 -- seconds, 317 years: far within PostgreSQL's range of times
 local MAX_TIME = 1e11
 
@@ -62,12 +62,28 @@ function limits.time(time, level)
     MAX_TIME, tostring(time))
 end
 
+--- An integer of 64 bits, as this Lua holds it.
+---@param value number|ffi.cdata* a float without a fraction counts
+---@param what string how errors call it
+---@param level integer
+---@return integer? exact, string? err
+function limits.integer(value, what, level)
+  local exact = int64(value)
+  if exact then return exact end
+  local kind = type(value)
+  local is_whole = kind == "number" and (value ~= value or math.abs(value) == math.huge or value % 1 == 0)
+    or kind == "cdata" and tostring(value):match("^%-?%d+U?LL$")
+  if is_whole then return nil, ("invalid: %s must be an integer of 64 bits, got %s"):format(what, tostring(value)) end
+  error(("bad %s (integer expected, got %s)"):format(what, kind == "number" and tostring(value) or kind), level + 1)
+end
+
 --- A namespace: up to 255 bytes of UTF-8.
 ---@param name string
 ---@return string? reason why it cannot be used
 function limits.namespace(name)
   if #name > 255 then return ("a namespace has at most 255 bytes, got %d"):format(#name) end
   if name:find("\0", 1, true) then return "a namespace must not hold a NUL byte" end
+  if not core.json_encode(name) then return "a namespace must be UTF-8" end -- as JSON must
 end
 
 return limits

@@ -1,6 +1,7 @@
 --- Options tables: one description per constructor, read by one function.
 --
--- A description is { name = { type = "...", default = ..., check = function(value) -> nil | reason } }.
+-- A description is { name = { type = "...", default = ..., check = function(value) -> nil | reason } }, and
+-- `expected` where errors shall call the type otherwise.
 -- Unknown names and wrong types are the programmer's errors and raise at the caller's line; the caller's table is
 -- read, never written.
 local options = {}
@@ -34,7 +35,9 @@ end
 local function has_type(value, expected)
   for word in expected:gmatch("%a+") do
     if type(value) == word then return true end
-    if word == "integer" and type(value) == "number" and value % 1 == 0 then return true end
+    if word == "integer" and type(value) == "number" and value % 1 == 0 and math.abs(value) < math.huge then
+      return true
+    end
     if word == "null" and value == nil then return true end
   end
   return false
@@ -64,7 +67,7 @@ function options.read(description, given, level, what)
       read[name] = about.default
     else
       if not has_type(value, about.type) then
-        error(("%s.%s: %s is expected, got %s"):format(what, name, about.type, type(value)), level)
+        error(("%s.%s: %s is expected, got %s"):format(what, name, about.expected or about.type, type(value)), level)
       end
       local reason = about.check and about.check(value)
       if reason then error(("%s.%s: %s"):format(what, name, reason), level) end
@@ -81,6 +84,14 @@ end
 
 function options.not_negative(value)
   if not (value >= 0 and value < math.huge) then return ("must not be negative, got %s"):format(tostring(value)) end
+end
+
+--- A check that a number is from `low` to `high`; `unit` is for the message.
+function options.between(low, high, unit)
+  return function(value)
+    if value < low then return ("must be at least %d%s, got %s"):format(low, unit, tostring(value)) end
+    if value > high then return ("must be at most %d%s, got %s"):format(high, unit, tostring(value)) end
+  end
 end
 
 return options

@@ -8,7 +8,7 @@ local AFTER_ALL = ("\255"):rep(core.KEY_INLINE + 64)
 
 local SCAN_OPTIONS = {
   prefix = { type = "string", default = "" }, -- at most 1,024 bytes
-  page = { type = "integer", default = 1000, check = options.positive }, -- rows fetched at a time
+  page = { type = "integer", default = 1000, check = options.between(1, 1000000, "") }, -- rows fetched at a time
   values = { type = "boolean", default = true }, -- false: keys only
 }
 
@@ -56,14 +56,14 @@ function Scan:next()
   end
   local width = self.values and 4 or 2
   local i = self.at * width
-  self.at = self.at + 1
+  self.at, self.walked = self.at + 1, self.walked + 1
   local rows = self.rows
   local key = rows[i + 2] or rows[i + 1]
   if not self.values then return key end
   local value, err = core.value_decode(rows[i + 3], rows[i + 4], self.cache.codec, self.cache.parse_json)
   if value == nil then
-    self.err = err
-    return nil, err
+    self.err = ("%s (key %d of the walk)"):format(err, self.walked)
+    return nil, self.err
   end
   return key, value
 end
@@ -87,10 +87,14 @@ function Cache:scan(opts)
   local first, last = range(read.prefix)
   if not first then return nil, last end
   return setmetatable({ cache = self, first = first, last = last, page = read.page, values = read.values,
-    at = 0, count = 0, is_last = false }, Scan)
+    at = 0, count = 0, walked = 0, is_last = false }, Scan)
 end
 
-local PREFIX_OPTIONS = { prefix = { type = "string", default = "" }, limit = { type = "integer" } }
+local KEYS_OPTIONS = {
+  prefix = { type = "string", default = "" },
+  limit = { type = "integer", check = options.not_negative }, -- keys at most
+}
+local KEYS_PAGE = 10000
 
 --- The keys of this namespace in order.
 ---@param opts string|table|nil prefix, or { prefix, limit }
@@ -98,8 +102,9 @@ local PREFIX_OPTIONS = { prefix = { type = "string", default = "" }, limit = { t
 ---@return string? err
 function Cache:keys(opts)
   if type(opts) == "string" then opts = { prefix = opts } end
-  local read = options.read(PREFIX_OPTIONS, opts, 2)
-  local scan, err = self:scan({ prefix = read.prefix, values = false, page = math.min(read.limit or 10000, 10000) })
+  local read = options.read(KEYS_OPTIONS, opts, 2)
+  local page = math.max(math.min(read.limit or KEYS_PAGE, KEYS_PAGE), 1)
+  local scan, err = self:scan({ prefix = read.prefix, values = false, page = page })
   if not scan then return nil, err end
   local keys = {}
   while #keys < (read.limit or math.huge) do
@@ -112,7 +117,7 @@ function Cache:keys(opts)
   return keys
 end
 
-local COUNT_OPTIONS = { prefix = { type = "string", default = "" }, all = { type = "boolean" } }
+local COUNT_OPTIONS = { prefix = { type = "string" }, all = { type = "boolean" } }
 
 --- How many keys there are; counts them one by one.
 ---@param opts string|table|nil prefix, or { prefix }, or { all = true } for every namespace of this user
@@ -121,11 +126,12 @@ local COUNT_OPTIONS = { prefix = { type = "string", default = "" }, all = { type
 function Cache:count(opts)
   if type(opts) == "string" then opts = { prefix = opts } end
   local read = options.read(COUNT_OPTIONS, opts, 2)
+  if read.all and read.prefix then error("options: all and prefix exclude each other", 2) end
   local found, count
   if read.all then
     found, count = self.db:row(self.statements.count_all, self.bulk_timeout)
   else
-    local first, last = range(read.prefix)
+    local first, last = range(read.prefix or "")
     if not first then return nil, last end
     found, count = self.db:row(self.statements.count, self.bulk_timeout, self.space, first, last)
   end

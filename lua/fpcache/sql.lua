@@ -1,4 +1,6 @@
 --- Names in SQL.  The only place where text becomes part of a statement; values never do.
+local core = require("fpcache.core")
+
 local sql = {}
 
 --- An identifier quoted for SQL, whatever it holds.
@@ -10,6 +12,7 @@ function sql.quote_identifier(name)
     return nil, ("invalid: an SQL name has at most 63 bytes (PostgreSQL would cut it), got %d"):format(#name)
   end
   if name:find("\0", 1, true) then return nil, "invalid: an SQL name must not hold a NUL byte" end
+  if not core.json_encode(name) then return nil, "invalid: an SQL name must be UTF-8" end -- as JSON must
   return '"' .. name:gsub('"', '""') .. '"'
 end
 

@@ -1,18 +1,51 @@
 --- Transactions: cache calls and the caller's own SQL, all or nothing.
+local core = require("fpcache.core")
 local Cache = require("fpcache.client")
+
+local MAX_PARAMETERS = core.MAX_SQL_PARAMS
+local PARAMETER_TYPES = { string = true, number = true, boolean = true, ["nil"] = true }
 
 ---@class fpcache.Transaction: fpcache.Cache
 local Transaction = setmetatable({ is_transaction = true }, { __index = Cache })
 Transaction.__index = Transaction
 
---- Runs the caller's own SQL, one statement.
+--- Refuses parameters that SQL cannot take.
+---@return string? err
+local function check_parameters(level, ...)
+  local count = select("#", ...)
+  if count > MAX_PARAMETERS then
+    error(("too many parameters (%d, at most %d)"):format(count, MAX_PARAMETERS), level + 1)
+  end
+  for i = 1, count do
+    local value = (select(i, ...))
+    local kind = type(value)
+    if not (PARAMETER_TYPES[kind] or value == core.null or kind == "cdata" and core.int64(value)) then
+      error(("bad parameter %d (string, number, boolean, nil or fpcache.null expected, got %s)"):format(i, kind),
+        level + 1)
+    end
+    if kind == "string" and value:find("\0", 1, true) then
+      return ("invalid: parameter %d holds a NUL byte, which SQL text cannot "
+        .. "(encode it, or store it in the cache)"):format(i)
+    end
+  end
+end
+
+--- Runs the caller's own SQL, one statement.  COMMIT and ROLLBACK are not for it: the function's end decides.
 ---@param sql string with $1, $2, ... for the parameters
 ---@param ... any strings, numbers, booleans, nil or fpcache.null
 ---@return table|integer|nil rows a list of { column = value }; without columns the number of rows written
 ---@return string? err
 function Transaction:query(sql, ...)
   if type(sql) ~= "string" then error(("bad sql (string expected, got %s)"):format(type(sql)), 2) end
-  return self.db:query(sql, self.bulk_timeout, ...)
+  if sql:find("\0", 1, true) then return nil, "invalid: the SQL holds a NUL byte" end
+  local problem = check_parameters(2, ...)
+  if problem then return nil, problem end
+  local rows, err = self.db:query(sql, self.bulk_timeout, ...)
+  if rows and not self.db:in_transaction() then
+    self.db:close() -- whatever follows would be no part of a transaction
+    return nil, "invalid: this SQL ended the transaction, which ends when its function returns"
+  end
+  return rows, err
 end
 
 --- Refused: a transaction ends by itself.
@@ -67,7 +100,7 @@ local function close_and_conclude(conn, ...)
 end
 
 --- Calls fn(tx, ...) in a transaction.  `tx` has every method of a cache and tx:query(sql, ...).  It is committed
--- when fn returns, and rolled back when fn raises (the error goes on) or returns nil and an error.
+-- when fn returns, and rolled back when fn raises (the error goes on) or returns nil (or false) and an error.
 -- A transaction inside a transaction is a savepoint.  After it ended, tx cannot be used any more.
 ---@param fn fun(tx: fpcache.Transaction, ...): any
 ---@return any ... what fn returned; nil, err when it could not begin or commit

@@ -202,6 +202,9 @@ static fpc_status begin(fpc_conn *conn, bool is_write, bool is_ours, fpc_error *
         return fpc_fail(err, FPC_CLOSED, "the connection belongs to the parent process");
     }
     if (conn->broken) return fpc_fail(err, FPC_CONNECT, "the connection to the server was lost");
+    if (PQtransactionStatus(conn->pg) == PQTRANS_ACTIVE) {
+        return fpc_fail(err, FPC_INVALID, "the connection is still busy with another statement");
+    }
     conn->sent_write = is_write;
     conn->sent_ours = is_ours;
     return FPC_OK;

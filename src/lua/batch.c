@@ -54,7 +54,8 @@ static int batch_add(lua_State *L) {
     if (!fpc_lua_value_encode(L, 3, codec, &value, &value_length, &format, &err))
         return fpc_lua_failure(L, &err);
     if ((double)value_length > max_value_bytes) {
-        fpc_fail(&err, FPC_INVALID, "a value of %zu bytes exceeds max_value_bytes", value_length);
+        fpc_fail(&err, FPC_INVALID, "a value of %zu bytes exceeds max_value_bytes (%.0f)", value_length,
+                 max_value_bytes);
         return fpc_lua_failure(L, &err);
     }
     if (fpc_batch_add(batch, key, key_length, value, value_length, format, ttl_s, &err) != FPC_OK) {

@@ -1,8 +1,9 @@
 /* conn.c -- a connection lent by a pool: `pool:acquire()`. */
 #include "db.h"
+#include "number.h"
 #include "pool.h"
 
-#include <stdio.h>
+#include <math.h>
 
 #define CONN_TYPE      "fpcache.conn"
 #define MAX_SQL_PARAMS 64
@@ -32,7 +33,7 @@ static int conn_close(lua_State *L) {
 }
 
 static fpc_status closed(fpc_error *err) {
-    return fpc_fail(err, FPC_CLOSED, "the connection was given back");
+    return fpc_fail(err, FPC_CLOSED, "the transaction has ended");
 }
 
 static fpc_status exec(void *self, const fpc_lua_binding *binding, fpc_deadline deadline, fpc_result **out,
@@ -90,7 +91,7 @@ static int conn_receive(lua_State *L) {
  */
 static const char *text_param(lua_State *L, int index) {
     int64_t integer;
-    char digits[32];
+    char digits[FPC_NUMBER_TEXT];
     switch (lua_type(L, index)) {
     case LUA_TNIL:
     case LUA_TLIGHTUSERDATA: lua_pushnil(L); return NULL; /* fpcache.null */
@@ -100,9 +101,13 @@ static const char *text_param(lua_State *L, int index) {
     default: break;
     }
     if (fpc_lua_to_int64(L, index, &integer)) {
-        snprintf(digits, sizeof digits, "%lld", (long long)integer);
+        fpc_int64_text(integer, digits);
     } else {
-        snprintf(digits, sizeof digits, "%.17g", luaL_checknumber(L, index));
+        double number = luaL_checknumber(L, index);
+        if (fabs(number) < 1e15 && (double)(int64_t)number == number && !signbit(number))
+            fpc_int64_text((int64_t)number, digits); /* 5.0 may be meant for an integer column */
+        else
+            fpc_double_text(number, digits);
     }
     lua_pushstring(L, digits);
     return lua_tostring(L, -1);
@@ -182,4 +187,6 @@ void fpc_lua_register_conn(lua_State *L) {
                                        {"user", conn_user},
                                        {NULL, NULL}};
     fpc_lua_new_type(L, CONN_TYPE, METHODS, conn_close);
+    lua_pushinteger(L, MAX_SQL_PARAMS);
+    lua_setfield(L, -2, "MAX_SQL_PARAMS");
 }

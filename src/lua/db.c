@@ -1,5 +1,6 @@
 /* db.c -- statements in, Lua values out. */
 #include "db.h"
+#include "number.h"
 #include "value.h"
 
 #include <stdlib.h>
@@ -129,6 +130,7 @@ int fpc_lua_db_map(lua_State *L, fpc_lua_exec *exec, void *self) {
 /* One value of a text result: numbers and booleans as such, where Lua can hold them exactly. */
 static void push_text(lua_State *L, const fpc_result *result, int row, int column) {
     size_t length;
+    double number = 0;
     const char *text = fpc_result_bytes(result, row, column, &length);
     switch (fpc_result_oid(result, column)) {
     case FPC_OID_BOOL: lua_pushboolean(L, text[0] == 't'); break;
@@ -137,7 +139,10 @@ static void push_text(lua_State *L, const fpc_result *result, int row, int colum
     case FPC_OID_INT8:
     case FPC_OID_OID: fpc_lua_push_int64(L, strtoll(text, NULL, 10)); break;
     case FPC_OID_FLOAT4:
-    case FPC_OID_FLOAT8: lua_pushnumber(L, strtod(text, NULL)); break;
+    case FPC_OID_FLOAT8:
+        fpc_double_parse(text, length, &number); /* in any locale */
+        lua_pushnumber(L, number);
+        break;
     default: lua_pushlstring(L, text, length);
     }
 }

@@ -1,0 +1,93 @@
+-- database.lua -- a database of its own for a spec file, set up for everybody, and what specs ask of it.
+--
+--   local db = database.new()          -- empty but for the schema; used as the plain role "app"
+--   local cache = db:open{ ... }       -- options of fpcache.new beyond the URL
+--   after_each(function() db:close_all() end)   -- fails when something stays open
+local admin = require "fpcache.admin"
+local core = require "fpcache.core"
+local fpcache = require "fpcache"
+local server = require "support.server"
+
+local Database = {}
+Database.__index = Database
+
+local database = {}
+
+local function copy(from, to)
+  for name, value in pairs(from or {}) do to[name] = value end
+  return to
+end
+
+--- A new database.
+---@param setup table|false|nil options of the setup beyond the URL; false: none
+function database.new(setup)
+  local srv = server.start()
+  local url, name = srv:fresh_database()
+  local self = setmetatable({ srv = srv, url = url, name = name, opened = {}, roles = {} }, Database)
+  if setup ~= false then
+    local options = copy(setup, { connection_string = url })
+    if options.grant == nil then options.grant = "public" end
+    assert(admin.setup(options))
+    self.schema = options.schema
+  end
+  return self
+end
+
+--- The URL of a role, made where it is not there.
+function Database:url_of(user, password)
+  user = user or "app"
+  if password or not self.roles[user] then
+    self.roles[user] = self.srv:create_user(user, password, self.name)
+  end
+  return self.roles[user]
+end
+
+--- fpcache.new as the role "app" (or opts.user); fails the spec when it cannot.
+---@param opts table? options of fpcache.new; `as` is the role
+function Database:open(opts)
+  local options = copy(opts, { schema = self.schema })
+  options.connection_string, options.as = options.connection_string or self:url_of(options.as), nil
+  local cache = assert(fpcache.new(options))
+  self.opened[#self.opened + 1] = cache
+  return cache
+end
+
+--- SQL through psql as the superuser.
+function Database:sql(text)
+  return self.srv:sql(text, self.url)
+end
+
+--- Closes what open() opened; then nothing may be open any more.
+function Database:close_all()
+  for _, cache in ipairs(self.opened) do cache:close() end
+  self.opened = {}
+  database.assert_nothing_open()
+end
+
+function database.assert_nothing_open()
+  collectgarbage()
+  collectgarbage()
+  local open = core.open_objects()
+  if open ~= 0 then error(open .. " objects of the core are still open", 2) end
+end
+
+--- Whether `check` came true within some seconds; for what other processes do.
+---@param check fun(): any
+---@param seconds number? default 20
+function database.eventually(check, seconds)
+  local deadline = core.system.now() + (seconds or 20)
+  while true do
+    local answer = check()
+    if answer then return answer end
+    if core.system.now() > deadline then return nil end
+    core.system.sleep(0.005)
+  end
+end
+
+--- The role's open connections to this database, as the server sees them.
+function Database:connections(user)
+  return tonumber(self:sql(("SELECT count(*) FROM pg_stat_activity WHERE datname = '%s' AND usename = '%s'"):format(
+    self.name, user or "app")))
+end
+
+return database
