@@ -45,7 +45,7 @@ function near.new(opts)
     largest = opts.bytes / LARGEST_PART,
     present = new_shelf(opts.size, opts.bytes),
     absent = new_shelf(opts.negative_size, opts.negative_size * NEGATIVE_BYTES),
-    hits = 0, misses = 0, expired = 0, invalidated = 0,
+    hits = 0, negative_hits = 0, misses = 0, expired = 0, invalidated = 0,
   }, Near)
 end
 
@@ -87,13 +87,17 @@ end
 ---@return any value shared by all callers, unless copies were asked for
 function Near:get(name, key)
   local value = find(self, self.present, name, key)
-  if value == nil then value = find(self, self.absent, name, key) end
-  if value == nil then
-    self.misses = self.misses + 1
-    return nil
+  if value ~= nil then
+    self.hits = self.hits + 1
+    if self.copy then return deep_copy(value, {}) end
+    return value
   end
-  self.hits = self.hits + 1
-  if self.copy and value ~= ABSENT then return deep_copy(value, {}) end
+  value = find(self, self.absent, name, key)
+  if value ~= nil then
+    self.negative_hits = self.negative_hits + 1
+  else
+    self.misses = self.misses + 1
+  end
   return value
 end
 
@@ -145,11 +149,11 @@ function Near:clear()
   self.absent.sieve:clear()
 end
 
----@return table stats { hits, misses, entries, negative_entries, bytes, evictions, invalidated, expired }
+---@return table stats { hits, negative_hits, misses, entries, negative_entries, bytes, evictions, invalidated, expired }
 function Near:stats()
   local present, absent = self.present.sieve, self.absent.sieve
   return {
-    hits = self.hits, misses = self.misses, invalidated = self.invalidated, expired = self.expired,
+    hits = self.hits, negative_hits = self.negative_hits, misses = self.misses, invalidated = self.invalidated, expired = self.expired,
     entries = present.entries, negative_entries = absent.entries,
     bytes = present.bytes + absent.bytes, evictions = present.evictions + absent.evictions,
   }

@@ -44,6 +44,11 @@ local TEMPLATES = {
   get_many = { [[
 SELECT coalesce(long_key, key), value, format FROM {schema}.cache
 WHERE {mine} AND key = ANY ($2) AND {live}]], "tY", true },
+  -- What the near cache keeps has to know how long it may live.
+  get_with_ttl = { "SELECT value, format, {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
+  get_many_with_ttl = { [[
+SELECT coalesce(long_key, key), value, format, {ttl} FROM {schema}.cache
+WHERE {mine} AND key = ANY ($2) AND {live}]], "tY", true },
   entry = { [[
 SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WHERE {own} AND {live}]], "ty", true },
   ttl = { "SELECT {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true },

@@ -5,7 +5,7 @@
  *   row    true, column, ... or false         | nil, err
  *   rows   columns of all rows in one list, number of rows | nil, err
  * and   map (self, statement, timeout_s, codec, parse_json, ...): {key = value} of the columns key, value,
- *       format, number of rows | nil, err */
+ *       format, number of rows | nil, err; with a fourth column ttl also {key = ttl} and {key = bytes} */
 #ifndef FPC_LUA_DB_H
 #define FPC_LUA_DB_H
 
