@@ -139,7 +139,57 @@ local TELLS = {
 }
 local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row})\n"
 
+-- What the feed's reader sends on its two connections (src/core/feed*.c), which take these texts as they are.  The
+-- poll must be one plain statement in READ COMMITTED: then the server locks the feed's tables before it takes the
+-- snapshot, and no rotation comes in between.  `{seen}`: nothing was truncated that $1 had not seen.
+local FEED = {
+  session = [[
+SET application_name = 'fpcache feed'; SET default_transaction_isolation = 'read committed'; SET statement_timeout = 60000;
+SET enable_seqscan = off]], -- a plan made while the feed was empty must do when it is full
+
+  -- $1 text: the snapshot of the last poll, NULL at first.  One row for each change, at least one:
+  -- snapshot, incarnation (NULL after a wipe), start of the server, fell behind?, rotation due?, READ COMMITTED?,
+  -- is a change?, its namespace (NULL: all), its keys (NULL: all)
+  poll = [[
+SELECT txid_current_snapshot()::text, s.incarnation, extract(epoch FROM pg_postmaster_start_time())::text,
+       NOT {seen}, coalesce({halfSlots} % 2 = 1 AND s.slot < {halfSlots} / 2, false),
+       current_setting('transaction_isolation') = 'read committed', f.xid IS NOT NULL, f.namespace, f.keys
+FROM (SELECT $1::txid_snapshot AS snapshot) AS last
+LEFT JOIN {schema}.fpcache_state AS s ON true
+LEFT JOIN {schema}.fpcache_feed AS f
+       ON f.user_id = session_user::text AND {seen}
+      AND f.xid >= (SELECT txid_snapshot_xmin($1::txid_snapshot))
+      AND NOT txid_visible_in_snapshot(f.xid, (SELECT $1::txid_snapshot))]],
+  rotate = "SELECT {schema}.fpcache_rotate_feed()",
+  begin_incarnation = "SELECT {schema}.fpcache_begin_incarnation()",
+
+  load_session = "SET application_name = 'fpcache filter'; SET statement_timeout = 60000",
+  -- All live keys of this user, as of one moment, with the incarnation they belong to.
+  load_count = "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}",
+  load_begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+  load_incarnation = "SELECT incarnation FROM {schema}.fpcache_state",
+  load_declare = [[
+DECLARE fpcache_keys NO SCROLL CURSOR FOR
+SELECT namespace, key FROM {schema}.cache WHERE user_id = session_user::text AND {live}]],
+  load_fetch = "FETCH 5000 FROM fpcache_keys",
+}
+local FEED_PARTS = {
+  live = PARTS.live,
+  seen = "coalesce(s.marker = 0 OR txid_visible_in_snapshot(s.marker, last.snapshot), true)",
+  halfSlots = "(extract(epoch FROM clock_timestamp())::bigint / 5)", -- see schema/m002_feed.lua
+}
+
 local statements = {}
+
+--- The SQL of the feed's reader for one schema.
+---@param quoted_schema string
+---@return table<string, string>
+function statements.feed(quoted_schema)
+  local places, made = { schema = quoted_schema }, {}
+  for name, part in pairs(FEED_PARTS) do places[name] = part end
+  for name, template in pairs(FEED) do made[name] = sql.fill(template, places) end
+  return made
+end
 
 --- The statements for one schema.
 ---@param quoted_schema string

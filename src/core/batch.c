@@ -132,6 +132,16 @@ static fpc_status add_key(fpc_batch *batch, const char *key, const row *r, fpc_e
     return FPC_OK;
 }
 
+const char *fpc_batch_stored_key(const fpc_batch *batch, size_t index, char scratch[FPC_KEY_STORED_MAX],
+                                 size_t *length) {
+    const row *r = &batch->rows[index];
+    const char *key = batch->arena + r->offset;
+    *length = r->key_length;
+    if (r->key_length <= FPC_KEY_INLINE) return key;
+    *length = FPC_KEY_STORED_MAX;
+    return fpc_key_shorten(key, r->key_length, scratch, NULL) == FPC_OK ? scratch : NULL;
+}
+
 fpc_status fpc_batch_params(fpc_batch *batch, fpc_params *params, fpc_error *err) {
     fpc_array *arrays[FPC_BATCH_PARAMS] = {&batch->keys, &batch->long_keys, &batch->values, &batch->formats,
                                            &batch->ttls};

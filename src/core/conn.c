@@ -142,6 +142,16 @@ static fpc_status next_result(fpc_conn *conn, fpc_deadline deadline, PGresult **
     return FPC_OK;
 }
 
+fpc_status fpc_conn_wait(fpc_conn *conn, fpc_deadline deadline, fpc_error *err) {
+    if (conn->broken) return fpc_fail(err, FPC_CONNECT, "the connection to the server was lost");
+    while (PQisBusy(conn->pg)) {
+        fpc_status status = fpc_wait_fd(PQsocket(conn->pg), POLLIN, deadline, err);
+        if (status != FPC_OK) return status;
+        if (!PQconsumeInput(conn->pg)) return lost(conn, true, err);
+    }
+    return FPC_OK;
+}
+
 fpc_status fpc_conn_receive(fpc_conn *conn, fpc_deadline deadline, fpc_result **out, fpc_error *err) {
     if (conn->broken) return fpc_fail(err, FPC_CONNECT, "the connection to the server was lost");
     fpc_result *last = NULL;
