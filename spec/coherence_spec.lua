@@ -88,7 +88,7 @@ describe("coherence", function()
       cache:set("k", 1, 0.4)
       warm(cache, "k")
       assert(database.eventually(function() return source(cache, "k") ~= "near" end, 2))
-      assert.is_nil(cache:get("k"))
+      assert(database.eventually(function() return cache:get("k") == nil end, 2)) -- it may go to the server some ms early
     end)
 
     it("mix in get_many", function()
@@ -248,8 +248,9 @@ describe("coherence", function()
       local cache = open()
       cache:set("k", 0)
       for round = 1, 5 do
-        warm(cache, "k")
-        assert.equal("filter", source(cache, "new" .. round))
+        assert(cache:wait_ready(20))
+        assert.equal(round - 1, cache:get("k"))
+        assert.same({ "near", "filter" }, { source(cache, "k"), source(cache, "new" .. round) })
         db.srv:sql(("UPDATE cache SET value = '%d'; INSERT INTO cache (namespace, key, value, format, version, expires_at) "
           .. "VALUES ('', 'new%d', '1', 'i', 1, 'infinity')"):format(round, round), db:url_of())
         local committed = now() -- at the latest
@@ -400,10 +401,10 @@ describe("coherence", function()
     assert.same({ 2, 1, 1 }, { stats.hits, stats.misses, stats.sets })
     assert.same({ 1, 1, 0 }, { stats.near.hits, stats.near.entries, stats.near.evictions })
     assert.equal(1, stats.filter.absent)
-    for _, name in ipairs { "keys", "capacity", "bytes", "fpr", "load_seconds", "dead", "false_positives" } do
+    for _, name in ipairs { "keys", "capacity", "bytes", "fpr", "load_seconds", "dead", "reloads", "false_positives" } do
       assert.is_number(stats.filter[name], name)
     end
-    for _, name in ipairs { "lag", "reloads", "fell_behind", "incarnation_changes", "polls", "changes" } do
+    for _, name in ipairs { "lag", "fell_behind", "incarnation_changes", "polls", "changes" } do
       assert.is_number(stats.feed[name], name)
     end
     assert(stats.feed.lag < STALENESS)

@@ -100,6 +100,8 @@ uint64_t fpc_feed_stamp(const fpc_feed *feed, uint64_t hash);
 
 /* Whether a copy with that stamp may still be given out. */
 bool fpc_feed_is_current(const fpc_feed *feed, uint64_t hash, uint64_t stamp);
+/* The same for a copy that is not given out after `ends`; it may end FPC_CLOCK_COARSE_LAG early. */
+bool fpc_feed_is_current_until(const fpc_feed *feed, uint64_t hash, uint64_t stamp, fpc_deadline ends);
 
 /* This process wrote or deleted the key and the server has answered (or may have done it): called before
  * the caller returns.  The key enters the filter and its stamp moves. */

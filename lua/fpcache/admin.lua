@@ -35,11 +35,8 @@ local function with_connection(opts, level, work)
   local quoted, err = sql.quote_identifier(o.schema)
   if not quoted then return nil, err end
   o.minconn, o.maxconn = 1, 1
-  local target
-  target, err = connection.target(o, level + 1)
-  if not target then return nil, err end
   local pool
-  pool, err = connection.open(o, target)
+  pool, err = connection.open(o, level + 1)
   if not pool then return nil, err end
   local conn
   conn, err = pool:acquire(o.timeout)

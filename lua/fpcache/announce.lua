@@ -30,7 +30,8 @@ function none.wrote_batch() end
 function none.wrote_all() end
 function none.close() end
 function none.wait_fresh() return nil, "invalid: this cache has no feed (feed = false, or neither near cache nor filter)" end
-function none.stats() return nil end
+function none.stats() return { feed = "off", filter = "off" } end
+function none.missed() end
 
 ---@class fpcache.Pending the feed as a transaction sees it
 local Pending = {}
@@ -63,7 +64,12 @@ end
 
 --- Keeps 8 bytes a key; the batch itself is used again meanwhile.
 function Pending:wrote_batch(seed, batch)
-  self.hashes[#self.hashes + 1] = core.feed_hashes(seed, batch)
+  local hashes = core.feed_hashes(seed, batch)
+  if hashes then
+    self.hashes[#self.hashes + 1] = hashes
+  else
+    self.is_all = true -- no memory for them
+  end
 end
 
 function Pending:wrote_all() self.is_all = true end

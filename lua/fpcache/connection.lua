@@ -84,12 +84,11 @@ local function session_sql(o)
     math.ceil(o.timeout * 1000), math.ceil(math.max(o.timeout, o.bulk_timeout) * 1000))
 end
 
---- Where these options lead, in libpq's words.
+--- A pool by these options; opens minconn connections, at least one, so that a mistake shows at once.
 ---@param o table as options.read() gives it for connection.OPTIONS
 ---@param level integer
----@return table? target { text, settings, defaults } for core.pool and core.feed
----@return string? err
-function connection.target(o, level)
+---@return userdata? pool, string? err
+function connection.open(o, level)
   local text = o.connection_string
   if not names_a_server(o) then
     local err

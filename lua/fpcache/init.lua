@@ -67,11 +67,8 @@ function fpcache.new(opts)
   if o.instance_name or o.profile then
     return nil, "invalid: instance_name and profile (Databricks tokens) are not in this build yet"
   end
-  local target
-  target, err = connection.target(o, 2)
-  if not target then return nil, err end
   local pool
-  pool, err = connection.open(o, target)
+  pool, err = connection.open(o, 2)
   if not pool then return nil, err end
   local cache = setmetatable({
     db = pool,
@@ -96,7 +93,7 @@ function fpcache.new(opts)
     pool:close()
     return nil, err
   end
-  local feed, near = layers.open(o, quoted, target)
+  local feed, near = layers.open(o, quoted, pool)
   if not feed then
     pool:close()
     return nil, near

@@ -4,8 +4,10 @@
 -- Namespace views of a cache share its layers.
 local announce = require("fpcache.announce")
 local core = require("fpcache.core")
+local gate = require("fpcache.gate")
 local near_cache = require("fpcache.near")
 local options = require("fpcache.options")
+local statements = require("fpcache.statements")
 
 local layers = {}
 
@@ -31,20 +33,22 @@ layers.OPTIONS = {
 --- Opens the layers that are asked for.  Does not wait for the server.
 ---@param o table as options.read() gives it
 ---@param quoted_schema string
----@param target table from connection.target()
+---@param pool userdata whose connections lead to the same place
 ---@return table? feed, fpcache.Near|string|nil near_or_err
-function layers.open(o, quoted_schema, target)
+function layers.open(o, quoted_schema, pool)
   local has_near = o.near_size > 0
   if not o.feed or not (has_near or o.use_cuckoo_filter) then return announce.none end
-  local feed, err = core.feed(target.text, target.settings, target.defaults, {
+  local feed, err = core.feed(pool, {
+    statements = statements.feed(quoted_schema),
     schema = quoted_schema, interval = o.feed_interval, max_staleness = o.max_staleness,
     connect_timeout = o.connect_timeout, prepared = o.prepared,
     filter = o.use_cuckoo_filter, filter_capacity = o.cuckoo_capacity, filter_fpr = o.filter_fpr,
   })
   if not feed then return nil, err end
   if not has_near then return feed end
+  local ask, is_current = gate.of(feed)
   return feed, near_cache.new {
-    gate = feed, is_current = feed.is_current, stamp = feed.stamp, now = core.system.now,
+    gate = ask, is_current = is_current, feed = feed, stamp = feed.stamp, now = core.system.now,
     size = o.near_size, bytes = o.near_bytes, ttl = o.near_ttl, copy = o.near_copy,
     negative_size = o.near_negative_size, negative_ttl = o.near_negative_ttl,
   }

@@ -25,9 +25,10 @@ local function new_shelf(max_entries, max_bytes)
 end
 
 ---@class fpcache.near.Options
----@field gate any handed to `is_current` and `stamp`
 ---@field is_current fun(gate, spot: number, stamp: number, ends: number): boolean
----@field stamp fun(gate, spot: number): number? nil when the feed is stale
+---@field gate any its first argument
+---@field stamp fun(feed, spot: number): number? nil when the feed is stale
+---@field feed any its first argument
 ---@field now fun(): number seconds on the clock that `ends` is compared with
 ---@field size integer entries
 ---@field bytes number keys, encoded values and overhead
@@ -40,7 +41,7 @@ end
 ---@return fpcache.Near
 function near.new(opts)
   return setmetatable({
-    gate = opts.gate, is_current = opts.is_current, stamp = opts.stamp, now = opts.now,
+    gate = opts.gate, is_current = opts.is_current, feed = opts.feed, stamp = opts.stamp, now = opts.now,
     ttl = opts.ttl, negative_ttl = opts.negative_ttl, copy = opts.copy,
     largest = opts.bytes / LARGEST_PART,
     present = new_shelf(opts.size, opts.bytes),
@@ -63,7 +64,7 @@ local function reconsider(self, shelf, slot)
   if self.now() >= shelf.ends[slot] then
     self.expired = self.expired + 1
   else
-    local stamp = self.stamp(self.gate, shelf.spots[slot])
+    local stamp = self.stamp(self.feed, shelf.spots[slot])
     if stamp == nil or stamp == shelf.stamps[slot] then return end
     self.invalidated = self.invalidated + 1
   end

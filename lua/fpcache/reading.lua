@@ -22,7 +22,10 @@ local function load(self, key, stored, parse_json, spot, stamp)
   if found == nil then return nil, bytes end
   if not found then
     counts.misses = counts.misses + 1
-    if stamp then counts.false_positives = counts.false_positives + 1 end
+    if stamp then
+      counts.false_positives = counts.false_positives + 1
+      self.feed:missed()
+    end
     if near then near:put_absent(self.space, key, asked_at, spot, stamp) end
     return nil, nil, "db"
   end

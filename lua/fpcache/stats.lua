@@ -6,16 +6,26 @@ local OFF = "off"
 local function near_stats(near, feed)
   if not near then return { state = OFF } end
   local stats = near:stats()
-  stats.state = feed and feed.state or OFF -- it answers while the feed is fresh
+  stats.state = feed.feed -- it answers while the feed is fresh
   return stats
 end
 
 local function filter_stats(feed, counts)
-  local filter = feed and feed.filter or { state = OFF }
-  if filter.state ~= OFF then
-    filter.absent, filter.false_positives = counts.absent, counts.false_positives
-  end
-  return filter
+  if feed.filter == OFF then return { state = OFF } end
+  return {
+    state = feed.filter, absent = counts.absent, false_positives = counts.false_positives,
+    keys = feed.filter_keys, capacity = feed.filter_capacity, bytes = feed.filter_bytes, fpr = feed.filter_fpr,
+    dead = feed.filter_dead, load_seconds = feed.filter_load_s, reloads = feed.reloads, load_failures = feed.load_failures,
+  }
+end
+
+local function feed_stats(feed)
+  if feed.feed == OFF then return { state = OFF } end
+  return {
+    state = feed.feed, lag = feed.lag_s, polls = feed.polls, poll_failures = feed.poll_failures, changes = feed.changes,
+    fell_behind = feed.fell_behind, incarnation = feed.incarnation, incarnation_changes = feed.incarnation_changes,
+    last_error = feed.last_error,
+  }
 end
 
 --- What this process counted, layer by layer, its pool, and the table as the server estimates it.
@@ -33,7 +43,7 @@ function Cache:stats()
     sets = counts.sets,
     near = near,
     filter = filter_stats(feed, counts),
-    feed = feed or { state = OFF },
+    feed = feed_stats(feed),
     pool = self.pool:stats(),
     server = found and { rows = rows, bytes = bytes, unlogged = unlogged } or nil,
     server_error = not found and rows or nil,

@@ -167,10 +167,19 @@ uint64_t fpc_feed_hash(uint64_t seed, const char *stored_key, size_t length) {
 
 /* --- Answers --- */
 
-static bool is_fresh(const fpc_feed *feed) {
+/* The latest that it can be now, told fast. */
+static int64_t latest_now(void) {
+    return fpc_clock_coarse_ns() + FPC_CLOCK_COARSE_LAG;
+}
+
+static bool is_fresh_at(const fpc_feed *feed, int64_t now) {
     int64_t known_until = atomic_load_explicit(&feed->known_until, memory_order_acquire);
     return known_until != FPC_FEED_UNKNOWN && !fpc_feed_is_inherited(feed) &&
-           fpc_clock_ns() - known_until < atomic_load_explicit(&feed->max_staleness_ns, memory_order_relaxed);
+           now - known_until < atomic_load_explicit(&feed->max_staleness_ns, memory_order_relaxed);
+}
+
+static bool is_fresh(const fpc_feed *feed) {
+    return is_fresh_at(feed, latest_now());
 }
 
 void fpc_feed_look(fpc_feed *feed, uint64_t hash, bool *absent, uint64_t *stamp) {
@@ -193,6 +202,11 @@ uint64_t fpc_feed_stamp(const fpc_feed *feed, uint64_t hash) {
 
 bool fpc_feed_is_current(const fpc_feed *feed, uint64_t hash, uint64_t stamp) {
     return is_fresh(feed) && fpc_feed_stamps_get(feed->stamps, hash) == stamp;
+}
+
+bool fpc_feed_is_current_until(const fpc_feed *feed, uint64_t hash, uint64_t stamp, fpc_deadline ends) {
+    int64_t now = latest_now();
+    return now < ends && is_fresh_at(feed, now) && fpc_feed_stamps_get(feed->stamps, hash) == stamp;
 }
 
 void fpc_feed_wrote_many(fpc_feed *feed, const uint64_t *hashes, size_t count) {

@@ -6,6 +6,7 @@
 #include "pool.h"
 
 #include <math.h>
+#include <string.h>
 
 #define FEED_TYPE "fpcache.feed"
 #define SPOT_MASK ((UINT64_C(1) << 32) - 1) /* the lowest bits of a hash are as good as the hash */
@@ -115,11 +116,39 @@ static int feed_look(lua_State *L) {
     return 3;
 }
 
-/* feed:is_current(spot, stamp) -> boolean */
+/* What is_current answers.  LuaJIT's FFI calls it without the detour by its stack (see lua/fpcache/gate.lua): `ud` is the
+ * userdata, which a closed feed still is. */
+static bool gate(fpc_feed **ud, double spot, double stamp, double ends) {
+    return *ud != NULL && fpc_feed_is_current_until(*ud, (uint64_t)spot, (uint64_t)stamp,
+                                                    (fpc_deadline)(ends * (double)FPC_NS_PER_SECOND));
+}
+
+/* core.feed_gate() -> the address of gate() as light userdata */
+static int feed_gate(lua_State *L) {
+    bool (*function)(fpc_feed **, double, double, double) = gate;
+    void *address;
+    memcpy(&address, &function, sizeof address); /* C has no cast from one to the other */
+    lua_pushlightuserdata(L, address);
+    return 1;
+}
+
+/* feed:is_current(spot, stamp, ends) -> boolean; `ends` in seconds as system.now() has them */
 static int feed_is_current(lua_State *L) {
     fpc_feed **ud = check(L);
-    uint64_t spot = (uint64_t)luaL_checknumber(L, 2), stamp = (uint64_t)luaL_checknumber(L, 3);
-    lua_pushboolean(L, *ud != NULL && fpc_feed_is_current(*ud, spot, stamp));
+    double spot = luaL_checknumber(L, 2), stamp = luaL_checknumber(L, 3), ends = luaL_checknumber(L, 4);
+    lua_pushboolean(L, gate(ud, spot, stamp, ends));
+    return 1;
+}
+
+/* feed:stamp(spot) -> number; nil when stale */
+static int feed_stamp(lua_State *L) {
+    fpc_feed **ud = check(L);
+    uint64_t spot = (uint64_t)luaL_checknumber(L, 2);
+    uint64_t stamp = *ud == NULL ? 0 : fpc_feed_stamp(*ud, spot);
+    if (stamp == 0)
+        lua_pushnil(L);
+    else
+        lua_pushnumber(L, (lua_Number)stamp);
     return 1;
 }
 
@@ -168,6 +197,40 @@ static int feed_wrote_batch(lua_State *L) {
         if (count < HASHES && i + 1 < rows) continue;
         fpc_feed_wrote_many(*ud, hashes, count);
         count = 0;
+    }
+    return 0;
+}
+
+/* core.feed_hashes(seed, batch) -> string for feed:wrote_hashes(), 8 bytes a row; nil when out of memory */
+static int feed_hashes(lua_State *L) {
+    uint64_t seed = (uint64_t)luaL_checknumber(L, 1);
+    const fpc_batch *batch = fpc_lua_test_batch(L, 2);
+    luaL_argcheck(L, batch != NULL, 2, "an open batch is expected");
+    luaL_Buffer hashes;
+    luaL_buffinit(L, &hashes);
+    size_t rows = fpc_batch_rows(batch);
+    for (size_t i = 0; i < rows; i++) {
+        char scratch[FPC_KEY_STORED_MAX];
+        size_t length;
+        const char *key = fpc_batch_stored_key(batch, i, scratch, &length);
+        if (key == NULL) return 0;
+        uint64_t hash = fpc_feed_hash(seed, key, length);
+        luaL_addlstring(&hashes, (const char *)&hash, sizeof hash);
+    }
+    luaL_pushresult(&hashes);
+    return 1;
+}
+
+/* feed:wrote_hashes(string) */
+static int feed_wrote_hashes(lua_State *L) {
+    fpc_feed **ud = check(L);
+    size_t length, part;
+    const char *bytes = luaL_checklstring(L, 2, &length);
+    uint64_t hashes[HASHES];
+    for (; length >= sizeof hashes[0] && *ud != NULL; bytes += part, length -= part) {
+        part = (length < sizeof hashes ? length : sizeof hashes) / sizeof hashes[0] * sizeof hashes[0];
+        memcpy(hashes, bytes, part);
+        fpc_feed_wrote_many(*ud, hashes, part / sizeof hashes[0]);
     }
     return 0;
 }
@@ -244,9 +307,11 @@ static int feed_stats(lua_State *L) {
 void fpc_lua_register_feed(lua_State *L) {
     static const luaL_Reg METHODS[] = {{"look", feed_look},
                                        {"is_current", feed_is_current},
+                                       {"stamp", feed_stamp},
                                        {"wrote", feed_wrote},
                                        {"wrote_keys", feed_wrote_keys},
                                        {"wrote_batch", feed_wrote_batch},
+                                       {"wrote_hashes", feed_wrote_hashes},
                                        {"wrote_all", feed_wrote_all},
                                        {"missed", feed_missed},
                                        {"wait_fresh", feed_wait_fresh},
@@ -257,4 +322,8 @@ void fpc_lua_register_feed(lua_State *L) {
     lua_setfield(L, -2, "feed");
     lua_pushcfunction(L, feed_seed);
     lua_setfield(L, -2, "feed_seed");
+    lua_pushcfunction(L, feed_hashes);
+    lua_setfield(L, -2, "feed_hashes");
+    lua_pushcfunction(L, feed_gate);
+    lua_setfield(L, -2, "feed_gate");
 }
