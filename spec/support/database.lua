@@ -24,6 +24,7 @@ function database.new(setup)
   local srv = server.start()
   local url, name = srv:fresh_database()
   local self = setmetatable({ srv = srv, url = url, name = name, opened = {}, roles = {} }, Database)
+  self:url_of()
   if setup ~= false then
     local options = copy(setup, { connection_string = url })
     if options.grant == nil then options.grant = "public" end

@@ -5,7 +5,8 @@
  *
  * A first SIGINT or SIGTERM interrupts the script: waits for the server end at once, and a hook raises an
  * error at the next Lua instruction.  Then the state is closed, which closes the connections, and the server
- * rolls back what was under way.  A second signal kills. */
+ * rolls back what was under way.  Where the hook does not come to be called (in another coroutine, in a long
+ * C function), the program ends anyway after some seconds.  A second signal kills. */
 #include "embedded.h"
 #include "fpcache/wait.h"
 
@@ -16,9 +17,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int luaopen_fpcache_core(lua_State *L);
 int luaopen_cjson(lua_State *L);
+
+#define GRACE_SECONDS 2 /* from the first signal to the end */
 
 static lua_State *interrupted_state; /* written before the handlers are installed */
 static volatile sig_atomic_t caught_signal;
@@ -29,10 +33,16 @@ static void raise_interrupt(lua_State *L, lua_Debug *ar) {
     luaL_error(L, "interrupted");
 }
 
+static void on_grace_over(int number) {
+    (void)number;
+    _exit(128 + caught_signal); /* the kernel closes the connections */
+}
+
 static void on_signal(int number) {
     struct sigaction fallback = {.sa_handler = SIG_DFL};
     sigaction(number, &fallback, NULL);
     caught_signal = number;
+    alarm(GRACE_SECONDS);
     fpc_interrupt_raise();
     lua_sethook(interrupted_state, raise_interrupt, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 100);
 }
@@ -44,6 +54,8 @@ static void catch_signals(lua_State *L) {
     struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: waits must notice */
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    struct sigaction last = {.sa_handler = on_grace_over};
+    sigaction(SIGALRM, &last, NULL);
 }
 
 /* Loads a built-in module: upvalue 1 is its entry. */

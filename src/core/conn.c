@@ -21,7 +21,7 @@ struct fpc_conn {
     int64_t opened_ns;
     bool use_prepared;
     bool broken;
-    bool sent_write; /* the statement under way may change something */
+    bool sent_write; /* the statement under way may change something by itself */
     bool sent_ours;  /* ... and is one of ours, not a caller's SQL */
     fpc_id_set prepared;
 };
@@ -109,9 +109,21 @@ static fpc_status lost(fpc_conn *conn, bool all_sent, fpc_error *err) {
     return fpc_fail(err, FPC_CONNECT, "the connection to the server was lost");
 }
 
-/* Gives up in the middle of a statement, because a wait failed with `status`. */
+/* Asks the server to end the statement under way.  Without it a statement that waits there, for a lock say,
+ * would go on, and commit, long after we are gone. */
+static void cancel(fpc_conn *conn) {
+    char ignored[256];
+    PGcancel *request = PQgetCancel(conn->pg);
+    if (request == NULL) return;
+    PQcancel(request, ignored, sizeof ignored);
+    PQfreeCancel(request);
+}
+
+/* Gives up in the middle of a statement, because a wait failed with `status`.  After a timeout nothing is
+ * cancelled: that would be one more wait, and the session's own timeouts end the statement. */
 static fpc_status gave_up(fpc_conn *conn, fpc_status status, fpc_error *err) {
     conn->broken = true;
+    if (status == FPC_INTERRUPTED) cancel(conn);
     if (status == FPC_TIMEOUT) {
         return fpc_fail(err, FPC_TIMEOUT, "no answer from the server in time%s",
                         conn->sent_write ? ": the change may still happen" : "");
@@ -215,7 +227,8 @@ static fpc_status begin(fpc_conn *conn, bool is_write, bool is_ours, fpc_error *
     if (PQtransactionStatus(conn->pg) == PQTRANS_ACTIVE) {
         return fpc_fail(err, FPC_INVALID, "the connection is still busy with another statement");
     }
-    conn->sent_write = is_write;
+    /* Inside a transaction nothing has happened before COMMIT, which is none of our statements. */
+    conn->sent_write = is_write && !(is_ours && PQtransactionStatus(conn->pg) == PQTRANS_INTRANS);
     conn->sent_ours = is_ours;
     return FPC_OK;
 }
@@ -243,12 +256,13 @@ fpc_status fpc_conn_send(fpc_conn *conn, const fpc_statement *statement, const f
     static const int BINARY[FPC_PARAMS_MAX] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     fpc_status status = begin(conn, !statement->read_only, true, err);
     if (status != FPC_OK) return status;
+    bool is_write = conn->sent_write;
     int sent;
     if (conn->use_prepared) {
         if (!fpc_id_set_has(&conn->prepared, statement->id)) {
             status = prepare(conn, statement, deadline, err);
             if (status != FPC_OK) return status;
-            conn->sent_write = !statement->read_only;
+            conn->sent_write = is_write;
         }
         sent = PQsendQueryPrepared(conn->pg, statement->name, params->count, params->values, params->lengths,
                                    BINARY, 1);

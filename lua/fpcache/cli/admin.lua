@@ -89,12 +89,12 @@ end
 
 --- Sets up; a table that is not ours is replaced only after a person or --force said so.
 local function setup(opts, as_json)
-  local report, err = admin.setup(opts)
+  local report, err = connection_flags.call(admin.setup, opts)
   if not report and not opts.force and err:find("that fpcache did not make", 1, true) then
     local yes, reason = confirm(("Replace the table %s.cache and DELETE what it holds?"):format(opts.schema))
     if not yes then return fail(err .. " (" .. reason .. ")") end
     opts.force = true
-    report, err = admin.setup(opts)
+    report, err = connection_flags.call(admin.setup, opts)
   end
   if not report then return fail(err) end
   return say(report, as_json, print_setup)
@@ -105,7 +105,7 @@ local function drop(opts, as_json)
     local yes, reason = confirm(("Drop %s.cache and DELETE all cached data?"):format(opts.schema))
     if not yes then return fail(reason) end
   end
-  local report, err = admin.drop(opts)
+  local report, err = connection_flags.call(admin.drop, opts)
   if not report then return fail(err) end
   return say(report, as_json, function() print(("Dropped the cache in schema %s."):format(opts.schema)) end)
 end
@@ -123,7 +123,7 @@ function cli.run(words)
     opts.force = flags.force
     return drop(opts, flags.json)
   end
-  local report, err = admin[flags.command](opts)
+  local report, err = connection_flags.call(admin[flags.command], opts)
   if not report then return fail(err) end
   return say(report, flags.json, flags.command == "upgrade" and print_setup or print_status)
 end

@@ -29,4 +29,15 @@ function connection_flags.parse(parser, words)
   return nil, 2
 end
 
+--- Calls fpcache.new or a function of admin.  What they raise about an option comes from the command line here,
+-- so it is an answer like the others.
+---@return any value, string? err
+function connection_flags.call(open, opts)
+  local called, value, err = pcall(open, opts)
+  if called then return value, err end
+  local words = tostring(value):match("^options%.(.*)$") -- no place before it: pcall called
+  if not words then error(value, 0) end
+  return nil, "invalid: " .. words
+end
+
 return connection_flags

@@ -121,7 +121,7 @@ function kv.run(words, context)
   if not flags then return code end
   local opts = connection_flags.read(flags)
   opts.namespace = flags.namespace
-  local cache, err = fpcache.new(opts)
+  local cache, err = connection_flags.call(fpcache.new, opts)
   local ok = false
   if cache then
     ok, err = ACTIONS[flags.command](cache, flags)

@@ -1,0 +1,138 @@
+-- cli_admin_spec.lua -- `fpcache admin` and `fpcache-admin`.
+local database = require "support.database"
+local interpreter = require "support.interpreter"
+local schema = require "fpcache.schema"
+
+describe("fpcache admin", function()
+  local db, fpcache
+
+  before_each(function()
+    db = database.new(false)
+    fpcache = interpreter.new { FPCACHE_URL = db.url }
+  end)
+  after_each(function()
+    fpcache:remove()
+    db:close_all()
+    db.srv:sql(("DROP DATABASE %s WITH (FORCE)"):format(db.name))
+  end)
+
+  local function has(text, answer, code)
+    assert.equal(code or 0, answer.code, answer.err)
+    assert.matches(text, code and code > 0 and answer.err or answer.out, 1, true)
+  end
+
+  it("setup prints what it made and how users connect", function()
+    local answer = fpcache { "admin", "setup" }
+    has("Installed: ", answer)
+    has(("Schema public of database %s, version %d"):format(db.name, schema.VERSION), answer)
+    has("public.cache, UNLOGGED, owned by fpcache", answer)
+    has("row-level security, forced", answer)
+    has(('local cache = assert(fpcache.new{ connection_string = "postgresql://USER@HOST/%s" })'):format(db.name), answer)
+    has("--grant ROLE", answer)
+    has("Nothing to do: the schema is up to date.", fpcache { "admin", "setup" })
+    assert.is_true(db:open { connection_string = db.url }:ping())
+  end)
+
+  it("setup with --schema, --logged, --grant", function()
+    local answer = fpcache { "admin", "setup", "--schema", 'a"; drop table x; --', "--logged", "--grant", "app",
+      "--grant", "public" }
+    has("LOGGED", answer)
+    has("Granted to: app\nGranted to: public\n", answer)
+    has([[schema = "a\"; drop table x; --"]], answer)
+    assert.is_true(db:open { schema = 'a"; drop table x; --' }:ping())
+  end)
+
+  it("answers in JSON where asked", function()
+    local answer = fpcache { "admin", "setup", "--json" }
+    assert.equal(0, answer.code)
+    assert.matches('"version":1', answer.out)
+    assert.matches('^{.*"unlogged":true.*}\n$', fpcache { "admin", "status", "--json" }.out)
+  end)
+
+  it("status and upgrade tell what is", function()
+    has("nothing is set up.  Run: fpcache admin setup", fpcache { "admin", "status" })
+    has("schema: nothing to upgrade", fpcache { "admin", "upgrade" }, 1)
+    fpcache { "admin", "setup" }
+    has("version 1", fpcache { "admin", "status" })
+    has("Nothing to do", fpcache { "admin", "upgrade" })
+    db:sql("INSERT INTO fpcache_schema (version, name) VALUES (9, 'x')")
+    has("install a newer fpcache", fpcache { "admin", "setup" }, 1)
+  end)
+
+  it("drop asks on a terminal, refuses elsewhere, obeys --force", function()
+    fpcache { "admin", "setup" }
+    has("there is no terminal to ask on; say --force to do it", fpcache { "admin", "drop" }, 1)
+    local answer = fpcache:on_terminal({ "admin", "drop" }, "n\n")
+    assert.equal(1, answer.code)
+    assert.matches("Drop public.cache and DELETE all cached data? [y/N]", answer.out, 1, true)
+    assert.matches("nothing was changed", answer.out)
+    has("version 1", fpcache { "admin", "status" })
+    answer = fpcache:on_terminal({ "admin", "drop" }, "y\n")
+    assert.equal(0, answer.code)
+    assert.matches("Dropped the cache in schema public.", answer.out, 1, true)
+    has("nothing is set up", fpcache { "admin", "status" })
+    fpcache { "admin", "setup" }
+    has("Dropped the cache in schema public.", fpcache { "admin", "drop", "--force" })
+  end)
+
+  it("setup over a table that is not ours asks, refuses elsewhere, obeys --force", function()
+    db:sql("CREATE TABLE cache (user_id text); INSERT INTO cache VALUES ('precious')")
+    has("there is no terminal to ask on", fpcache { "admin", "setup" }, 1)
+    assert.equal(1, fpcache:on_terminal({ "admin", "setup" }, "\n").code)
+    assert.equal("precious", db:sql("SELECT * FROM cache"))
+    assert.equal(0, fpcache:on_terminal({ "admin", "setup" }, "yes\n").code)
+    assert.equal("", db:sql("SELECT * FROM cache"))
+    has("Dropped what was there before.", fpcache { "admin", "setup", "--force" })
+  end)
+
+  it("says what is wrong with the command line", function()
+    for _, words in ipairs { { "admin" }, { "admin", "frob" }, { "admin", "setup", "--frob" },
+      { "admin", "setup", "--port", "x" }, { "admin", "status", "--force" } } do
+      assert.equal(2, fpcache(words).code, table.concat(words, " "))
+    end
+    has("fpcache: invalid: port: must be at most 65535", fpcache { "admin", "status", "--port", "70000" }, 1)
+    has("fpcache: invalid: an SQL name must not be empty", fpcache { "admin", "setup", "--schema", "" }, 1)
+    has("fpcache: connect: ", fpcache { "admin", "setup", "--url", "postgresql:///x?host=/nowhere" }, 1)
+  end)
+
+  describe("under the name and with the flags of Python's tool", function()
+    local function tool(...)
+      return fpcache { program = interpreter.path .. "-admin", ... }
+    end
+
+    it("sets up", function()
+      local answer = tool("--host", db.srv.host, "--port", "5432", "--database", db.name, "--user", "fpcache",
+        "--password", "unused", "--schema", "my_cache")
+      has("my_cache.cache, UNLOGGED", answer)
+      assert.is_true(db:open { connection_string = db.url, schema = "my_cache" }:ping())
+    end)
+
+    it("recreates with --force and without a prompt", function()
+      local where = { "--host", db.srv.host, "--database", db.name, "--user", "fpcache" }
+      local unpack = table.unpack or unpack
+      assert.equal(0, tool(unpack(where)).code)
+      local cache = db:open { connection_string = db.url }
+      assert(cache:set("k", 1))
+      assert.equal(0, tool(unpack(where)).code)
+      assert.equal(1, cache:get("k"))
+      where[#where + 1] = "--force"
+      has("Dropped what was there before.", tool(unpack(where)))
+      assert.equal(0, cache:count())
+    end)
+
+    it("knows the Databricks flags, which are not there yet", function()
+      for _, words in ipairs { { "--databricks" }, { "--instance-name", "x" }, { "--profile", "DEFAULT" },
+        { "--databricks", "--host", "h", "--instance-name", "x", "--profile", "y" } } do
+        has("are not in this build yet", tool((table.unpack or unpack)(words)), 1)
+      end
+    end)
+
+    it("goes to localhost by itself, as postgres", function()
+      local answer = tool("--port", "1")
+      assert.equal(1, answer.code)
+      assert.matches("^fpcache: connect: .*localhost", answer.err)
+      assert.equal(2, tool("--frob").code)
+      assert.matches("--databricks", tool("--help").out, 1, true)
+    end)
+  end)
+end)

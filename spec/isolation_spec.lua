@@ -1,0 +1,196 @@
+-- isolation_spec.lua -- rows belong to the role that logged in; the server sees to it.
+local admin = require "fpcache.admin"
+local database = require "support.database"
+
+describe("isolation", function()
+  local db, ann, bob
+
+  setup(function()
+    -- The owner is an ordinary role: forced row-level security holds for it too.
+    db = database.new(false)
+    db:url_of("keeper")
+    db:sql(("GRANT CREATE ON DATABASE %s TO keeper"):format(db.name))
+    assert(admin.setup { connection_string = db:url_of("keeper"), schema = "shared" })
+    db:url_of("ann")
+    db:url_of("bob")
+    assert(admin.setup { connection_string = db:url_of("keeper"), schema = "shared", grant = { "ann", "bob" } })
+    db.schema = "shared"
+  end)
+  before_each(function()
+    db:sql("TRUNCATE shared.cache")
+    ann, bob = db:open { as = "ann" }, db:open { as = "bob" }
+  end)
+  after_each(function() db:close_all() end)
+
+  local function sql(cache, text, ...)
+    local args, count = { ... }, select("#", ...)
+    local failure
+    local rows = cache:transaction(function(tx)
+      local answer, err = tx:query(text, (table.unpack or unpack)(args, 1, count))
+      failure = err
+      return answer, err
+    end)
+    return rows, failure
+  end
+
+  it("gives each role rows of its own, under the same keys", function()
+    assert(ann:set("k", "ann's"))
+    assert(bob:set("k", "bob's"))
+    assert.equal("ann's", ann:get("k"))
+    assert.equal("bob's", bob:get("k"))
+    assert.same({ "k" }, ann:keys())
+    assert.equal(1, ann:count { all = true })
+    assert.is_true(ann:delete("k"))
+    assert.equal("bob's", bob:get("k"))
+    assert.equal(1, ann:set_many { a = 1 })
+    assert.equal(0, bob:delete_many { "a" })
+    assert.equal(1, ann:clear { all = true })
+    assert.equal(1, bob:count())
+  end)
+
+  it("hides the others' rows from any SQL", function()
+    assert(ann:set("secret", "ann's"))
+    assert.same({ { n = 0 } }, sql(bob, "SELECT count(*) AS n FROM shared.cache"))
+    assert.same({}, sql(bob, "SELECT * FROM shared.cache WHERE user_id = 'ann'"))
+    assert.same({}, sql(bob, "SELECT * FROM shared.valid_cache"))
+    assert.equal(0, sql(bob, "UPDATE shared.cache SET value = 'x' WHERE user_id = 'ann'"))
+    assert.equal(0, sql(bob, "DELETE FROM shared.cache WHERE user_id = 'ann'"))
+    assert.equal("ann's", ann:get("secret"))
+  end)
+
+  it("refuses rows in another's name", function()
+    local refusal = 'new row violates row%-level security policy for table "cache"'
+    local _, err = sql(bob, "INSERT INTO shared.cache (user_id, key, value) VALUES ('ann', 'k', 'x')")
+    assert.matches(refusal, err)
+    assert(bob:set("mine", 1))
+    _, err = sql(bob, "UPDATE shared.cache SET user_id = 'ann'")
+    assert.matches(refusal, err)
+    -- also over a row that is there, and one that has expired
+    assert(ann:set("k", "ann's"))
+    assert(ann:set("old", "ann's", { expires_at = 1 }))
+    for _, key in ipairs { "k", "old" } do
+      _, err = sql(bob, "INSERT INTO shared.cache (user_id, key, value) VALUES ('ann', $1::text::bytea, 'x') "
+        .. "ON CONFLICT (user_id, namespace, key) DO UPDATE SET value = excluded.value", key)
+      assert.matches(refusal, err)
+    end
+    assert.equal("ann's", ann:get("k"))
+  end)
+
+  it("holds for the Python library's functions", function()
+    assert(ann:set("k", "ann's"))
+    assert.same({ {} }, sql(bob, "SELECT shared.cache_get('ann', 'k') AS v"))
+    assert.same({ { v = false } }, sql(bob, "SELECT shared.cache_exists('ann', 'k') AS v"))
+    assert.same({ { v = false } }, sql(bob, "SELECT shared.cache_delete('ann', 'k') AS v"))
+    assert.same({ { v = -2 } }, sql(bob, "SELECT shared.cache_ttl('ann', 'k') AS v"))
+    local _, err = sql(bob, "SELECT shared.cache_set('ann', 'k', 'x')")
+    assert.matches("violates row%-level security policy", err)
+    assert.equal("ann's", ann:get("k"))
+    assert.same({ { v = "ann's" } }, sql(ann, "SELECT shared.cache_get('ann', 'k') AS v"))
+  end)
+
+  it("follows the login, not SET ROLE", function()
+    db:sql("GRANT ann TO bob")
+    finally(function() db:sql("REVOKE ann FROM bob") end)
+    assert(ann:set("k", "ann's"))
+    bob:transaction(function(tx)
+      assert(tx:query("SET LOCAL ROLE ann"))
+      assert.is_nil((tx:get("k")))
+      assert.same({}, tx:query("SELECT * FROM shared.cache"))
+      assert(tx:set("mine", "bob's"))
+      return true
+    end)
+    assert.equal("bob's", bob:get("mine"))
+    assert.is_false(ann:exists("mine"))
+  end)
+
+  it("cannot be switched off by those who use it", function()
+    for _, text in ipairs { "ALTER TABLE shared.cache DISABLE ROW LEVEL SECURITY",
+      "DROP POLICY cache_own_rows ON shared.cache", "CREATE POLICY mine ON shared.cache USING (true)",
+      "ALTER TABLE shared.cache ADD COLUMN x int", "DROP TABLE shared.cache", "TRUNCATE shared.cache",
+      "SET SESSION AUTHORIZATION ann", "CREATE TRIGGER t BEFORE INSERT ON shared.cache EXECUTE FUNCTION "
+      .. "suppress_redundant_updates_trigger()", "CREATE FUNCTION shared.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+      "INSERT INTO shared.fpcache_schema VALUES (99, 'x')" } do
+      local rows, err = sql(bob, text)
+      assert.is_nil(rows, text)
+      assert.matches("SQLSTATE 42501", err, nil, text)
+    end
+    assert(ann:set("k", "ann's"))
+    -- row_security = off is not a way around it, it is an error
+    local _, err = bob:transaction(function(tx)
+      assert(tx:query("SET LOCAL row_security = off"))
+      return tx:query("SELECT * FROM shared.cache")
+    end)
+    assert.matches("would be affected by row%-level security", err)
+  end)
+
+  describe("of the owner, who is no superuser", function()
+    it("hides living rows from it, too", function()
+      assert.equal("f", db:sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'keeper'"))
+      local keeper = db:open { as = "keeper" }
+      assert(ann:set("k", "ann's"))
+      assert.same({ { n = 0 } }, sql(keeper, "SELECT count(*) AS n FROM shared.cache"))
+      assert.equal(0, sql(keeper, "UPDATE shared.cache SET value = 'x'"))
+      assert.equal(0, sql(keeper, "DELETE FROM shared.cache"))
+      local _, err = sql(keeper, "INSERT INTO shared.cache (user_id, key, value) VALUES ('ann', 'l', 'x')")
+      assert.matches("violates row%-level security policy", err)
+      assert.equal("ann's", ann:get("k"))
+      assert(keeper:set("k", "keeper's"))
+      assert.equal("keeper's", keeper:get("k"))
+    end)
+
+    it("cannot bring expired rows of others back to life", function()
+      local keeper = db:open { as = "keeper" }
+      assert(ann:set("old", "ann's", { expires_at = 1 }))
+      local _, err = sql(keeper, "UPDATE shared.cache SET expires_at = 'infinity' WHERE user_id = 'ann'")
+      assert.matches("violates row%-level security policy", err)
+      assert.is_nil((ann:get("old")))
+    end)
+  end)
+
+  describe("and the sweeper", function()
+    local function fill()
+      for name, cache in pairs { ann = ann, bob = bob, keeper = db:open { as = "keeper" } } do
+        assert(cache:set("live", name))
+        assert(cache:set("soon", name, 1000))
+        for i = 1, 5 do assert(cache:set("old" .. i, name, { expires_at = 1 })) end
+        assert(cache:namespace("n"):set("old", name, { expires_at = 1 }))
+      end
+    end
+
+    for _, way in ipairs { "cleanup", "cache_cleanup" } do
+      it(("which is everybody's, deletes everybody's expired rows and nothing else (%s)"):format(way), function()
+        fill()
+        if way == "cleanup" then
+          assert.equal(18, bob:cleanup())
+        else
+          assert.same({ { n = 18 } }, sql(bob, "SELECT shared.cache_cleanup() AS n"))
+        end
+        assert.equal("ann|2\nbob|2\nkeeper|2",
+          db:sql("SELECT user_id, count(*) FROM shared.cache GROUP BY 1 ORDER BY 1"))
+        assert.equal("ann", ann:get("live"))
+      end)
+    end
+
+    it("tells those who may not use it", function()
+      db:url_of("stranger")
+      db:sql("GRANT USAGE ON SCHEMA shared TO stranger; GRANT SELECT, INSERT, UPDATE, DELETE ON shared.cache TO "
+        .. "stranger; GRANT SELECT ON shared.fpcache_schema TO stranger")
+      local stranger = db:open { as = "stranger" }
+      assert(stranger:set("k", 1))
+      local swept, err = stranger:cleanup()
+      assert.is_nil(swept)
+      assert.equal("denied: permission denied for function fpcache_sweep; the owner grants it with "
+        .. "`fpcache admin setup --grant ROLE` (SQLSTATE 42501)", err)
+    end)
+
+    it("is not led astray by the caller's search_path", function()
+      fill()
+      assert.same({ { n = 18 } }, bob:transaction(function(tx)
+        assert(tx:query("CREATE TEMP TABLE cache (LIKE shared.cache)"))
+        assert(tx:query("CREATE FUNCTION pg_temp.format(text, bigint) RETURNS text LANGUAGE sql AS 'SELECT 1/0'"))
+        assert(tx:query("SET LOCAL search_path = pg_temp, shared"))
+        return tx:query("SELECT shared.cache_cleanup() AS n")
+      end))
+    end)
+  end)
+end)

@@ -1,0 +1,104 @@
+-- interpreter.lua -- runs build/fpcache as a user does, in an environment of its own.
+--
+--   local fpcache = interpreter.new{ FPCACHE_URL = url }
+--   local answer = fpcache{ "get", "k" }            -- { code, out, err }
+--   local job = fpcache:start{ "script.lua" }       -- job.pid; job:kill(15) -> code
+local core = require "fpcache.core"
+local database = require "support.database"
+
+local system = core.system
+local BUILD = assert(system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
+
+local Interpreter = {}
+Interpreter.__index = Interpreter
+
+local interpreter = { path = BUILD .. "/fpcache" }
+
+--- Nothing of our own environment but PATH and what is said here; LUA_PATH above all is not set.
+---@param env table<string, string>?
+function interpreter.new(env)
+  local self = setmetatable({ env = { "PATH=" .. os.getenv("PATH"), "LC_ALL=C.UTF-8" } }, Interpreter)
+  self.dir = assert(system.mkdtemp("/tmp/fpcache-cli-"))
+  env = env or {}
+  env.HOME = env.HOME or self.dir
+  for name, value in pairs(env) do self.env[#self.env + 1] = name .. "=" .. value end
+  return self
+end
+
+local function read(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+--- Writes a file into the folder of this interpreter; returns its path.
+function Interpreter:file(name, text)
+  local path = self.dir .. "/" .. name
+  local file = assert(io.open(path, "wb"))
+  assert(file:write(text))
+  file:close()
+  return path
+end
+
+--- Runs it to its end.
+---@param words string[] `program` names another one than fpcache, `input` is its standard input
+---@return {code: integer, out: string, err: string}
+function Interpreter:__call(words)
+  local argv = { "/bin/sh", "-c", 'exec "$0" "$@" 2>"$ERR"', words.program or interpreter.path }
+  for _, word in ipairs(words) do argv[#argv + 1] = word end
+  local env = { "ERR=" .. self.dir .. "/stderr" }
+  for _, line in ipairs(self.env) do env[#env + 1] = line end
+  local result = assert(core.run { argv = argv, env = env, clear_env = true, input = words.input or "", timeout = 60,
+    dir = self.dir, max_output = 1024 * 1024 })
+  return { code = result.status or 128 + result.signal, out = result.output, err = read(self.dir .. "/stderr") }
+end
+
+--- Runs it on a terminal, on which `typed` is typed.
+function Interpreter:on_terminal(words, typed)
+  local quoted = { interpreter.path }
+  for i, word in ipairs(words) do quoted[i + 1] = "'" .. word:gsub("'", "'\\''") .. "'" end
+  return self { program = "script", "-qec", table.concat(quoted, " "), "/dev/null", input = typed }
+end
+
+local Job = {}
+Job.__index = Job
+
+--- Starts it and goes on.
+function Interpreter:start(words)
+  local code = self.dir .. "/code"
+  os.remove(code)
+  local argv = { "/bin/sh", "-c",
+    '"$0" "$@" >"$OUT" 2>&1 & echo $! >"$PID"; mv "$PID" "$PID.done"; wait $!; echo $? >"$CODE.new"; '
+    .. 'mv "$CODE.new" "$CODE"', interpreter.path }
+  for _, word in ipairs(words) do argv[#argv + 1] = word end
+  local env = { "OUT=" .. self.dir .. "/out", "PID=" .. self.dir .. "/pid", "CODE=" .. code }
+  for _, line in ipairs(self.env) do env[#env + 1] = line end
+  os.remove(self.dir .. "/pid.done")
+  assert(core.spawn { argv = argv, env = env, clear_env = true, dir = self.dir, log = self.dir .. "/log" })
+  assert(database.eventually(function() return system.stat(self.dir .. "/pid.done") end))
+  return setmetatable({ pid = tonumber(read(self.dir .. "/pid.done")), dir = self.dir }, Job)
+end
+
+--- What it has written so far.
+function Job:output() return read(self.dir .. "/out") end
+
+--- Sends a signal and waits for the end; the exit code as a shell tells it, or nil when it did not end.
+function Job:kill(signal)
+  assert(system.kill(self.pid, signal))
+  return self:wait()
+end
+
+function Job:wait()
+  if not database.eventually(function() return system.stat(self.dir .. "/code") end) then
+    system.kill(self.pid, 9)
+    return nil
+  end
+  return tonumber(read(self.dir .. "/code"))
+end
+
+function Interpreter:remove()
+  assert(system.remove_tree(self.dir))
+end
+
+return interpreter
