@@ -32,11 +32,14 @@ end
 --
 -- States: "off"; "loading" (not ready yet); "fresh" (answers); "stale" (has lost touch: the server answers).
 -- hits and misses are those of get and get_many, whichever layer answered.  docs/near.md explains each number.
----@return table stats { hits, misses, sets, near, filter, feed, pool, server } or, without an answer of the server, server_error
+---@return table? stats { hits, misses, sets, near, filter, feed, pool, server }; server_error instead of server when it did not
+-- answer; nil only of a closed cache
+---@return string? err
 function Cache:stats()
   local counts, feed = self.counts, self.feed:stats()
   local near = near_stats(self.near, feed)
   local found, rows, bytes, unlogged = self.db:row(self.statements.table_stats, self.timeout)
+  if not found and rows:find("^closed:") then return nil, rows end
   return {
     hits = counts.hits + (near.hits or 0),
     misses = counts.misses + counts.absent + (near.negative_hits or 0),
