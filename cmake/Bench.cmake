@@ -5,3 +5,8 @@ add_executable(filter_bench EXCLUDE_FROM_ALL bench/filter/filter_bench.c bench/f
 target_link_libraries(filter_bench PRIVATE fpc_flags fpc_core)
 set_source_files_properties(bench/filter/sides_other.c PROPERTIES COMPILE_OPTIONS "-O3;-march=native")
 set_target_properties(filter_bench PROPERTIES C_EXTENSIONS OFF RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bench)
+foreach(name IN ITEMS filter_layouts filter_readers)
+  add_executable(${name} EXCLUDE_FROM_ALL bench/filter/${name}.c)
+  target_link_libraries(${name} PRIVATE fpc_flags fpc_core)
+  set_target_properties(${name} PROPERTIES C_EXTENSIONS OFF RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bench)
+endforeach()

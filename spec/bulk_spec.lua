@@ -240,7 +240,7 @@ describe("many keys", function()
           end
         end), { batch = 10 })
       end)
-      assert.equal("invalid: the connection is still busy with another statement", problem)
+      assert.equal("invalid: the answer to the statement before was not received yet", problem)
       assert.equal(30, ok)
       assert.is_nil(err)
     end)

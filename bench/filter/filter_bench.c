@@ -115,8 +115,10 @@ static void compare(const side *sides, int count, const workload *w, int rounds,
 
 static void print_result(FILE *json, const char *class, size_t keys, const char *name, const result *r) {
     static const char *separator = "";
-    printf("%-8s %4zuM  %-18s %8.1f %8.1f %8.1f %8.1f   %8.4f %8.2f\n", class, keys / 1000000, name, r->add,
-           r->absent, r->half, r->present, 100 * r->fpr, r->bits);
+    char half[16] = "-"; /* not asked */
+    if (r->half > 0) snprintf(half, sizeof half, "%.1f", r->half);
+    printf("%-8s %4zuM  %-18s %8.1f %8.1f %8s %8.1f   %8.4f %8.2f\n", class, keys / 1000000, name, r->add,
+           r->absent, half, r->present, 100 * r->fpr, r->bits);
     fprintf(json,
             "%s\n    {\"class\": \"%s\", \"keys\": %zu, \"side\": \"%s\", \"add_M_per_s\": %.1f, "
             "\"find_absent_M_per_s\": %.1f, \"find_half_M_per_s\": %.1f, \"find_present_M_per_s\": %.1f, "

@@ -5,8 +5,9 @@
  *
  * Statements go in two halves, send and receive, so that the caller can work while the
  * server does.  Parameters and results are binary, except for fpc_conn_query().
- * Failures: FPC_CONNECT means that the statement was surely not executed (or only read);
- * FPC_UNKNOWN and FPC_TIMEOUT that it may have been.
+ * Failures: FPC_CONNECT means that the statement was surely not executed (or only read); FPC_UNKNOWN,
+ * FPC_TIMEOUT and FPC_INTERRUPTED that it may have been.  Values of more than 1 GB in all, a statement sent
+ * before the answer to the last one was received, and COPY are FPC_INVALID.
  * Thread rule: one thread at a time.  After fork(2) the child may only delete it. */
 #ifndef FPCACHE_CONN_H
 #define FPCACHE_CONN_H
@@ -27,8 +28,8 @@ typedef struct fpc_conn_options {
     const char *session_sql; /* NULL: none.  Must outlive the connection's opening */
 } fpc_conn_options;
 
-/* Connects and runs the session SQL.  Names are resolved by libpq, which may block for as long as the
- * system's resolver does; all else ends at the deadline. */
+/* Connects and runs the session SQL; FPC_CONNECT when that does not end in time.  Names are resolved by
+ * libpq, which may block for as long as the system's resolver does; all else ends at the deadline. */
 fpc_status fpc_conn_open(const fpc_conninfo *info, const fpc_conn_options *options, fpc_deadline deadline,
                          fpc_conn **out, fpc_error *err);
 /* Says good-bye without waiting for an answer.  NULL is allowed. */
@@ -42,7 +43,8 @@ fpc_status fpc_conn_wait(fpc_conn *conn, fpc_deadline deadline, fpc_error *err);
 /* The answer to what was sent.  *out is the caller's, only when FPC_OK. */
 fpc_status fpc_conn_receive(fpc_conn *conn, fpc_deadline deadline, fpc_result **out, fpc_error *err);
 
-/* Send and receive; a prepared statement that the server forgot or that became stale is prepared anew. */
+/* Send and receive; a prepared statement that the server forgot or that became stale is prepared anew.  In a
+ * transaction that error costs the transaction; the next one finds all in order. */
 fpc_status fpc_conn_exec(fpc_conn *conn, const fpc_statement *statement, const fpc_params *params,
                          fpc_deadline deadline, fpc_result **out, fpc_error *err);
 

@@ -18,7 +18,8 @@ fpc_conninfo *fpc_conninfo_new(void);
 void fpc_conninfo_delete(fpc_conninfo *info); /* NULL is allowed */
 
 /* Takes over the settings of a URL ("postgresql://...") or of a "key=value ..." string.
- * FPC_INVALID when it cannot be parsed; the message never quotes it, since it may hold a password. */
+ * FPC_INVALID when it cannot be parsed, or when an unescaped password seems to have spilt into host, port
+ * or database; the message never quotes it, since it may hold a password. */
 fpc_status fpc_conninfo_parse(fpc_conninfo *info, const char *text, fpc_error *err);
 
 /* Sets a keyword that is not set yet; FPC_INVALID when this libpq does not know it. */

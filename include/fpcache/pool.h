@@ -5,7 +5,8 @@
  *   waiter   a caller whom no connection could be given yet; served in the order of arrival
  *
  * The pool opens connections when they are asked for, never more than its maximum, and closes those
- * that were idle or alive for too long.  A broken connection is closed and never lent.
+ * that were idle or alive for too long, one at each acquire: it has no thread of its own.  A broken
+ * connection is closed and never lent.
  * Thread rule: all functions may be called from any thread, except delete: nobody else may use the
  * pool then.  fork(2): the child's pool starts empty; connections of the parent are left alone.  The
  * child's first call must have returned before a second thread of it uses the pool. */
@@ -42,10 +43,11 @@ void fpc_pool_close(fpc_pool *pool);
 /* Closes and frees.  Nothing may be lent any more.  NULL is allowed. */
 void fpc_pool_delete(fpc_pool *pool);
 
-/* Opens connections up to the minimum. */
+/* Opens connections up to the minimum; those that are open stay when one cannot be opened. */
 fpc_status fpc_pool_fill(fpc_pool *pool, fpc_deadline deadline, fpc_error *err);
 
-/* Lends a connection.  FPC_BUSY when all stayed in use until the deadline. */
+/* Lends a connection.  FPC_BUSY when all stayed in use until the deadline; FPC_CLOSED, also while it waits;
+ * FPC_INTERRUPTED within 0.2 s of an interrupt while it waits. */
 fpc_status fpc_pool_acquire(fpc_pool *pool, fpc_deadline deadline, fpc_conn **out, fpc_error *err);
 /* Takes it back; one that is broken or in a transaction is closed. */
 void fpc_pool_release(fpc_pool *pool, fpc_conn *conn);

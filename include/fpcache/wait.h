@@ -2,8 +2,10 @@
  *
  * An interrupt is a process-wide request to stop what is being waited for, such as a Ctrl-C.
  * It stays raised until it is cleared, and every wait fails at once meanwhile.  Threads of the library's own
- * are ended by a descriptor of theirs instead. Thread rule: everything here may be called from any thread;
- * fpc_interrupt_raise() also from a signal handler. */
+ * are ended by a descriptor of theirs instead.  A child of fork(2) inherits its state; from then on the two
+ * raise and clear their own.
+ * Thread rule: everything here may be called from any thread; fpc_interrupt_raise() also from
+ * a signal handler. */
 #ifndef FPCACHE_WAIT_H
 #define FPCACHE_WAIT_H
 
@@ -13,7 +15,7 @@
 #include <stdbool.h>
 
 /* Waits until `fd` has one of the poll(2) `events`, an error or a hang-up.
- * FPC_TIMEOUT past the deadline, FPC_INTERRUPTED when an interrupt is raised. */
+ * FPC_TIMEOUT past the deadline, unless it is ready at once; FPC_INTERRUPTED when an interrupt is raised. */
 fpc_status fpc_wait_fd(int fd, short events, fpc_deadline deadline, fpc_error *err);
 
 /* From now on this thread's waits end (FPC_INTERRUPTED) as soon as `fd` is readable, and not by the

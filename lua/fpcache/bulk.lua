@@ -50,16 +50,18 @@ local function fill(self, batch, source, level)
   return true
 end
 
---- Fills the next batch while the server works on the last.  Whatever comes of it, the server's answer is
+--- Fills and sorts the next batch while the server works on the last.  Whatever comes of it, the server's answer is
 -- fetched, so that the connection can roll back and live on.
 local function fill_and_receive(self, batch, source)
   local called, more, err = true, false, nil
   if source.has_more then
     called, more, err = pcall(fill, self, batch, source, 7) -- blames the caller of set_many
   end
+  local sealed, why = batch:seal()
   local ok, reason = self.db:receive(self.bulk_timeout)
   if not called then error(more, 0) end
   if more == nil then return nil, err end
+  if not sealed then return nil, why end
   if not ok then return nil, reason end
   source.has_more = more
   return true

@@ -294,10 +294,10 @@ end
 function Cache:get_delete(key)
   local stored, err = stored_key(key, self.max_key_bytes, 2)
   if not stored then return nil, err end
-  local found, bytes, format = told(self, stored,
-    self.db:row(self.statements.get_delete, self.timeout, self.space, stored))
-  if not found then return nil, bytes end
-  return value_decode(bytes, format, self.codec, self.parse_json)
+  local found, value = told(self, stored, self.db:value(self.statements.get_delete, self.timeout, self.codec,
+    self.parse_json, self.space, stored))
+  if found then return value end
+  return nil, value -- an error, or nothing
 end
 
 --- One round trip to the server.

@@ -43,6 +43,7 @@ local OPTIONS = {
 for _, more in ipairs { connection.OPTIONS, layers.OPTIONS } do
   for name, about in pairs(more) do OPTIONS[name] = about end
 end
+fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
 
 --- Asks whether the schema is there and of our version.
 local function check_schema(cache)

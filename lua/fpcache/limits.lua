@@ -45,7 +45,7 @@ function limits.ttl(ttl, level)
     error(("bad ttl (number of seconds expected, got %s)"):format(type(ttl)), level + 1)
   end
   if ttl > 0 and ttl <= MAX_TTL then return true, ttl end
-  return false, ("invalid: a ttl must be more than 0 and at most %g seconds, got %s (none at all means no expiry)")
+  return false, ("invalid: a ttl must be more than 0 and at most %g seconds, got %s (leave it out for no expiry)")
     :format(MAX_TTL, tostring(ttl))
 end
 

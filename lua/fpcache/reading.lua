@@ -17,23 +17,21 @@ local READ_OPTIONS = { near = NEAR }
 local function load(self, key, stored, parse_json, spot, stamp)
   local counts, near = self.counts, stamp and self.near
   local asked_at = near and now()
-  local found, bytes, format, ttl = self.db:row(near and self.statements.get_with_ttl or self.statements.get,
-    self.timeout, self.space, stored)
-  if found == nil then return nil, bytes end
-  if not found then
-    counts.misses = counts.misses + 1
-    if stamp then
-      counts.false_positives = counts.false_positives + 1
-      self.feed:missed()
-    end
-    if near then near:put_absent(self.space, key, asked_at, spot, stamp) end
-    return nil, nil, "db"
+  local found, value, ttl, bytes = self.db:value(near and self.statements.get_with_ttl or self.statements.get,
+    self.timeout, self.codec, parse_json, self.space, stored)
+  if found then
+    counts.hits = counts.hits + 1
+    if near then near:put(self.space, key, value, bytes, asked_at, ttl, spot, stamp) end
+    return value, nil, "db"
   end
-  counts.hits = counts.hits + 1
-  local value, err = value_decode(bytes, format, self.codec, parse_json)
-  if value == nil then return nil, err end
-  if near then near:put(self.space, key, value, #bytes, asked_at, ttl, spot, stamp) end
-  return value, nil, "db"
+  if found == nil then return nil, value end
+  counts.misses = counts.misses + 1
+  if stamp then
+    counts.false_positives = counts.false_positives + 1
+    self.feed:missed()
+  end
+  if near then near:put_absent(self.space, key, asked_at, spot, stamp) end
+  return nil, nil, "db"
 end
 
 --- get, after the near cache had no answer.

@@ -41,14 +41,22 @@ local TEMPLATES = {
   ping = { "SELECT 1", "", true },
 
   get = { "SELECT value, format FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
+  -- LIMIT keeps the lookup of one key a plan of its own.  With `key = ANY ($2)` a plan made while the table was
+  -- small reads all keys of the namespace, and stays after the table has grown.
   get_many = { [[
-SELECT coalesce(long_key, key), value, format FROM {schema}.cache
-WHERE {mine} AND key = ANY ($2) AND {live}]], "tY", true },
+SELECT coalesce(c.long_key, k.key), c.value, c.format
+FROM unnest($2) AS k (key)
+CROSS JOIN LATERAL (
+    SELECT long_key, value, format FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
+    "tY", true },
   -- What the near cache keeps has to know how long it may live.
   get_with_ttl = { "SELECT value, format, {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
   get_many_with_ttl = { [[
-SELECT coalesce(long_key, key), value, format, {ttl} FROM {schema}.cache
-WHERE {mine} AND key = ANY ($2) AND {live}]], "tY", true },
+SELECT coalesce(c.long_key, k.key), c.value, c.format, c.ttl
+FROM unnest($2) AS k (key)
+CROSS JOIN LATERAL (
+    SELECT long_key, value, format, {ttl} AS ttl FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
+    "tY", true },
   entry = { [[
 SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WHERE {own} AND {live}]], "ty", true },
   ttl = { "SELECT {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
@@ -87,7 +95,9 @@ RETURNING convert_from(value, 'UTF8')::bigint]], "tyyiiff" },
   -- Locked in the order of keys, as bulk writes are: two of them cannot deadlock.
   delete_many = { [[
 {tellKeys}WITH victims AS (
-    SELECT ctid FROM {schema}.cache WHERE {mine} AND key = ANY ($2) AND {live} ORDER BY key FOR UPDATE)
+    SELECT c.ctid FROM (SELECT key FROM unnest($2) AS key ORDER BY key) AS k
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1 FOR UPDATE) AS c)
 DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims))]], "tY" },
   expire = { [[
 {tellKey}UPDATE {schema}.cache SET expires_at = statement_timestamp() + $3 * interval '1 second'
@@ -97,11 +107,14 @@ WHERE {own} AND {live}]], "tyf" },
 WHERE {own} AND {live}]], "tyf" },
   persist = { "{tellKey}UPDATE {schema}.cache SET expires_at = 'infinity' WHERE {own} AND {live}", "ty" },
 
+  -- unnest() in the select list, not in FROM, where its rows would be stored aside first.  The subqueries
+  -- are computed once, not for each row.
   set_many = { [[
-{tellKeys}INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
-SELECT $1, r.key, r.long_key, r.value, r.format, {version},
+{tellKeys}INSERT INTO {schema}.cache AS c (user_id, namespace, key, long_key, value, format, version, expires_at)
+SELECT (SELECT session_user::text), $1, r.key, r.long_key, r.value, r.format, (SELECT {version}),
        coalesce(statement_timestamp() + r.ttl * interval '1 second', 'infinity')
-FROM unnest($2, $3, $4, $5, $6) AS r (key, long_key, value, format, ttl)
+FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
+             unnest($6) AS ttl) AS r
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = excluded.value, format = excluded.format, version = {nextVersion},
     expires_at = excluded.expires_at]], "tB" },

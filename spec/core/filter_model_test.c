@@ -122,8 +122,8 @@ static void test_model(void **unused) {
     static const unsigned BITS[] = {6, 7, 8, 11, 12, 16, 23, 28};
     (void)unused;
     for (size_t b = 0; b < sizeof BITS / sizeof *BITS; b++) {
-        for (uint64_t seed = 1; seed <= 3; seed++) {
-            run_model(30000, BITS[b], false, seed, 60000);
+        for (uint64_t seed = 1; seed <= 2; seed++) {
+            run_model(20000, BITS[b], false, seed, 40000);
             run_model(997, BITS[b], false, seed, 5000);
             for (uint64_t capacity = 1; capacity < 40; capacity += 1 + capacity / 3) {
                 run_model(capacity, BITS[b], false, seed, 300);
@@ -146,7 +146,7 @@ static void test_model_growing(void **unused) {
 
 static void test_large(void **unused) {
     (void)unused;
-    run_model(1000000, 11, false, 4, 200000);
+    run_model(400000, 11, false, 4, 100000);
 }
 
 /* Every capacity up to 300 is reached by different keys, whatever the seed. */

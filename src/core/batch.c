@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MAX_FIELD ((size_t)1 << 30) /* what the server takes is less */
+
 typedef struct row {
     size_t offset;
     uint32_t key_length, value_length;
@@ -24,6 +26,7 @@ struct fpc_batch {
     row *rows;
     size_t count, room;
     fpc_array keys, long_keys, values, formats, ttls;
+    bool sealed; /* the arrays hold the rows */
 };
 
 fpc_batch *fpc_batch_new(void) {
@@ -52,6 +55,7 @@ void fpc_batch_delete(fpc_batch *batch) {
 void fpc_batch_clear(fpc_batch *batch) {
     batch->length = 0;
     batch->count = 0;
+    batch->sealed = false;
 }
 
 size_t fpc_batch_rows(const fpc_batch *batch) {
@@ -83,6 +87,9 @@ static bool reserve(fpc_batch *batch, size_t bytes) {
 
 fpc_status fpc_batch_add(fpc_batch *batch, const char *key, size_t key_length, const char *value,
                          size_t value_length, char format, double ttl_s, fpc_error *err) {
+    if (key_length > MAX_FIELD || value_length > MAX_FIELD) {
+        return fpc_fail(err, FPC_INVALID, "a key or value of more than 1 GB");
+    }
     if (!reserve(batch, key_length + value_length)) {
         return fpc_fail(err, FPC_NOMEM, "batch of %zu bytes", batch->length);
     }
@@ -100,6 +107,7 @@ fpc_status fpc_batch_add(fpc_batch *batch, const char *key, size_t key_length, c
                                       .format = format};
     batch->length += key_length + value_length;
     batch->count++;
+    batch->sealed = false;
     return FPC_OK;
 }
 
@@ -142,9 +150,18 @@ const char *fpc_batch_stored_key(const fpc_batch *batch, size_t index, char scra
     return fpc_key_shorten(key, r->key_length, scratch, NULL) == FPC_OK ? scratch : NULL;
 }
 
-fpc_status fpc_batch_params(fpc_batch *batch, fpc_params *params, fpc_error *err) {
-    fpc_array *arrays[FPC_BATCH_PARAMS] = {&batch->keys, &batch->long_keys, &batch->values, &batch->formats,
-                                           &batch->ttls};
+static void list_arrays(fpc_batch *batch, fpc_array *arrays[FPC_BATCH_PARAMS]) {
+    arrays[0] = &batch->keys;
+    arrays[1] = &batch->long_keys;
+    arrays[2] = &batch->values;
+    arrays[3] = &batch->formats;
+    arrays[4] = &batch->ttls;
+}
+
+fpc_status fpc_batch_seal(fpc_batch *batch, fpc_error *err) {
+    fpc_array *arrays[FPC_BATCH_PARAMS];
+    if (batch->sealed) return FPC_OK;
+    list_arrays(batch, arrays);
     for (int i = 0; i < FPC_BATCH_PARAMS; i++) fpc_array_clear(arrays[i]);
     if (batch->count > 1) qsort_r(batch->rows, batch->count, sizeof(row), compare_rows, batch->arena);
     for (size_t i = 0; i < batch->count; i++) {
@@ -163,7 +180,16 @@ fpc_status fpc_batch_params(fpc_batch *batch, fpc_params *params, fpc_error *err
     }
     for (int i = 0; i < FPC_BATCH_PARAMS; i++) {
         if (arrays[i]->failed) return fpc_fail(err, FPC_NOMEM, "batch of %zu bytes", batch->length);
-        fpc_params_array(params, arrays[i]);
     }
+    batch->sealed = true;
+    return FPC_OK;
+}
+
+fpc_status fpc_batch_params(fpc_batch *batch, fpc_params *params, fpc_error *err) {
+    fpc_array *arrays[FPC_BATCH_PARAMS];
+    fpc_status status = fpc_batch_seal(batch, err);
+    if (status != FPC_OK) return status;
+    list_arrays(batch, arrays);
+    for (int i = 0; i < FPC_BATCH_PARAMS; i++) fpc_params_array(params, arrays[i]);
     return FPC_OK;
 }

@@ -15,6 +15,12 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The server takes messages of less than 1 GB; the rest is for the statement's text and lengths. */
+#define MAX_PARAMS_BYTES ((size_t)(1 << 30) - (1 << 20))
+
+/* How often a connection is asked for more of what it says while idle. */
+#define MAX_IDLE_READS 100
+
 struct fpc_conn {
     PGconn *pg;
     unsigned fork_generation;
@@ -23,6 +29,7 @@ struct fpc_conn {
     bool broken;
     bool sent_write; /* the statement under way may change something by itself */
     bool sent_ours;  /* ... and is one of ours, not a caller's SQL */
+    bool stale;      /* the server does not have or cannot use what is in `prepared` */
     fpc_id_set prepared;
 };
 
@@ -31,22 +38,36 @@ static void ignore_notice(void *arg, const PGresult *result) {
     (void)result;
 }
 
-/* Waits until the handshake wants the processor again. */
+static fpc_status no_answer(PGconn *pg, fpc_error *err) {
+    const char *host = PQhost(pg);
+    return fpc_fail(err, FPC_CONNECT, "no answer from %s port %s in time (connect_timeout)",
+                    host == NULL || *host == '\0' ? "the server" : host, PQport(pg));
+}
+
 static fpc_status connect_steps(PGconn *pg, fpc_deadline deadline, fpc_error *err) {
     PostgresPollingStatusType next = PGRES_POLLING_WRITING; /* libpq's documented first step */
     for (;;) {
         if (PQstatus(pg) == CONNECTION_BAD || next == PGRES_POLLING_FAILED) return fpc_connect_error(pg, err);
         if (next == PGRES_POLLING_OK) return FPC_OK;
+        if (fpc_deadline_passed(deadline))
+            return no_answer(pg, err); /* also if the server talks without end */
         short events = next == PGRES_POLLING_READING ? POLLIN : POLLOUT;
         fpc_status status = fpc_wait_fd(PQsocket(pg), events, deadline, err); /* the socket may change */
-        if (status == FPC_TIMEOUT) {
-            const char *host = PQhost(pg);
-            return fpc_fail(err, FPC_CONNECT, "no answer from %s port %s within connect_timeout",
-                            host == NULL || *host == '\0' ? "the server" : host, PQport(pg));
-        }
+        if (status == FPC_TIMEOUT) return no_answer(pg, err);
         if (status != FPC_OK) return status;
         next = PQconnectPoll(pg);
     }
+}
+
+static fpc_status run_script(fpc_conn *conn, const char *sql, bool is_write, fpc_deadline deadline,
+                             fpc_result **out, fpc_error *err);
+
+static fpc_status run_session_sql(fpc_conn *conn, const char *sql, fpc_deadline deadline, fpc_error *err) {
+    fpc_result *result = NULL;
+    fpc_status status = run_script(conn, sql, false, deadline, &result, err);
+    fpc_result_delete(result);
+    if (status == FPC_TIMEOUT && conn->broken) return no_answer(conn->pg, err);
+    return status;
 }
 
 fpc_status fpc_conn_open(const fpc_conninfo *info, const fpc_conn_options *options, fpc_deadline deadline,
@@ -71,9 +92,7 @@ fpc_status fpc_conn_open(const fpc_conninfo *info, const fpc_conn_options *optio
     }
     conn->opened_ns = fpc_clock_ns();
     if (options->session_sql != NULL) {
-        fpc_result *result = NULL;
-        status = fpc_conn_script(conn, options->session_sql, deadline, &result, err);
-        fpc_result_delete(result);
+        status = run_session_sql(conn, options->session_sql, deadline, err);
         if (status != FPC_OK) goto fail;
     }
     *out = conn;
@@ -83,17 +102,24 @@ fail:
     return status;
 }
 
+/* The socket is the parent's: libpq must not say good-bye on it.  It gets a descriptor that leads nowhere
+ * instead; false when there is none to be had. */
+static bool cut_off(PGconn *pg) {
+    int fd = PQsocket(pg);
+    if (fd < 0) return true;
+    int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
+    bool is_cut = nowhere >= 0 && dup3(nowhere, fd, O_CLOEXEC) >= 0;
+    if (nowhere >= 0) close(nowhere);
+    return is_cut;
+}
+
 void fpc_conn_delete(fpc_conn *conn) {
     if (conn == NULL) return;
-    if (fpc_conn_is_inherited(conn)) {
-        /* The parent's socket: libpq must not say good-bye on it.  It gets a descriptor that
-         * leads nowhere instead. */
-        int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
-        int fd = PQsocket(conn->pg);
-        if (nowhere >= 0 && fd >= 0) dup2(nowhere, fd);
-        if (nowhere >= 0) close(nowhere);
+    if (!fpc_conn_is_inherited(conn) || cut_off(conn->pg)) {
+        PQfinish(conn->pg); /* NULL is allowed */
+    } else {
+        close(PQsocket(conn->pg)); /* and libpq's memory is left alone */
     }
-    PQfinish(conn->pg); /* NULL is allowed */
     fpc_id_set_destroy(&conn->prepared);
     free(conn);
 }
@@ -106,7 +132,19 @@ static fpc_status lost(fpc_conn *conn, bool all_sent, fpc_error *err) {
                         "the connection was lost before the server answered: the change may or may not have "
                         "happened");
     }
-    return fpc_fail(err, FPC_CONNECT, "the connection to the server was lost");
+    const char *reason = PQerrorMessage(conn->pg);
+    int length = (int)strcspn(reason, "\n");
+    return fpc_fail(err, FPC_CONNECT, "the connection to the server was lost%s%.*s", length > 0 ? ": " : "",
+                    length, reason);
+}
+
+/* libpq refused to send: the connection is gone, or memory is. */
+static fpc_status not_sent(fpc_conn *conn, fpc_error *err) {
+    if (PQstatus(conn->pg) == CONNECTION_BAD) return lost(conn, false, err);
+    conn->broken = true; /* half a message may be left in its buffer */
+    const char *reason = PQerrorMessage(conn->pg);
+    return fpc_fail(err, FPC_NOMEM, "the statement could not be sent: %.*s", (int)strcspn(reason, "\n"),
+                    reason);
 }
 
 /* Asks the server to end the statement under way.  Without it a statement that waits there, for a lock say,
@@ -131,31 +169,72 @@ static fpc_status gave_up(fpc_conn *conn, fpc_status status, fpc_error *err) {
     return status;
 }
 
+/* Waits and reads once.  Past the deadline it still takes what is there already. */
+static fpc_status wait_and_read(fpc_conn *conn, short events, bool all_sent, fpc_deadline deadline,
+                                fpc_error *err) {
+    fpc_status status = fpc_wait_fd(PQsocket(conn->pg), events, deadline, err);
+    if (status == FPC_CONNECT) return lost(conn, all_sent, err);
+    if (status != FPC_OK) return gave_up(conn, status, err);
+    if (!PQconsumeInput(conn->pg)) return lost(conn, all_sent, err);
+    return FPC_OK;
+}
+
 static fpc_status flush(fpc_conn *conn, fpc_deadline deadline, fpc_error *err) {
-    for (;;) {
+    for (bool waited = false;; waited = true) {
         int left = PQflush(conn->pg);
         if (left == 0) return FPC_OK;
         if (left < 0) return lost(conn, false, err);
-        fpc_status status = fpc_wait_fd(PQsocket(conn->pg), POLLIN | POLLOUT, deadline, err);
-        if (status != FPC_OK) return gave_up(conn, status, err);
+        if (waited && fpc_deadline_passed(deadline)) return gave_up(conn, FPC_TIMEOUT, err);
         /* The server may be unable to read on before we took what it says. */
-        if (!PQconsumeInput(conn->pg)) return lost(conn, false, err);
+        fpc_status status = wait_and_read(conn, POLLIN | POLLOUT, false, deadline, err);
+        if (status != FPC_OK) return status;
     }
 }
 
 /* The next result, or NULL at the end of the answer. */
 static fpc_status next_result(fpc_conn *conn, fpc_deadline deadline, PGresult **out, fpc_error *err) {
-    while (PQisBusy(conn->pg)) {
-        fpc_status status = fpc_wait_fd(PQsocket(conn->pg), POLLIN, deadline, err);
-        if (status != FPC_OK) return gave_up(conn, status, err);
-        if (!PQconsumeInput(conn->pg)) return lost(conn, true, err);
+    for (bool waited = false; PQisBusy(conn->pg); waited = true) {
+        if (waited && fpc_deadline_passed(deadline)) return gave_up(conn, FPC_TIMEOUT, err);
+        fpc_status status = wait_and_read(conn, POLLIN, true, deadline, err);
+        if (status != FPC_OK) return status;
     }
     *out = PQgetResult(conn->pg);
     return FPC_OK;
 }
 
-fpc_status fpc_conn_wait(fpc_conn *conn, fpc_deadline deadline, fpc_error *err) {
+/* Whether the server lost the prepared statement (DISCARD ALL, a pooler) or cannot use it any more (a changed
+ * table), so that preparing it again helps.  The second has no state and no untranslated words of its own. */
+static bool is_stale_statement(const PGresult *error) {
+    const char *state = PQresultErrorField(error, PG_DIAG_SQLSTATE);
+    const char *function = PQresultErrorField(error, PG_DIAG_SOURCE_FUNCTION);
+    return strcmp(state, "26000") == 0 || (strcmp(state, "0A000") == 0 && function != NULL &&
+                                           strcmp(function, "RevalidateCachedQuery") == 0);
+}
+
+/* Takes an error of the server; `had_success`: other statements sent along with it succeeded. */
+static fpc_status take_error(fpc_conn *conn, const PGresult *error, bool had_success, fpc_error *err) {
+    fpc_status status = fpc_server_error(error, conn->sent_ours, err);
+    if (conn->use_prepared && conn->sent_ours && is_stale_statement(error)) conn->stale = true;
+    if (status != FPC_CONNECT) return status;
+    conn->broken = true;
+    /* The session ended and its open transaction is rolled back.  But an earlier statement of a script may
+     * have committed, and a pooler that lost its server (class 08) knows as little as we do. */
+    const char *state = PQresultErrorField(error, PG_DIAG_SQLSTATE);
+    bool in_doubt = had_success || strncmp(state, "08", 2) == 0;
+    return in_doubt && conn->sent_write ? lost(conn, true, err) : status;
+}
+
+static fpc_status check_usable(const fpc_conn *conn, fpc_error *err) {
+    if (fpc_conn_is_inherited(conn)) {
+        return fpc_fail(err, FPC_CLOSED, "the connection belongs to the parent process");
+    }
     if (conn->broken) return fpc_fail(err, FPC_CONNECT, "the connection to the server was lost");
+    return FPC_OK;
+}
+
+fpc_status fpc_conn_wait(fpc_conn *conn, fpc_deadline deadline, fpc_error *err) {
+    fpc_status usable = check_usable(conn, err);
+    if (usable != FPC_OK) return usable;
     while (PQisBusy(conn->pg)) {
         fpc_status status = fpc_wait_fd(PQsocket(conn->pg), POLLIN, deadline, err);
         if (status != FPC_OK) return status;
@@ -165,15 +244,19 @@ fpc_status fpc_conn_wait(fpc_conn *conn, fpc_deadline deadline, fpc_error *err) 
 }
 
 fpc_status fpc_conn_receive(fpc_conn *conn, fpc_deadline deadline, fpc_result **out, fpc_error *err) {
-    if (conn->broken) return fpc_fail(err, FPC_CONNECT, "the connection to the server was lost");
+    fpc_status usable = check_usable(conn, err);
+    if (usable != FPC_OK) return usable;
+    if (PQtransactionStatus(conn->pg) != PQTRANS_ACTIVE && PQstatus(conn->pg) != CONNECTION_BAD) {
+        return fpc_fail(err, FPC_INVALID, "no statement was sent on this connection");
+    }
     fpc_result *last = NULL;
     fpc_status failure = FPC_OK;
     for (;;) {
         PGresult *result = NULL;
-        fpc_status status = next_result(conn, deadline, &result, err);
+        fpc_status status = next_result(conn, deadline, &result, failure == FPC_OK ? err : NULL);
         if (status != FPC_OK) {
             fpc_result_delete(last);
-            return status;
+            return failure != FPC_OK ? failure : status; /* the first reason is the reason */
         }
         if (result == NULL) break;
         switch (PQresultStatus(result)) {
@@ -192,14 +275,14 @@ fpc_status fpc_conn_receive(fpc_conn *conn, fpc_deadline deadline, fpc_result **
             fpc_result_delete(last);
             return failure;
         default:
-            if (PQresultErrorField(result, PG_DIAG_SQLSTATE) == NULL) {
-                PQclear(result); /* libpq's own words: the connection went away */
-                fpc_result_delete(last);
-                return lost(conn, true, err);
-            }
-            failure = fpc_server_error(result, conn->sent_ours, err);
-            if (failure == FPC_CONNECT) conn->broken = true; /* the server ends this session */
+            /* Without a state they are libpq's own words: the connection went away. */
+            failure = PQresultErrorField(result, PG_DIAG_SQLSTATE) == NULL
+                          ? lost(conn, true, err)
+                          : take_error(conn, result, last != NULL, err);
             PQclear(result);
+            if (!conn->broken) break;
+            fpc_result_delete(last); /* nothing follows but the end, and that would hide the reason */
+            return failure;
         }
     }
     if (PQstatus(conn->pg) == CONNECTION_BAD) conn->broken = true;
@@ -219,32 +302,52 @@ static fpc_status receive_and_drop(fpc_conn *conn, fpc_deadline deadline, fpc_er
     return status;
 }
 
-static fpc_status begin(fpc_conn *conn, bool is_write, bool is_ours, fpc_error *err) {
-    if (fpc_conn_is_inherited(conn)) {
-        return fpc_fail(err, FPC_CLOSED, "the connection belongs to the parent process");
-    }
-    if (conn->broken) return fpc_fail(err, FPC_CONNECT, "the connection to the server was lost");
-    if (PQtransactionStatus(conn->pg) == PQTRANS_ACTIVE) {
-        return fpc_fail(err, FPC_INVALID, "the connection is still busy with another statement");
-    }
-    /* Inside a transaction nothing has happened before COMMIT, which is none of our statements. */
-    conn->sent_write = is_write && !(is_ours && PQtransactionStatus(conn->pg) == PQTRANS_INTRANS);
-    conn->sent_ours = is_ours;
+/* After this every statement is prepared anew. */
+static fpc_status forget_prepared(fpc_conn *conn, fpc_deadline deadline, fpc_error *err) {
+    conn->sent_write = false;
+    if (!PQsendQuery(conn->pg, "DEALLOCATE ALL")) return not_sent(conn, err);
+    fpc_status status = flush(conn, deadline, err);
+    if (status == FPC_OK) status = receive_and_drop(conn, deadline, err);
+    if (status != FPC_OK) return status;
+    fpc_id_set_clear(&conn->prepared);
+    conn->stale = false;
     return FPC_OK;
+}
+
+/* Before a statement is sent. */
+static fpc_status begin(fpc_conn *conn, bool is_write, bool is_ours, fpc_deadline deadline, fpc_error *err) {
+    fpc_status status = check_usable(conn, err);
+    if (status != FPC_OK) return status;
+    PGTransactionStatusType transaction = PQtransactionStatus(conn->pg);
+    if (transaction == PQTRANS_ACTIVE) {
+        return fpc_fail(err, FPC_INVALID, "the answer to the statement before was not received yet");
+    }
+    if (conn->stale && transaction != PQTRANS_INERROR) status = forget_prepared(conn, deadline, err);
+    /* Inside a transaction nothing has happened before COMMIT, which is none of our statements. */
+    conn->sent_write = is_write && !(is_ours && transaction == PQTRANS_INTRANS);
+    conn->sent_ours = is_ours;
+    return status;
+}
+
+static fpc_status check_size(size_t bytes, fpc_error *err) {
+    if (bytes <= MAX_PARAMS_BYTES) return FPC_OK;
+    return fpc_fail(err, FPC_INVALID, "the values of one statement are more than 1 GB");
 }
 
 static fpc_status prepare(fpc_conn *conn, const fpc_statement *statement, fpc_deadline deadline,
                           fpc_error *err) {
+    conn->sent_write = false; /* preparing changes nothing */
     if (!PQsendPrepare(conn->pg, statement->name, statement->sql, statement->param_count,
                        statement->param_oids)) {
-        return lost(conn, false, err);
+        return not_sent(conn, err);
     }
-    conn->sent_write = false; /* preparing changes nothing */
-    fpc_status status = flush(conn, deadline, err);
-    fpc_error local = {0};
+    fpc_error local;
+    fpc_status status = flush(conn, deadline, &local);
     if (status == FPC_OK) status = receive_and_drop(conn, deadline, &local);
-    if (status != FPC_OK && strcmp(local.sqlstate, "42P05") == 0) status = FPC_OK; /* same name, same text */
-    if (status != FPC_OK && local.status != FPC_OK && err != NULL) *err = local;
+    /* Same name, same text; but a transaction does not survive the error. */
+    bool exists = status != FPC_OK && strcmp(local.sqlstate, "42P05") == 0;
+    if (exists && PQtransactionStatus(conn->pg) != PQTRANS_INERROR) status = FPC_OK;
+    if (status != FPC_OK && err != NULL) *err = local;
     if (status == FPC_OK && !fpc_id_set_add(&conn->prepared, statement->id)) {
         status = fpc_fail(err, FPC_NOMEM, "prepared statement");
     }
@@ -254,7 +357,10 @@ static fpc_status prepare(fpc_conn *conn, const fpc_statement *statement, fpc_de
 fpc_status fpc_conn_send(fpc_conn *conn, const fpc_statement *statement, const fpc_params *params,
                          fpc_deadline deadline, fpc_error *err) {
     static const int BINARY[FPC_PARAMS_MAX] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    fpc_status status = begin(conn, !statement->read_only, true, err);
+    size_t bytes = 0;
+    for (int i = 0; i < params->count; i++) bytes += (size_t)params->lengths[i];
+    fpc_status status = check_size(bytes, err);
+    if (status == FPC_OK) status = begin(conn, !statement->read_only, true, deadline, err);
     if (status != FPC_OK) return status;
     bool is_write = conn->sent_write;
     int sent;
@@ -270,38 +376,38 @@ fpc_status fpc_conn_send(fpc_conn *conn, const fpc_statement *statement, const f
         sent = PQsendQueryParams(conn->pg, statement->sql, params->count, statement->param_oids,
                                  params->values, params->lengths, BINARY, 1);
     }
-    if (!sent) return lost(conn, false, err);
+    if (!sent) return not_sent(conn, err);
     return flush(conn, deadline, err);
-}
-
-/* Whether the server lost the prepared statement (DISCARD ALL, a pooler) or cannot use it any more
- * (a changed table), so that preparing it again helps. */
-static bool is_stale_statement(const fpc_error *err) {
-    return strcmp(err->sqlstate, "26000") == 0 ||
-           (strcmp(err->sqlstate, "0A000") == 0 && strstr(err->message, "cached plan") != NULL);
 }
 
 fpc_status fpc_conn_exec(fpc_conn *conn, const fpc_statement *statement, const fpc_params *params,
                          fpc_deadline deadline, fpc_result **out, fpc_error *err) {
-    fpc_error local;
-    if (err == NULL) err = &local;
     for (int attempt = 0;; attempt++) {
-        err->sqlstate[0] = '\0';
         fpc_status status = fpc_conn_send(conn, statement, params, deadline, err);
         if (status == FPC_OK) status = fpc_conn_receive(conn, deadline, out, err);
-        if (status == FPC_OK || attempt > 0 || !is_stale_statement(err) || conn->broken) return status;
-        fpc_id_set_clear(&conn->prepared); /* the others are likely to be gone too */
-        fpc_error ignored;
+        if (status == FPC_OK || attempt > 0 || !conn->stale || conn->broken) return status;
         if (PQtransactionStatus(conn->pg) != PQTRANS_IDLE) return status; /* the transaction is lost anyway */
-        if (fpc_conn_script(conn, "DEALLOCATE ALL", deadline, NULL, &ignored) != FPC_OK) return status;
     }
 }
 
 fpc_status fpc_conn_query(fpc_conn *conn, const char *sql, int count, const char *const *values,
                           fpc_deadline deadline, fpc_result **out, fpc_error *err) {
-    fpc_status status = begin(conn, true, false, err);
+    size_t bytes = 0;
+    for (int i = 0; i < count; i++) bytes += values[i] == NULL ? 0 : strlen(values[i]);
+    fpc_status status = check_size(bytes, err);
+    if (status == FPC_OK) status = begin(conn, true, false, deadline, err);
     if (status != FPC_OK) return status;
-    if (!PQsendQueryParams(conn->pg, sql, count, NULL, values, NULL, NULL, 0)) return lost(conn, false, err);
+    if (!PQsendQueryParams(conn->pg, sql, count, NULL, values, NULL, NULL, 0)) return not_sent(conn, err);
+    status = flush(conn, deadline, err);
+    if (status != FPC_OK) return status;
+    return fpc_conn_receive(conn, deadline, out, err);
+}
+
+static fpc_status run_script(fpc_conn *conn, const char *sql, bool is_write, fpc_deadline deadline,
+                             fpc_result **out, fpc_error *err) {
+    fpc_status status = begin(conn, is_write, false, deadline, err);
+    if (status != FPC_OK) return status;
+    if (!PQsendQuery(conn->pg, sql)) return not_sent(conn, err);
     status = flush(conn, deadline, err);
     if (status != FPC_OK) return status;
     return fpc_conn_receive(conn, deadline, out, err);
@@ -309,13 +415,10 @@ fpc_status fpc_conn_query(fpc_conn *conn, const char *sql, int count, const char
 
 fpc_status fpc_conn_script(fpc_conn *conn, const char *sql, fpc_deadline deadline, fpc_result **out,
                            fpc_error *err) {
-    fpc_status status = begin(conn, true, false, err);
-    if (status != FPC_OK) return status;
-    if (!PQsendQuery(conn->pg, sql)) return lost(conn, false, err);
-    status = flush(conn, deadline, err);
-    if (status != FPC_OK) return status;
-    if (out != NULL) return fpc_conn_receive(conn, deadline, out, err);
-    return receive_and_drop(conn, deadline, err);
+    fpc_result *dropped = NULL;
+    fpc_status status = run_script(conn, sql, true, deadline, out == NULL ? &dropped : out, err);
+    fpc_result_delete(dropped);
+    return status;
 }
 
 bool fpc_conn_is_inherited(const fpc_conn *conn) {
@@ -333,7 +436,8 @@ bool fpc_conn_in_transaction(const fpc_conn *conn) {
 bool fpc_conn_is_alive(fpc_conn *conn) {
     if (fpc_conn_is_broken(conn)) return false;
     struct pollfd fd = {.fd = PQsocket(conn->pg), .events = POLLIN};
-    while (poll(&fd, 1, 0) > 0) { /* readable while idle: a notice, or the end */
+    /* Readable while idle: a notice, or the end.  A server that talks without end is alive. */
+    for (int i = 0; i < MAX_IDLE_READS && poll(&fd, 1, 0) > 0; i++) {
         PGnotify *notification;
         if (!PQconsumeInput(conn->pg) || PQstatus(conn->pg) == CONNECTION_BAD) {
             conn->broken = true;

@@ -59,9 +59,10 @@ static fpc_status put(fpc_conninfo *info, const char *keyword, const char *value
     return FPC_OK;
 }
 
-/* Whether this libpq has the keyword; its list does not change, and asking costs 10 us. */
+/* Whether this libpq has the keyword; its list does not change, and asking costs 10 us.  Parsing nothing
+ * gives the list without a look at the environment, its service file and its password. */
 static bool is_known(const char *keyword) {
-    PQconninfoOption *options = PQconndefaults();
+    PQconninfoOption *options = PQconninfoParse("", NULL);
     bool known = false;
     for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL && !known; o++) {
         known = strcmp(o->keyword, keyword) == 0;
@@ -84,6 +85,48 @@ fpc_status fpc_conninfo_default(fpc_conninfo *info, const char *keyword, const c
     return put(info, keyword, value, err);
 }
 
+static const char *value_of(const PQconninfoOption *options, const char *keyword) {
+    for (const PQconninfoOption *o = options; o->keyword != NULL; o++) {
+        if (strcmp(o->keyword, keyword) == 0) return o->val == NULL ? "" : o->val;
+    }
+    return "";
+}
+
+/* Whether a host of the list has an @ inside.  At its start it says that a socket is abstract, and the
+ * path of a socket may have one. */
+static bool has_odd_host(const char *hosts) {
+    for (const char *host = hosts; *host != '\0';) {
+        size_t length = strcspn(host, ",");
+        if (host[0] != '/' && length > 0 && memchr(host + 1, '@', length - 1) != NULL) return true;
+        host += length;
+        if (*host == ',') host++;
+    }
+    return false;
+}
+
+/* Whether a URL's path, written after the host, has an @. */
+static bool has_odd_path(const char *text) {
+    const char *host = strstr(text, "://");
+    if (host == NULL || strncmp(text, "postgres", 8) != 0) return false;
+    const char *path = host + 3 + strcspn(host + 3, "/?");
+    return *path == '/' && memchr(path, '@', strcspn(path, "?")) != NULL;
+}
+
+/* A password that holds an @ or a / as it is makes libpq take its parts for host, port and database, which
+ * its errors quote later on. */
+static bool is_torn(const char *text, const PQconninfoOption *options) {
+    const char *port = value_of(options, "port");
+    return has_odd_host(value_of(options, "host")) || has_odd_path(text) ||
+           port[strspn(port, "0123456789,")] != '\0';
+}
+
+static void wipe_and_free(PQconninfoOption *options) {
+    for (PQconninfoOption *o = options; o->keyword != NULL; o++) {
+        if (o->val != NULL) OPENSSL_cleanse(o->val, strlen(o->val));
+    }
+    PQconninfoFree(options);
+}
+
 fpc_status fpc_conninfo_parse(fpc_conninfo *info, const char *text, fpc_error *err) {
     char *reason = NULL;
     PQconninfoOption *options = PQconninfoParse(text, &reason);
@@ -95,10 +138,16 @@ fpc_status fpc_conninfo_parse(fpc_conninfo *info, const char *text, fpc_error *e
             "libpq understands (not quoted here: it may hold a password)");
     }
     fpc_status status = FPC_OK;
+    if (is_torn(text, options)) {
+        status = fpc_fail(err, FPC_INVALID,
+                          "connection_string has an @ in its host or path, or a port that is no number; in a "
+                          "URL write @ as %%40, / as %%2F and %% as %%25 (not quoted here: it may hold a "
+                          "password)");
+    }
     for (PQconninfoOption *o = options; o->keyword != NULL && status == FPC_OK; o++) {
         if (o->val != NULL) status = put(info, o->keyword, o->val, err);
     }
-    PQconninfoFree(options);
+    wipe_and_free(options);
     return status;
 }
 

@@ -59,8 +59,9 @@ static uint64_t read_word(const unsigned char *p) {
 }
 
 fpc_filter *fpc_filter_bare(uint64_t capacity, unsigned bits, bool grow, const uint64_t seed[2]) {
-    fpc_filter *f = calloc(1, sizeof *f);
+    fpc_filter *f = aligned_alloc(_Alignof(fpc_filter), sizeof *f);
     if (f == NULL) return NULL;
+    memset(f, 0, sizeof *f);
     f->hasher.seed[0] = seed[0];
     f->hasher.seed[1] = seed[1];
     fpc_filter_hasher_init(&f->hasher);

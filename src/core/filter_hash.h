@@ -28,8 +28,15 @@ static inline uint64_t fpc_filter_hash_bytes(const fpc_filter_hasher *h, const v
 
 /* Multiplies and folds the 128 bits of the product. */
 static inline uint64_t fpc_fold(uint64_t a, uint64_t b) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    uint64_t
+        high; /* gcc 12 sends unsigned __int128 through the stack here, a third of the time of a lookup */
+    __asm__("mulq %2" : "+a"(a), "=d"(high) : "r"(b) : "cc");
+    return a ^ high;
+#else
     unsigned __int128 product = (unsigned __int128)a * b;
     return (uint64_t)product ^ (uint64_t)(product >> 64);
+#endif
 }
 
 /* Twice: after one fold, numbers in a row still lie too evenly (measured: half the false positives, and

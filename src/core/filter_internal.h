@@ -3,7 +3,7 @@
 #define FPC_FILTER_INTERNAL_H
 
 #include "filter_hash.h"
-#include "filter_table.h"
+#include "filter_slots.h"
 #include "fpcache/filter.h"
 
 #define FPC_FILTER_MAX_TABLES 64
@@ -19,7 +19,7 @@ struct fpc_filter {
     /* -- published by table_count -- */
     fpc_table *tables[FPC_FILTER_MAX_TABLES];
     _Atomic unsigned table_count;
-    _Atomic uint64_t full_adds;
+    _Alignas(64) _Atomic uint64_t full_adds; /* the writer's line */
 };
 
 static inline unsigned fpc_filter_tables(const fpc_filter *filter) {
@@ -38,9 +38,5 @@ void fpc_filter_publish_table(fpc_filter *filter, fpc_table *table);
 /* Adds, looks up a hash that went through the hasher. */
 fpc_status fpc_filter_add_mixed(fpc_filter *filter, uint64_t mixed);
 bool fpc_filter_contains_mixed(const fpc_filter *filter, uint64_t mixed);
-
-/* A whole batch of mixed hashes, at most FPC_FILTER_BATCH; `found` is written for each.  */
-#define FPC_FILTER_BATCH 64
-size_t fpc_filter_contains_batch(const fpc_filter *filter, const uint64_t *mixed, size_t count, bool *found);
 
 #endif

@@ -2,9 +2,10 @@
  * Invariant: every entry sits in one of the two windows of its print, on the side it says, or its
  * print is in the stash.  An entry is never out of the table while it moves: add() first finds a whole
  * path of slots that ends in an empty one, then moves the entries from its far end backwards. */
-#include "filter_table.h"
+#include "filter_slots.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #define MAX_REFLECTIONS 1024u             /* enough to mix well; 4 kB stay in the L1 cache */
@@ -16,7 +17,7 @@
 /* --- Life --- */
 
 static uint64_t base_windows(uint64_t capacity) {
-    return (uint64_t)((double)capacity / FPC_TABLE_LOAD) + 2;
+    return capacity * 40 / 37 + 2; /* FPC_TABLE_LOAD, exact on every machine */
 }
 
 static unsigned bits_at(unsigned base_bits, unsigned level) {
@@ -141,6 +142,7 @@ static inline uint64_t stash_id(fpc_print p) {
  * structs: each number is then read in the width it was written in, which is faster. */
 typedef struct search {
     fpc_table *table;
+    bool is_far; /* in memory, not in a cache: fetch early */
     int count;
     uint32_t slot[SEARCH_NODES], entry[SEARCH_NODES];
     uint32_t mate[SEARCH_NODES]; /* a neighbour known to be looked at as well */
@@ -163,16 +165,21 @@ static void begin_to_remember(search *s) {
     for (int i = 0; i < s->count; i++) first_sight(s, s->slot[i]);
 }
 
-static inline void push(search *s, uint32_t slot, uint32_t entry, uint32_t mate, int parent) {
+static inline void push(search *s, uint32_t slot, uint32_t entry, uint32_t mate, int parent, bool wanted) {
     if (__builtin_expect(s->count >= UNFILTERED, 0)) {
         if (s->count == SEARCH_NODES) return;
         if (s->count == UNFILTERED) begin_to_remember(s);
-        if (!first_sight(s, slot)) return;
+        if (!wanted || !first_sight(s, slot)) return;
     }
     s->slot[s->count] = slot;
     s->entry[s->count] = entry;
     s->mate[s->count] = mate;
-    s->parent[s->count++] = parent;
+    s->parent[s->count] = parent;
+    s->count += wanted; /* no branch: it could not be predicted */
+    if (s->is_far) {
+        uint32_t other = fpc_table_other(s->table, slot - (entry & 1), entry >> 1);
+        __builtin_prefetch((const char *)s->table->words + ((uint64_t)other * s->table->bits >> 3));
+    }
 }
 
 /* Moves the entry of node `n` to the empty slot `to`, the entry of its parent to where that was, and
@@ -197,10 +204,11 @@ static bool make_room(fpc_table *t, fpc_print p, uint32_t *freed) {
     search s;
     uint32_t mask = (UINT32_C(1) << t->bits) - 1;
     s.table = t;
+    s.is_far = fpc_table_is_large(t);
     s.count = 0;
     for (uint32_t side = 0; side < 2; side++) {
-        push(&s, p.first + side, entry_at(t, p.first + side), p.first + 1 - side, -1);
-        push(&s, p.second + side, entry_at(t, p.second + side), p.second + 1 - side, -1);
+        push(&s, p.first + side, entry_at(t, p.first + side), p.first + 1 - side, -1, true);
+        push(&s, p.second + side, entry_at(t, p.second + side), p.second + 1 - side, -1, true);
     }
     for (int i = 0; i < s.count; i++) {
         uint32_t slot = s.slot[i], entry = s.entry[i];
@@ -212,9 +220,9 @@ static bool make_room(fpc_table *t, fpc_print p, uint32_t *freed) {
             *freed = move_along(&s, i, to);
             return true;
         }
-        push(&s, other, (uint32_t)pair & mask, other + 1, i);
-        push(&s, other + 1, (uint32_t)(pair >> t->bits) & mask, other, i);
-        if (sibling != s.mate[i]) push(&s, sibling, beside, slot, i);
+        push(&s, other, (uint32_t)pair & mask, other + 1, i, true);
+        push(&s, other + 1, (uint32_t)(pair >> t->bits) & mask, other, i, true);
+        push(&s, sibling, beside, slot, i, sibling != s.mate[i]);
     }
     return false;
 }
@@ -228,7 +236,8 @@ bool fpc_table_stash(fpc_table *t, uint64_t id, uint64_t copies) {
 
 static fpc_room add_crowded(fpc_table *t, fpc_print p) {
     uint32_t slot;
-    if (make_room(t, p, &slot)) {
+    bool known = fpc_stash_copies(&t->stash) > 0 && fpc_stash_has(&t->stash, stash_id(p));
+    if (!known && make_room(t, p, &slot)) { /* one copy there: the next ones need no search */
         fpc_table_put(t, slot, p.tag << 1 | (slot - p.first < 2 ? slot - p.first : slot - p.second));
     } else if (!fpc_table_stash(t, stash_id(p), 1)) {
         return FPC_ROOM_NOMEM;

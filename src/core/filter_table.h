@@ -26,16 +26,6 @@
 
 #include "filter_stash.h"
 
-#include <string.h>
-
-/* x86 reads a window with one unaligned load, where others (and the sanitizers, who must see the
- * atomics) read two aligned words.  FPC_FILTER_PORTABLE forces the latter, for tests. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_THREAD__) && !defined(FPC_FILTER_PORTABLE)
-#define FPC_FILTER_UNALIGNED 1
-#else
-#define FPC_FILTER_UNALIGNED 0
-#endif
-
 typedef struct fpc_table {
     /* -- fixed at creation -- */
     _Atomic uint64_t *words; /* slots from bit 0 up; one spare word at the end */
@@ -47,10 +37,10 @@ typedef struct fpc_table {
     unsigned bits, level;
     uint64_t capacity;
     size_t word_count, mapped_bytes; /* mapped_bytes: 0 if malloc'ed */
-    fpc_stash stash;
-    /* -- written by the writer, apart from the line that readers need -- */
+    /* -- written by the writer: on lines of their own, so that readers lose a line only when they must -- */
     _Alignas(64) _Atomic uint64_t version; /* 2 * moves + whether the stash holds anything */
-    _Atomic uint64_t size;                 /* entries here and copies in the stash */
+    _Alignas(64) _Atomic uint64_t size;    /* entries here and copies in the stash; lookups do not ask */
+    fpc_stash stash;
 } fpc_table;
 
 #define FPC_STASH_IN_USE UINT64_C(1) /* the lowest bit of `version` */
@@ -73,8 +63,19 @@ void fpc_table_free(fpc_table *table); /* NULL is allowed */
 
 /* Most false positives of a table of `bits` at `load` (entries / slots). */
 double fpc_table_fpr(unsigned base_bits, unsigned bits, double load);
-/* Largest load a table is used at. */
-#define FPC_TABLE_LOAD 0.93
+/* The load of a full table: capacity / slots.  Room is found up to 0.965 in theory and 0.94 in practice, but
+ * the last few per cent cost most of the time (docs/filter.md).  Part of the saved format: the number of
+ * slots follows from the capacity. */
+#define FPC_TABLE_LOAD (37.0 / 40.0)
+
+/* Adds one copy.  FULL at `capacity`, NOMEM when the stash cannot grow: nothing changed.  (By hash:
+ * fpc_table_add in filter_slots.h, and _crowded, its rare second half for a key whose four slots are taken.)
+ */
+fpc_room fpc_table_add_print(fpc_table *table, fpc_print print);
+fpc_room fpc_table_add_crowded(fpc_table *table, uint64_t hash);
+
+/* The second half of fpc_table_has: something moved during the first look, or the stash is in use. */
+bool fpc_table_has_after_all(const fpc_table *table, uint64_t hash);
 
 /* Puts `copies` of a saved id into the stash; false if out of memory. */
 bool fpc_table_stash(fpc_table *table, uint64_t id, uint64_t copies);
@@ -91,137 +92,5 @@ size_t fpc_table_bytes(const fpc_table *table);
 static inline uint64_t fpc_table_size(const fpc_table *table) {
     return atomic_load_explicit(&table->size, memory_order_relaxed);
 }
-
-/* --- The way of a lookup, inline because batches unroll it --- */
-
-static inline uint32_t fpc_table_other(const fpc_table *table, uint32_t window, uint32_t tag) {
-    uint32_t r = table->reflections[tag & table->reflection_mask];
-    return r < window ? r - window + table->windows : r - window;
-}
-
-static inline fpc_print fpc_table_print(const fpc_table *table, uint64_t hash) {
-    fpc_print p;
-    p.first = (uint32_t)(((unsigned __int128)hash * table->windows) >> 64);
-    p.tag = (uint32_t)hash & table->tag_mask;
-    p.tag += ((uint32_t)hash & table->base_mask) == 0; /* 0 is "empty", at every level */
-    p.second = fpc_table_other(table, p.first, p.tag);
-    return p;
-}
-
-/* The same print in the terms of a table of a lower level of the same filter. */
-static inline fpc_print fpc_table_translate(const fpc_table *from, const fpc_table *to, fpc_print p) {
-    p.first >>= from->level - to->level;
-    p.second >>= from->level - to->level;
-    p.tag &= to->tag_mask;
-    return p;
-}
-
-/* At least 2 * bits bits from the first bit of `slot` on. */
-static inline uint64_t fpc_table_window(const fpc_table *table, uint32_t slot) {
-    uint64_t bit = (uint64_t)slot * table->bits;
-#if FPC_FILTER_UNALIGNED
-    struct eight {
-        char bytes[8];
-    };
-    uint64_t raw;
-    /* A plain load that the compiler may neither move over an atomic one nor split. */
-    __asm__ volatile("movq %1, %0"
-                     : "=r"(raw)
-                     : "m"(*(const struct eight *)((const char *)table->words + (bit >> 3))));
-    return raw >> (bit & 7); /* 7 + 2 * 28 bits fit */
-#else
-    const _Atomic uint64_t *word = table->words + (bit >> 6);
-    uint64_t here = atomic_load_explicit(word, memory_order_acquire);
-    uint64_t next = atomic_load_explicit(word + 1, memory_order_acquire);
-    return here >> (bit & 63) | (next << 1) << (63 - (bit & 63));
-#endif
-}
-
-/* One bit for each empty slot of the window.  Exact: the subtraction could err on a value of 1 only,
- * which is no entry. */
-static inline uint64_t fpc_table_zeros(const fpc_table *table, uint64_t window) {
-    return (window - table->low) & ~window & table->high;
-}
-
-/* The side of an empty slot, given such bits; the second slot if both are (measured: searches for room
- * get 10 % shorter). */
-static inline uint32_t fpc_table_side(const fpc_table *table, uint64_t zeros) {
-    return zeros >> table->bits != 0;
-}
-
-/* The pattern of a window whose two entries are both `tag`'s. */
-static inline uint64_t fpc_table_pattern(const fpc_table *table, uint32_t tag) {
-    return tag * table->spread + table->second;
-}
-
-/* Nonzero if the print is in the table; the stash is not asked, and moves are not noticed. */
-static inline uint64_t fpc_table_match(const fpc_table *table, fpc_print p) {
-    uint64_t pattern = fpc_table_pattern(table, p.tag);
-    uint64_t a = fpc_table_window(table, p.first) ^ pattern;
-    uint64_t b = fpc_table_window(table, p.second) ^ pattern;
-    return (((a - table->low) & ~a) | ((b - table->low) & ~b)) & table->high;
-}
-
-/* The answer when the first look found nothing and something moved, or the stash is in use. */
-bool fpc_table_has_after_all(const fpc_table *table, uint64_t hash);
-
-static inline uint64_t fpc_table_version(const fpc_table *table) {
-    return atomic_load_explicit(&table->version, memory_order_acquire);
-}
-
-static inline bool fpc_table_has(const fpc_table *table, uint64_t hash) {
-    uint64_t before = fpc_table_version(table);
-    uint64_t match = fpc_table_match(table, fpc_table_print(table, hash));
-    uint64_t after = fpc_table_version(table);
-    if (__builtin_expect(((before ^ after) | (after & FPC_STASH_IN_USE)) == 0, 1)) return match != 0;
-    return match != 0 || fpc_table_has_after_all(table, hash);
-}
-
-static inline void fpc_table_prefetch(const fpc_table *table, fpc_print p) {
-    const char *base = (const char *)table->words;
-    __builtin_prefetch(base + ((uint64_t)p.first * table->bits >> 3));
-    __builtin_prefetch(base + ((uint64_t)p.second * table->bits >> 3));
-}
-
-/* --- The way of an add: nearly all find an empty slot at once --- */
-
-static inline void fpc_table_replace(_Atomic uint64_t *word, uint64_t mask, uint64_t value) {
-    uint64_t old = atomic_load_explicit(word, memory_order_relaxed); /* only we write */
-    atomic_store_explicit(word, (old & ~mask) | value, memory_order_release);
-}
-
-static inline void fpc_table_put(fpc_table *t, uint32_t slot, uint32_t entry) {
-    uint64_t bit = (uint64_t)slot * t->bits;
-    unsigned shift = bit & 63;
-    uint64_t mask = (UINT64_C(1) << t->bits) - 1;
-    _Atomic uint64_t *word = t->words + (bit >> 6);
-    fpc_table_replace(word, mask << shift, (uint64_t)entry << shift);
-    if (shift + t->bits <= 64) return;
-    fpc_table_replace(word + 1, mask >> (64 - shift), (uint64_t)entry >> (64 - shift));
-}
-
-static inline void fpc_table_count(fpc_table *t, int64_t change) {
-    atomic_store_explicit(&t->size, fpc_table_size(t) + (uint64_t)change, memory_order_relaxed);
-}
-
-/* The add of a key whose four slots are taken. */
-fpc_room fpc_table_add_crowded(fpc_table *table, uint64_t hash);
-
-/* Adds one copy.  FULL at `capacity`, NOMEM when the stash cannot grow: nothing changed. */
-static inline fpc_room fpc_table_add(fpc_table *t, uint64_t hash) {
-    if (fpc_table_size(t) >= t->capacity) return FPC_ROOM_FULL;
-    fpc_print p = fpc_table_print(t, hash);
-    uint64_t first = fpc_table_zeros(t, fpc_table_window(t, p.first));
-    uint64_t second = fpc_table_zeros(t, fpc_table_window(t, p.second));
-    if (__builtin_expect((first | second) == 0, 0)) return fpc_table_add_crowded(t, hash);
-    uint32_t full = -(uint32_t)(first == 0); /* masks: which window is not predictable */
-    uint32_t side = fpc_table_side(t, first | (second & -(uint64_t)(first == 0)));
-    fpc_table_put(t, p.first + ((p.second - p.first) & full) + side, p.tag << 1 | side);
-    fpc_table_count(t, 1);
-    return FPC_ROOM_OK;
-}
-
-/* The same for a print that is already known. */
-fpc_room fpc_table_add_print(fpc_table *table, fpc_print print);
 
 #endif

@@ -152,9 +152,9 @@ fpc_status fpc_filter_union(fpc_filter *into, const fpc_filter *from, fpc_error 
     }
     fpc_status status;
     if (into == from) { /* everything twice */
-        fpc_filter *copy;
+        fpc_filter *copy = NULL;
         status = fpc_filter_copy(from, &copy, err);
-        if (status != FPC_OK) return status;
+        if (copy == NULL) return status;
         status = unite(into, copy);
         fpc_filter_delete(copy);
     } else {

@@ -5,6 +5,7 @@
 #include "fpcache/params.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,8 +53,8 @@ void fpc_params_null(fpc_params *params) {
 
 void fpc_params_bytes(fpc_params *params, const char *bytes, size_t length) {
     int i = next_slot(params);
-    params->values[i] = bytes == NULL ? "" : bytes; /* NULL would mean SQL NULL */
-    params->lengths[i] = (int)length;
+    params->values[i] = bytes == NULL ? "" : bytes;                /* NULL would mean SQL NULL */
+    params->lengths[i] = length > INT_MAX ? INT_MAX : (int)length; /* more than can be sent either way */
 }
 
 static char *scratch(fpc_params *params, int length) {

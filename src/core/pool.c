@@ -15,11 +15,13 @@
 #include <string.h>
 #include <time.h>
 
+/* A waiter looks up this often: an interrupt comes from a signal handler, which cannot signal a condition. */
+#define SLICE_NS (FPC_NS_PER_SECOND / 5)
+
 typedef struct waiter {
     struct waiter *next;
     pthread_cond_t served;
-    fpc_conn *conn; /* lent to it ... */
-    bool place;     /* ... or the right to open one */
+    fpc_conn *conn; /* lent to it; NULL: it may open one (counted in `opening`) */
     bool is_served;
 } waiter;
 
@@ -33,6 +35,7 @@ struct fpc_pool {
     fpc_conninfo *info;
     fpc_pool_options options;
     char *session_sql;
+    uint64_t jitter;
 
     pthread_mutex_t lock; /* the only one; held for list work, never for I/O */
     /* -- only while `lock` is held -- */
@@ -41,7 +44,6 @@ struct fpc_pool {
     idle_conn *idle; /* a stack of max_connections places; the newest is on top */
     int idle_count, lent, opening;
     waiter *first_waiter, *last_waiter;
-    uint64_t jitter_state;
     fpc_pool_stats totals;
 };
 
@@ -55,7 +57,7 @@ fpc_pool *fpc_pool_new(fpc_conninfo *info, const fpc_pool_options *options) {
     pool->options = *options;
     pthread_mutex_init(&pool->lock, NULL);
     pool->fork_generation = fpc_fork_generation();
-    pool->jitter_state = (uint64_t)fpc_clock_ns() ^ (uint64_t)(uintptr_t)pool;
+    pool->jitter = (uint64_t)fpc_clock_ns() ^ (uint64_t)(uintptr_t)pool;
     pool->idle = calloc((size_t)options->max_connections, sizeof *pool->idle);
     if (options->conn.session_sql != NULL) {
         pool->session_sql = strdup(options->conn.session_sql);
@@ -72,14 +74,21 @@ fpc_pool *fpc_pool_new(fpc_conninfo *info, const fpc_pool_options *options) {
 static void lock_pool(fpc_pool *pool) {
     unsigned generation = fpc_fork_generation();
     if (pool->fork_generation != generation) {
-        /* Another thread of the parent may have held the lock; that thread does not exist here. */
+        /* A thread of the parent may have held the lock, in the midst of changing the list; it does not exist
+         * here, and what the list holds is left alone. */
+        bool is_whole = pthread_mutex_trylock(&pool->lock) == 0;
+        for (int i = 0; is_whole && i < pool->idle_count; i++) fpc_conn_delete(pool->idle[i].conn);
+        if (is_whole) pthread_mutex_unlock(&pool->lock);
         pthread_mutex_init(&pool->lock, NULL);
-        for (int i = 0; i < pool->idle_count; i++) fpc_conn_delete(pool->idle[i].conn);
         pool->idle_count = pool->lent = pool->opening = 0;
         pool->first_waiter = pool->last_waiter = NULL;
         pool->fork_generation = generation;
     }
     pthread_mutex_lock(&pool->lock);
+}
+
+static fpc_status closed(fpc_error *err) {
+    return fpc_fail(err, FPC_CLOSED, "the pool was closed");
 }
 
 static void append_waiter(fpc_pool *pool, waiter *w) {
@@ -110,7 +119,6 @@ static bool serve_waiter(fpc_pool *pool, fpc_conn *conn) {
     if (w == NULL) return false;
     remove_waiter(pool, w);
     w->conn = conn;
-    w->place = conn == NULL;
     w->is_served = true;
     if (conn == NULL)
         pool->opening++;
@@ -130,22 +138,52 @@ static void place_is_free(fpc_pool *pool) {
 static bool is_old(const fpc_pool *pool, const fpc_conn *conn, int64_t now) {
     double limit = pool->options.max_lifetime_s;
     if (limit <= 0) return false;
-    uint64_t mixed = ((uint64_t)fpc_conn_opened_ns(conn) ^ pool->jitter_state) * UINT64_C(0x9E3779B97F4A7C15);
+    uint64_t mixed = ((uint64_t)fpc_conn_opened_ns(conn) ^ pool->jitter) * UINT64_C(0x9E3779B97F4A7C15);
     double spread = 0.9 + 0.2 * ((double)(mixed >> 40) / (double)(1 << 24));
     return (double)(now - fpc_conn_opened_ns(conn)) > limit * spread * (double)FPC_NS_PER_SECOND;
 }
 
-/* Takes out at most one connection that was idle for too long, the one at the bottom.  Lock held. */
-static fpc_conn *take_overdue(fpc_pool *pool, int64_t now) {
-    if (pool->idle_count == 0 || pool->options.idle_timeout_s <= 0) return NULL;
-    if (pool->idle_count + pool->lent + pool->opening <= pool->options.min_connections) return NULL;
-    double idle_ns = (double)(now - pool->idle[0].since_ns);
-    if (idle_ns < pool->options.idle_timeout_s * (double)FPC_NS_PER_SECOND) return NULL;
-    fpc_conn *conn = pool->idle[0].conn;
+static fpc_conn *take_idle(fpc_pool *pool, int index) {
+    fpc_conn *conn = pool->idle[index].conn;
     pool->idle_count--;
-    memmove(&pool->idle[0], &pool->idle[1], (size_t)pool->idle_count * sizeof pool->idle[0]);
-    pool->totals.closed_idle++;
+    memmove(&pool->idle[index], &pool->idle[index + 1],
+            (size_t)(pool->idle_count - index) * sizeof pool->idle[0]);
     return conn;
+}
+
+/* Takes out at most one connection that was idle for too long, the one at the bottom, or alive for too long.
+ * Lock held. */
+static fpc_conn *take_overdue(fpc_pool *pool, int64_t now) {
+    if (pool->idle_count == 0) return NULL;
+    bool is_spare = pool->idle_count + pool->lent + pool->opening > pool->options.min_connections;
+    double idle_ns = (double)(now - pool->idle[0].since_ns);
+    if (is_spare && pool->options.idle_timeout_s > 0 &&
+        idle_ns >= pool->options.idle_timeout_s * (double)FPC_NS_PER_SECOND) {
+        pool->totals.closed_idle++;
+        return take_idle(pool, 0);
+    }
+    for (int i = 0; pool->options.max_lifetime_s > 0 && i < pool->idle_count; i++) {
+        if (!is_old(pool, pool->idle[i].conn, now)) continue;
+        pool->totals.closed_old++;
+        return take_idle(pool, i);
+    }
+    return NULL;
+}
+
+/* Sleeps until the waiter is served, `deadline`, or the end of a slice.  The condition has the system's
+ * clock, which need not be the one of fpc_clock_ns().  Lock held on entry and on return. */
+static void sleep_slice(fpc_pool *pool, waiter *w, fpc_deadline deadline) {
+    int64_t left = deadline == FPC_NEVER ? SLICE_NS : deadline - fpc_clock_ns();
+    if (left <= 0) return;
+    if (left > SLICE_NS) left = SLICE_NS;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += left; /* less than two seconds in all */
+    if (until.tv_nsec >= FPC_NS_PER_SECOND) {
+        until.tv_nsec -= FPC_NS_PER_SECOND;
+        until.tv_sec++;
+    }
+    pthread_cond_timedwait(&w->served, &pool->lock, &until);
 }
 
 /* Waits in the queue.  Lock held on entry and on return. */
@@ -159,14 +197,10 @@ static fpc_status wait_turn(fpc_pool *pool, waiter *w, fpc_deadline deadline, fp
     pool->totals.waits++;
     fpc_status status = FPC_OK;
     while (!w->is_served) {
-        /* Sliced: an interrupt comes from a signal handler, which cannot signal a condition. */
-        fpc_deadline slice = fpc_clock_ns() + FPC_NS_PER_SECOND / 5;
-        if (slice > deadline) slice = deadline;
-        struct timespec until = {.tv_sec = slice / FPC_NS_PER_SECOND, .tv_nsec = slice % FPC_NS_PER_SECOND};
-        pthread_cond_timedwait(&w->served, &pool->lock, &until);
+        sleep_slice(pool, w, deadline);
         if (w->is_served) break;
         if (pool->closed)
-            status = fpc_fail(err, FPC_CLOSED, "the pool was closed");
+            status = closed(err);
         else if (fpc_interrupt_raised())
             status = fpc_fail(err, FPC_INTERRUPTED, "interrupted");
         else if (fpc_deadline_passed(deadline)) {
@@ -190,83 +224,90 @@ static fpc_status open_in_place(fpc_pool *pool, fpc_deadline deadline, fpc_conn 
     fpc_status status = fpc_conn_open(pool->info, &pool->options.conn, own, &conn, err);
     lock_pool(pool);
     pool->opening--;
-    if (status == FPC_OK) {
-        pool->lent++;
+    if (status == FPC_OK)
         pool->totals.opened++;
-    } else {
+    else
         pool->totals.open_failures++;
+    bool is_late = status == FPC_OK && pool->closed;
+    if (status == FPC_OK && !is_late)
+        pool->lent++;
+    else
         place_is_free(pool);
-    }
     pthread_mutex_unlock(&pool->lock);
+    if (is_late) {
+        fpc_conn_delete(conn);
+        return closed(err);
+    }
     *out = conn;
     return status;
 }
 
-/* Closes a lent connection that is of no more use; its place goes to who waits. */
-static void close_lent(fpc_pool *pool, fpc_conn *conn, uint64_t *counter) {
+/* Closes a lent connection that is of no more use and lends another idle one for it.  NULL: there is none,
+ * and its place is the caller's (counted in `opening`).  Nobody else has a claim: those who wait, wait while
+ * none is idle. */
+static fpc_conn *replace_lent(fpc_pool *pool, fpc_conn *conn, uint64_t *counter) {
+    fpc_conn *next = NULL;
     lock_pool(pool);
-    pool->lent--;
     (*counter)++;
-    place_is_free(pool);
+    if (pool->idle_count > 0) {
+        next = take_idle(pool, pool->idle_count - 1);
+    } else {
+        pool->lent--;
+        pool->opening++;
+    }
     pthread_mutex_unlock(&pool->lock);
     fpc_conn_delete(conn);
+    return next;
 }
 
 fpc_status fpc_pool_acquire(fpc_pool *pool, fpc_deadline deadline, fpc_conn **out, fpc_error *err) {
-    for (;;) {
-        lock_pool(pool);
-        if (pool->closed) {
-            pthread_mutex_unlock(&pool->lock);
-            return fpc_fail(err, FPC_CLOSED, "the pool was closed");
-        }
-        fpc_conn *conn = NULL;
-        bool place = false;
-        int64_t now = fpc_clock_ns();
-        fpc_conn *overdue = take_overdue(pool, now);
-        if (pool->idle_count > 0) { /* then nobody waits */
-            conn = pool->idle[--pool->idle_count].conn;
-            pool->lent++;
-        } else if (pool->lent + pool->opening < pool->options.max_connections) {
-            place = true;
-            pool->opening++;
-        } else {
-            waiter self = {0};
-            fpc_status status = wait_turn(pool, &self, deadline, err);
-            if (status != FPC_OK) {
-                pthread_mutex_unlock(&pool->lock);
-                fpc_conn_delete(overdue);
-                return status;
-            }
-            conn = self.conn;
-            place = self.place;
-        }
+    /* 1. A connection or a place to open one in. */
+    lock_pool(pool);
+    if (pool->closed) {
         pthread_mutex_unlock(&pool->lock);
-        fpc_conn_delete(overdue);
-        if (place) return open_in_place(pool, deadline, out, err);
-        if (is_old(pool, conn, now)) {
-            close_lent(pool, conn, &pool->totals.closed_old);
+        return closed(err);
+    }
+    fpc_status status = FPC_OK;
+    fpc_conn *conn = NULL;
+    fpc_conn *overdue = take_overdue(pool, fpc_clock_ns());
+    if (pool->idle_count > 0) { /* then nobody waits */
+        conn = take_idle(pool, pool->idle_count - 1);
+        pool->lent++;
+    } else if (pool->lent + pool->opening < pool->options.max_connections) {
+        pool->opening++;
+    } else {
+        waiter self = {0};
+        status = wait_turn(pool, &self, deadline, err);
+        conn = self.conn;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    fpc_conn_delete(overdue);
+    if (status != FPC_OK) return status;
+    /* 2. Is it fit?  Whatever it is, the turn is ours: who waited does not wait again. */
+    while (conn != NULL) {
+        if (is_old(pool, conn, fpc_clock_ns())) {
+            conn = replace_lent(pool, conn, &pool->totals.closed_old);
         } else if (!fpc_conn_is_alive(conn)) {
-            close_lent(pool, conn, &pool->totals.closed_broken);
+            conn = replace_lent(pool, conn, &pool->totals.closed_broken);
         } else {
             *out = conn;
             return FPC_OK;
         }
     }
+    return open_in_place(pool, deadline, out, err);
 }
 
 void fpc_pool_release(fpc_pool *pool, fpc_conn *conn) {
-    bool is_ours = !fpc_conn_is_inherited(conn);
-    bool useless = fpc_conn_is_broken(conn) || fpc_conn_in_transaction(conn);
+    if (fpc_conn_is_inherited(conn)) { /* lent by the parent process: not counted here */
+        fpc_conn_delete(conn);
+        return;
+    }
+    bool is_useless = fpc_conn_is_broken(conn) || fpc_conn_in_transaction(conn);
     lock_pool(pool);
-    if (pool->lent > 0)
-        pool->lent--;
-    else
-        is_ours = false; /* lent by the parent process, before fork(2) */
-    if (!is_ours || pool->closed || useless) {
-        if (is_ours) {
-            if (useless) pool->totals.closed_broken++;
-            place_is_free(pool);
-        }
+    pool->lent--;
+    if (pool->closed || is_useless) {
+        if (is_useless) pool->totals.closed_broken++;
+        place_is_free(pool);
         pthread_mutex_unlock(&pool->lock);
         fpc_conn_delete(conn);
         return;
@@ -280,11 +321,12 @@ void fpc_pool_release(fpc_pool *pool, fpc_conn *conn) {
 fpc_status fpc_pool_fill(fpc_pool *pool, fpc_deadline deadline, fpc_error *err) {
     for (;;) {
         lock_pool(pool);
+        bool is_closed = pool->closed;
         bool enough =
-            pool->closed || pool->idle_count + pool->lent + pool->opening >= pool->options.min_connections;
+            is_closed || pool->idle_count + pool->lent + pool->opening >= pool->options.min_connections;
         if (!enough) pool->opening++;
         pthread_mutex_unlock(&pool->lock);
-        if (enough) return FPC_OK;
+        if (enough) return is_closed ? closed(err) : FPC_OK;
         fpc_conn *conn;
         fpc_status status = open_in_place(pool, deadline, &conn, err);
         if (status != FPC_OK) return status;

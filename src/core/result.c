@@ -68,6 +68,7 @@ double fpc_result_double(const fpc_result *result, int row, int column) {
         memcpy(&value, &bits, sizeof value);
         return value;
     }
+    if (PQgetlength(result, row, column) != 8) return 0;
     uint64_t bits = fpc_load_be64(wire);
     double value;
     memcpy(&value, &bits, sizeof value);

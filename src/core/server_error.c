@@ -10,12 +10,8 @@ static bool is_state(const char *state, const char *expected) {
     return strncmp(state, expected, strlen(expected)) == 0; /* a class such as "08" or a whole state */
 }
 
+/* An error that leaves the session alive. */
 static fpc_status classify(const char *state) {
-    if (is_state(state, "28")) return FPC_AUTH;
-    if (is_state(state, "08") || is_state(state, "57P") || is_state(state, "53300") ||
-        is_state(state, "3D000")) {
-        return FPC_CONNECT;
-    }
     if (is_state(state, "3F000") || is_state(state, "42P01") || is_state(state, "42883") ||
         is_state(state, "42703")) {
         return FPC_SCHEMA;
@@ -39,14 +35,34 @@ static const char *advice(const char *state, const char *text, fpc_status status
     return "";
 }
 
+/* Makes `text` one line. */
+static void flatten(char *text) {
+    for (char *c = text; *c != '\0'; c++) {
+        if (*c == '\n' || *c == '\r' || *c == '\t') *c = ' ';
+    }
+    for (size_t n = strlen(text); n > 0 && text[n - 1] == ' '; n--) text[n - 1] = '\0';
+}
+
+/* Whether the error ended the session.  The severity of servers before 9.6 is translated, and unknown here.
+ */
+static bool is_fatal(const PGresult *result) {
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+    return severity != NULL && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0);
+}
+
 fpc_status fpc_server_error(const PGresult *result, bool is_our_sql, fpc_error *err) {
     const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-    const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    const char *words = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     if (state == NULL) state = "";
-    if (text == NULL) text = PQresultErrorMessage(result);
-    fpc_status status = classify(state);
+    if (words == NULL) words = PQresultErrorMessage(result);
+    char text[400];
+    snprintf(text, sizeof text, "%s", words);
+    flatten(text);
+    fpc_status status = is_fatal(result) ? FPC_CONNECT : classify(state);
     if (!is_our_sql && (status == FPC_SCHEMA || status == FPC_DENIED || status == FPC_INVALID))
         status = FPC_SERVER;
+    /* "invalid input syntax for type bigint: ..." goes on with a value, which may be one of the cache. */
+    if (is_our_sql && is_state(state, "22P02")) text[strcspn(text, ":")] = '\0';
     fpc_fail(err, status, "%s%s (SQLSTATE %s)", text, advice(state, text, status), state);
     if (err != NULL) snprintf(err->sqlstate, sizeof err->sqlstate, "%.5s", state);
     return status;
@@ -71,16 +87,14 @@ fpc_status fpc_connect_error(const PGconn *conn, fpc_error *err) {
     size_t length = strcspn(words, state == NULL ? "" : "\n"); /* below stand source file and line */
     char text[400];
     snprintf(text, sizeof text, "%.*s", (int)(length < sizeof text ? length : sizeof text - 1), words);
-    for (char *c = text; *c != '\0'; c++) {
-        if (*c == '\n' || *c == '\t') *c = ' ';
-    }
-    for (size_t n = strlen(text); n > 0 && text[n - 1] == ' '; n--) text[n - 1] = '\0';
+    flatten(text);
     if (state == NULL) {
         bool asked = PQconnectionNeedsPassword(conn);
         return fpc_fail(err, asked ? FPC_AUTH : FPC_CONNECT, "%s", text);
     }
-    fpc_status status = classify(state);
-    if (status != FPC_AUTH && status != FPC_DENIED) status = FPC_CONNECT;
+    fpc_status status = FPC_CONNECT;
+    if (is_state(state, "28")) status = FPC_AUTH;
+    if (is_state(state, "42501")) status = FPC_DENIED;
     fpc_fail(err, status, "%s (SQLSTATE %.5s)", text, state);
     if (err != NULL) snprintf(err->sqlstate, sizeof err->sqlstate, "%.5s", state);
     return status;

@@ -7,8 +7,9 @@
 #include <libpq-fe.h>
 #include <stdbool.h>
 
-/* Fills `err` from a failed result.  For a statement of ours a missing table means that the schema is
- * missing, and the words say what to do; a caller's own SQL is his business. */
+/* Fills `err` from a failed result; FPC_CONNECT exactly when the session ended with it.  For a statement of
+ * ours a missing table means that the schema is missing, and the words say what to do; a caller's own SQL is
+ * his business. */
 fpc_status fpc_server_error(const PGresult *result, bool is_our_sql, fpc_error *err);
 
 /* Fills `err` from a connection that could not be opened.  Its verbosity must be PQERRORS_VERBOSE. */

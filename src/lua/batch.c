@@ -75,17 +75,22 @@ static int batch_bytes(lua_State *L) {
     return 1;
 }
 
+/* batch:seal() -> true | nil, err: sorts now what would be sorted when it is sent. */
+static int batch_seal(lua_State *L) {
+    fpc_error err;
+    if (fpc_batch_seal(check_open(L), &err) != FPC_OK) return fpc_lua_failure(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 static int batch_clear(lua_State *L) {
     fpc_batch_clear(check_open(L));
     return 0;
 }
 
 void fpc_lua_register_batch(lua_State *L) {
-    static const luaL_Reg METHODS[] = {{"add", batch_add},
-                                       {"rows", batch_rows},
-                                       {"bytes", batch_bytes},
-                                       {"clear", batch_clear},
-                                       {NULL, NULL}};
+    static const luaL_Reg METHODS[] = {{"add", batch_add},   {"rows", batch_rows},   {"bytes", batch_bytes},
+                                       {"seal", batch_seal}, {"clear", batch_clear}, {NULL, NULL}};
     fpc_lua_new_type(L, BATCH_TYPE, METHODS, batch_close);
     lua_pushcfunction(L, batch_new);
     lua_setfield(L, -2, "batch");

@@ -54,6 +54,10 @@ static int conn_rows(lua_State *L) {
     return fpc_lua_db_rows(L, exec, open_conn(L));
 }
 
+static int conn_value(lua_State *L) {
+    return fpc_lua_db_value(L, exec, open_conn(L));
+}
+
 static int conn_map(lua_State *L) {
     return fpc_lua_db_map(L, exec, open_conn(L));
 }
@@ -176,6 +180,7 @@ void fpc_lua_register_conn(lua_State *L) {
     static const luaL_Reg METHODS[] = {{"run", conn_run},
                                        {"row", conn_row},
                                        {"rows", conn_rows},
+                                       {"value", conn_value},
                                        {"map", conn_map},
                                        {"send", conn_send},
                                        {"receive", conn_receive},

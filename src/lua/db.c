@@ -101,10 +101,34 @@ int fpc_lua_db_rows(lua_State *L, fpc_lua_exec *exec, void *self) {
     return 2;
 }
 
+/* Pushes the value of the columns `column` and the next, which is its format. */
+static bool push_value(lua_State *L, const fpc_result *result, int row, int column, fpc_error *err) {
+    size_t length, format_length;
+    const char *bytes = fpc_result_bytes(result, row, column, &length);
+    const char *format = fpc_result_bytes(result, row, column + 1, &format_length);
+    int codec = lua_isnoneornil(L, 4) ? 0 : 4;
+    return fpc_lua_value_push(L, bytes, length, *format, codec, lua_toboolean(L, 5), err);
+}
+
+int fpc_lua_db_value(lua_State *L, fpc_lua_exec *exec, void *self) {
+    fpc_error err;
+    fpc_result **holder = execute(L, exec, self, 6, &err);
+    if (holder == NULL) return fpc_lua_failure(L, &err);
+    bool found = fpc_result_rows(*holder) > 0;
+    lua_pushboolean(L, found);
+    bool decoded = !found || push_value(L, *holder, 0, 0, &err), has_ttl = found && fpc_result_columns(*holder) > 2;
+    if (decoded && has_ttl) {
+        size_t length;
+        fpc_result_bytes(*holder, 0, 0, &length);
+        push_column(L, *holder, 0, 2);
+        lua_pushinteger(L, (lua_Integer)length);
+    }
+    fpc_lua_drop_result(holder);
+    return decoded ? 1 + found + 2 * has_ttl : fpc_lua_failure(L, &err);
+}
+
 int fpc_lua_db_map(lua_State *L, fpc_lua_exec *exec, void *self) {
     fpc_error err;
-    int codec = lua_isnoneornil(L, 4) ? 0 : 4;
-    bool parse_json = lua_toboolean(L, 5);
     fpc_result **holder = execute(L, exec, self, 6, &err);
     if (holder == NULL) return fpc_lua_failure(L, &err);
     int rows = fpc_result_rows(*holder), values = lua_gettop(L) + 1;
@@ -115,12 +139,12 @@ int fpc_lua_db_map(lua_State *L, fpc_lua_exec *exec, void *self) {
         lua_createtable(L, 0, rows); /* sizes */
     }
     for (int row = 0; row < rows; row++) {
-        size_t key_length, length, format_length;
+        size_t key_length;
         const char *key = fpc_result_bytes(*holder, row, 0, &key_length);
-        const char *bytes = fpc_result_bytes(*holder, row, 1, &length);
-        const char *format = fpc_result_bytes(*holder, row, 2, &format_length);
         lua_pushlstring(L, key, key_length);
         if (has_ttl) {
+            size_t length;
+            fpc_result_bytes(*holder, row, 1, &length);
             lua_pushvalue(L, -1);
             push_column(L, *holder, row, 3);
             lua_rawset(L, values + 1);
@@ -128,7 +152,7 @@ int fpc_lua_db_map(lua_State *L, fpc_lua_exec *exec, void *self) {
             lua_pushinteger(L, (lua_Integer)length);
             lua_rawset(L, values + 2);
         }
-        if (!fpc_lua_value_push(L, bytes, length, *format, codec, parse_json, &err)) {
+        if (!push_value(L, *holder, row, 1, &err)) {
             fpc_error_prefix(&err, "key %d of the answer: ", row + 1);
             fpc_lua_drop_result(holder);
             return fpc_lua_failure(L, &err);

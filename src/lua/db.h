@@ -4,8 +4,10 @@
  *   run    rows written                       | nil, err
  *   row    true, column, ... or false         | nil, err
  *   rows   columns of all rows in one list, number of rows | nil, err
- * and   map (self, statement, timeout_s, codec, parse_json, ...): {key = value} of the columns key, value,
- *       format, number of rows | nil, err; with a fourth column ttl also {key = ttl} and {key = bytes} */
+ * and, with (self, statement, timeout_s, codec, parse_json, ...arguments):
+ *   value  true, value of the columns value, format; or false | nil, err
+ *   map    {key = value} of the columns key, value, format, number of rows | nil, err
+ * Where a column ttl follows, `value` adds ttl and bytes of the value, `map` {key = ttl} and {key = bytes}. */
 #ifndef FPC_LUA_DB_H
 #define FPC_LUA_DB_H
 
@@ -20,6 +22,7 @@ typedef fpc_status fpc_lua_exec(void *self, const fpc_lua_binding *binding, fpc_
 int fpc_lua_db_run(lua_State *L, fpc_lua_exec *exec, void *self);
 int fpc_lua_db_row(lua_State *L, fpc_lua_exec *exec, void *self);
 int fpc_lua_db_rows(lua_State *L, fpc_lua_exec *exec, void *self);
+int fpc_lua_db_value(lua_State *L, fpc_lua_exec *exec, void *self);
 int fpc_lua_db_map(lua_State *L, fpc_lua_exec *exec, void *self);
 
 /* Holds a result so that an error raised while it is converted frees it.  Pushes one userdata. */

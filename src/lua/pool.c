@@ -160,6 +160,10 @@ static int pool_rows(lua_State *L) {
     return fpc_lua_db_rows(L, exec, open_pool(L));
 }
 
+static int pool_value(lua_State *L) {
+    return fpc_lua_db_value(L, exec, open_pool(L));
+}
+
 static int pool_map(lua_State *L) {
     return fpc_lua_db_map(L, exec, open_pool(L));
 }
@@ -190,9 +194,9 @@ static int pool_stats(lua_State *L) {
 }
 
 void fpc_lua_register_pool(lua_State *L) {
-    static const luaL_Reg METHODS[] = {
-        {"fill", pool_fill}, {"acquire", pool_acquire}, {"run", pool_run},     {"row", pool_row},
-        {"rows", pool_rows}, {"map", pool_map},         {"stats", pool_stats}, {NULL, NULL}};
+    static const luaL_Reg METHODS[] = {{"fill", pool_fill}, {"acquire", pool_acquire}, {"run", pool_run},
+                                       {"row", pool_row},   {"rows", pool_rows},       {"value", pool_value},
+                                       {"map", pool_map},   {"stats", pool_stats},     {NULL, NULL}};
     fpc_lua_register_result(L);
     fpc_lua_new_type(L, POOL_TYPE, METHODS, pool_close);
     lua_pushcfunction(L, pool_new);

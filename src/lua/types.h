@@ -15,6 +15,7 @@ void fpc_lua_register_pool(lua_State *L);      /* pool(connection_string, settin
 void fpc_lua_register_conn(lua_State *L);      /* made by pool:acquire() */
 void fpc_lua_register_feed(lua_State *L);      /* feed(pool, options), feed_seed(namespace) */
 void fpc_lua_register_key(lua_State *L);       /* shorten_key(key) */
+void fpc_lua_register_filter(lua_State *L);    /* filter(), filter_load(), filter_type, filter_ffi */
 void fpc_lua_register_versions(lua_State *L);  /* versions() */
 void fpc_lua_register_interrupt(lua_State *L); /* interrupted() */
 void fpc_lua_register_int64(lua_State *L);     /* int64(value), int64_add(a, b), int64_negate(a) */
