@@ -19,7 +19,7 @@ end
 
 local function new_near(feed, opts)
   local all = {
-    gate = feed, feed = feed, is_current = feed.is_current, stamp = feed.stamp, now = function() return feed.time end,
+    feed = feed, now = function() return feed.time end,
     size = 100, bytes = 1e6, ttl = 60, negative_size = 10, negative_ttl = 5, copy = false,
   }
   for name, value in pairs(opts or {}) do all[name] = value end

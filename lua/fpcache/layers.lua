@@ -4,7 +4,7 @@
 -- Namespace views of a cache share its layers.
 local announce = require("fpcache.announce")
 local core = require("fpcache.core")
-local gate = require("fpcache.gate")
+local fast_feed = require("fpcache.fast_feed")
 local near_cache = require("fpcache.near")
 local options = require("fpcache.options")
 local statements = require("fpcache.statements")
@@ -45,10 +45,10 @@ function layers.open(o, quoted_schema, pool)
     filter = o.use_cuckoo_filter, filter_capacity = o.cuckoo_capacity, filter_fpr = o.filter_fpr,
   })
   if not feed then return nil, err end
+  feed = fast_feed.of(feed)
   if not has_near then return feed end
-  local ask, is_current = gate.of(feed)
   return feed, near_cache.new {
-    gate = ask, is_current = is_current, feed = feed, stamp = feed.stamp, now = core.system.now,
+    feed = feed, now = core.system.now,
     size = o.near_size, bytes = o.near_bytes, ttl = o.near_ttl, copy = o.near_copy,
     negative_size = o.near_negative_size, negative_ttl = o.near_negative_ttl,
   }

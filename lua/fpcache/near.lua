@@ -25,10 +25,7 @@ local function new_shelf(max_entries, max_bytes)
 end
 
 ---@class fpcache.near.Options
----@field is_current fun(gate, spot: number, stamp: number, ends: number): boolean
----@field gate any its first argument
----@field stamp fun(feed, spot: number): number? nil when the feed is stale
----@field feed any its first argument
+---@field feed table|userdata with is_current(feed, spot, stamp, ends) and stamp(feed, spot), nil when stale
 ---@field now fun(): number seconds on the clock that `ends` is compared with
 ---@field size integer entries
 ---@field bytes number keys, encoded values and overhead
@@ -37,17 +34,26 @@ end
 ---@field negative_ttl number seconds
 ---@field copy boolean hand out deep copies
 
+--- What a hit needs, at hand.
+local function refresh(self)
+  local shelf = self.present
+  self.spaces, self.values, self.visited = shelf.sieve.spaces, shelf.sieve.values, shelf.sieve.visited
+  self.spots, self.stamps, self.ends = shelf.spots, shelf.stamps, shelf.ends
+end
+
 ---@param opts fpcache.near.Options
 ---@return fpcache.Near
 function near.new(opts)
-  return setmetatable({
-    gate = opts.gate, is_current = opts.is_current, feed = opts.feed, stamp = opts.stamp, now = opts.now,
+  local self = setmetatable({
+    feed = opts.feed, is_current = opts.feed.is_current, now = opts.now,
     ttl = opts.ttl, negative_ttl = opts.negative_ttl, copy = opts.copy,
     largest = opts.bytes / LARGEST_PART,
     present = new_shelf(opts.size, opts.bytes),
     absent = new_shelf(opts.negative_size, opts.negative_size * NEGATIVE_BYTES),
     hits = 0, negative_hits = 0, misses = 0, expired = 0, invalidated = 0,
   }, Near)
+  refresh(self)
+  return self
 end
 
 local function deep_copy(value, done)
@@ -64,22 +70,23 @@ local function reconsider(self, shelf, slot)
   if self.now() >= shelf.ends[slot] then
     self.expired = self.expired + 1
   else
-    local stamp = self.stamp(self.feed, shelf.spots[slot])
+    local stamp = self.feed:stamp(shelf.spots[slot])
     if stamp == nil or stamp == shelf.stamps[slot] then return end
     self.invalidated = self.invalidated + 1
   end
   shelf.sieve:remove(slot)
 end
 
-local function find(self, shelf, name, key)
-  local keys = shelf.sieve.spaces[name]
-  local slot = keys and keys[key]
+local function find_absent(self, name, key)
+  local shelf = self.absent
+  local slot = shelf.sieve:find(name, key)
   if not slot then return nil end
-  if self.is_current(self.gate, shelf.spots[slot], shelf.stamps[slot], shelf.ends[slot]) then
+  if self.is_current(self.feed, shelf.spots[slot], shelf.stamps[slot], shelf.ends[slot]) then
     shelf.sieve.visited[slot] = true
-    return shelf.sieve.values[slot]
+    self.negative_hits = self.negative_hits + 1
+    return ABSENT
   end
-  return reconsider(self, shelf, slot)
+  reconsider(self, shelf, slot)
 end
 
 --- The value of a key; near.ABSENT when the server had none; nil when only the server knows.
@@ -87,19 +94,21 @@ end
 ---@param key string
 ---@return any value shared by all callers, unless copies were asked for
 function Near:get(name, key)
-  local value = find(self, self.present, name, key)
-  if value ~= nil then
-    self.hits = self.hits + 1
-    if self.copy then return deep_copy(value, {}) end
-    return value
+  local slots = self.spaces[name]
+  local slot = slots and slots[key]
+  if slot then
+    if self.is_current(self.feed, self.spots[slot], self.stamps[slot], self.ends[slot]) then
+      self.visited[slot] = true
+      self.hits = self.hits + 1
+      if self.copy then return deep_copy(self.values[slot], {}) end
+      return self.values[slot]
+    end
+    reconsider(self, self.present, slot)
+  elseif self.absent.sieve.entries > 0 and find_absent(self, name, key) then
+    return ABSENT
   end
-  value = find(self, self.absent, name, key)
-  if value ~= nil then
-    self.negative_hits = self.negative_hits + 1
-  else
-    self.misses = self.misses + 1
-  end
-  return value
+  self.misses = self.misses + 1
+  return nil
 end
 
 local function keep(shelf, name, key, value, size, ends, spot, stamp)
@@ -148,6 +157,7 @@ end
 function Near:clear()
   self.present.sieve:clear()
   self.absent.sieve:clear()
+  refresh(self)
 end
 
 ---@return table stats { hits, negative_hits, misses, entries, negative_entries, bytes, evictions, invalidated, expired }

@@ -34,21 +34,6 @@ local function load(self, key, stored, parse_json, spot, stamp)
   return nil, nil, "db"
 end
 
---- get, after the near cache had no answer.
-local function get_from_afar(self, key, parse_json, level)
-  local stored, err = stored_key(key, self.max_key_bytes, level + 1)
-  if not stored then return nil, err end
-  local absent, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
-  if absent then
-    local counts = self.counts
-    counts.absent = counts.absent + 1
-    return nil, nil, "filter"
-  end
-  local value, source
-  value, err, source = load(self, key, stored, parse_json, spot, stamp)
-  return value, err, source
-end
-
 --- get with options: those that ask for other values than the near cache holds pass it by.
 local function get_with_options(self, key, opts, level)
   local read = options.read(GET_OPTIONS, opts, level + 1)
@@ -82,7 +67,16 @@ function Cache:get(key, opts)
     if value == ABSENT then return nil, nil, "near" end
     if value ~= nil then return value, nil, "near" end
   end
-  value, err, source = get_from_afar(self, key, self.parse_json, 2)
+  local stored
+  stored, err = stored_key(key, self.max_key_bytes, 2)
+  if not stored then return nil, err end
+  local absent, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
+  if absent then
+    local counts = self.counts
+    counts.absent = counts.absent + 1
+    return nil, nil, "filter"
+  end
+  value, err, source = load(self, key, stored, self.parse_json, spot, stamp)
   return value, err, source
 end
 

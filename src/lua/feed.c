@@ -101,42 +101,54 @@ static uint64_t check_hash(lua_State *L, int index) {
     return fpc_feed_hash(seed, key, length);
 }
 
-/* feed:look(seed, stored_key) -> absent, spot, stamp (nil when stale) */
-static int feed_look(lua_State *L) {
-    fpc_feed **ud = check(L);
-    uint64_t hash = check_hash(L, 3), stamp = 0;
+/* The two questions of a lookup.  LuaJIT's FFI calls these functions without the detour by its stack (see
+ * lua/fpcache/fast_feed.lua); `ud` is the userdata, which a closed feed still has. */
+static bool look(fpc_feed **ud, double seed, const char *key, double length, double out[2]) {
+    uint64_t hash = fpc_feed_hash((uint64_t)seed, key, (size_t)length), stamp = 0;
     bool absent = false;
     if (*ud != NULL) fpc_feed_look(*ud, hash, &absent, &stamp);
-    lua_pushboolean(L, absent);
-    lua_pushnumber(L, (lua_Number)(hash & SPOT_MASK));
-    if (stamp == 0)
-        lua_pushnil(L);
-    else
-        lua_pushnumber(L, (lua_Number)stamp);
-    return 3;
+    out[0] = (double)(hash & SPOT_MASK);
+    out[1] = (double)stamp;
+    return absent;
 }
 
-/* What is_current answers.  LuaJIT's FFI calls it without the detour by its stack (see lua/fpcache/gate.lua): `ud` is the
- * userdata, which a closed feed still is. */
-static bool gate(fpc_feed **ud, double spot, double stamp, double ends) {
+static bool is_current(fpc_feed **ud, double spot, double stamp, double ends) {
     return *ud != NULL && fpc_feed_is_current_until(*ud, (uint64_t)spot, (uint64_t)stamp,
                                                     (fpc_deadline)(ends * (double)FPC_NS_PER_SECOND));
 }
 
-/* core.feed_gate() -> the address of gate() as light userdata */
-static int feed_gate(lua_State *L) {
-    bool (*function)(fpc_feed **, double, double, double) = gate;
+/* core.feed_functions() -> the addresses of look() and is_current() as light userdata */
+static int feed_functions(lua_State *L) {
+    bool (*to_look)(fpc_feed **, double, const char *, double, double *) = look;
+    bool (*to_is_current)(fpc_feed **, double, double, double) = is_current;
     void *address;
-    memcpy(&address, &function, sizeof address); /* C has no cast from one to the other */
+    memcpy(&address, &to_look, sizeof address); /* C has no cast from one to the other */
     lua_pushlightuserdata(L, address);
-    return 1;
+    memcpy(&address, &to_is_current, sizeof address);
+    lua_pushlightuserdata(L, address);
+    return 2;
+}
+
+/* feed:look(seed, stored_key) -> absent, spot, stamp (nil when stale) */
+static int feed_look(lua_State *L) {
+    fpc_feed **ud = check(L);
+    double seed = luaL_checknumber(L, 2), out[2];
+    size_t length;
+    const char *key = luaL_checklstring(L, 3, &length);
+    lua_pushboolean(L, look(ud, seed, key, (double)length, out));
+    lua_pushnumber(L, (lua_Number)out[0]);
+    if (out[1] == 0)
+        lua_pushnil(L);
+    else
+        lua_pushnumber(L, (lua_Number)out[1]);
+    return 3;
 }
 
 /* feed:is_current(spot, stamp, ends) -> boolean; `ends` in seconds as system.now() has them */
 static int feed_is_current(lua_State *L) {
     fpc_feed **ud = check(L);
     double spot = luaL_checknumber(L, 2), stamp = luaL_checknumber(L, 3), ends = luaL_checknumber(L, 4);
-    lua_pushboolean(L, gate(ud, spot, stamp, ends));
+    lua_pushboolean(L, is_current(ud, spot, stamp, ends));
     return 1;
 }
 
@@ -324,6 +336,6 @@ void fpc_lua_register_feed(lua_State *L) {
     lua_setfield(L, -2, "feed_seed");
     lua_pushcfunction(L, feed_hashes);
     lua_setfield(L, -2, "feed_hashes");
-    lua_pushcfunction(L, feed_gate);
-    lua_setfield(L, -2, "feed_gate");
+    lua_pushcfunction(L, feed_functions);
+    lua_setfield(L, -2, "feed_functions");
 }
