@@ -1,13 +1,14 @@
 /* feed_stress.c -- a C host with many threads on one feed, for spec/feed_threads_spec.lua; build it with
  * -DFPC_TSAN=ON to have every access watched.
  *
- *   feed_stress SECONDS URL SCHEMA, then the texts of statements.feed(): session poll rotate
+ *   feed_stress SECONDS|fork URL SCHEMA, then the texts of statements.feed(): session poll rotate
  * begin_incarnation load_session load_count load_begin load_incarnation load_declare load_fetch
  *
  * Writers insert and delete keys of their own through a pool, announce them, and check at once that what they
  * wrote is not denied and that a stamp taken before is not current any more.  Lookups go on beside, others
  * open and close the feed, and one thread says "everything changed" now and then, so that filters come and
- * go.  The exit code is 0 when no promise was broken. */
+ * go.  The exit code is 0 when no promise was broken.  With "fork" it asks instead what a child of fork(2) is
+ * told. */
 #include "fpcache/feed.h"
 #include "fpcache/pool.h"
 
@@ -16,7 +17,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define WRITERS 3
 #define LOOKERS 2
@@ -125,6 +128,43 @@ static void *disturb(void *arg) {
     return NULL;
 }
 
+/* In the child: the parent's feed answers nothing and may be closed; one of its own works. */
+static const char *check_child(void) {
+    fpc_error err;
+    bool absent;
+    uint64_t stamp;
+    fpc_feed_stats stats;
+    fpc_feed_look(feed, 1, &absent, &stamp);
+    if (absent || stamp != 0) return "the parent's feed answered";
+    fpc_feed_wrote(feed, 1);
+    fpc_feed_wrote_all(feed);
+    fpc_feed_get_stats(feed, &stats);
+    if (stats.feed != FPC_FEED_OFF) return "the parent's feed says that it works";
+    if (fpc_feed_wait_fresh(feed, fpc_deadline_in(1), &err) != FPC_CLOSED) return "it could be waited for";
+    fpc_feed_close(feed);
+    fpc_feed *own = NULL;
+    if (fpc_feed_open(info, schema, &options, &own, &err) != FPC_OK || own == feed)
+        return "no feed of its own";
+    if (fpc_feed_wait_fresh(own, fpc_deadline_in(10), &err) != FPC_OK) return "its own does not work";
+    fpc_feed_look(own, 1, &absent, &stamp);
+    if (!absent || stamp == 0) return "its own does not answer";
+    fpc_feed_close(own);
+    return NULL;
+}
+
+static int try_fork(void) {
+    pid_t child = fork();
+    if (child == 0) {
+        const char *failure = check_child();
+        if (failure != NULL) fprintf(stderr, "child: %s\n", failure);
+        _exit(failure == NULL ? 0 : 1);
+    }
+    int status = 1;
+    waitpid(child, &status, 0);
+    bool parent_goes_on = fpc_feed_wait_fresh(feed, fpc_deadline_in(10), NULL) == FPC_OK;
+    return status == 0 && parent_goes_on ? 0 : 1;
+}
+
 int main(int argc, char **argv) {
     if (argc != 14) return 2;
     schema = argv[3];
@@ -142,6 +182,13 @@ int main(int argc, char **argv) {
         fpc_feed_wait_fresh(feed, fpc_deadline_in(10), &err) != FPC_OK) {
         fprintf(stderr, "%s\n", err.message);
         return 2;
+    }
+    if (strcmp(argv[1], "fork") == 0) {
+        int code = try_fork();
+        fpc_feed_close(feed);
+        fpc_pool_delete(pool);
+        fpc_conninfo_delete(info);
+        return code;
     }
     pthread_t threads[WRITERS + LOOKERS + 1];
     int count = 0;
