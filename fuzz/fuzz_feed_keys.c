@@ -8,9 +8,9 @@
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size) {
-    char *bytes = malloc(size + 1); /* of exactly this size: reading on is seen by the sanitizer */
+    char *bytes =
+        malloc(size == 0 ? 1 : size); /* of exactly this size: reading on is seen by the sanitizer */
     if (bytes == NULL) return 0;
-    bytes = realloc(bytes, size == 0 ? 1 : size);
     memcpy(bytes, data, size);
     fpc_feed_keys keys;
     if (fpc_feed_keys_begin(&keys, bytes, size)) {
