@@ -59,3 +59,7 @@ endif()
 if(FPC_LUAJIT)
   fpc_add_lua_host(luajit-host PkgConfig::LUAJIT)
 endif()
+# Run by spec/feed_threads_spec.lua, which gives it a server.
+add_executable(feed_stress spec/support/feed_stress.c)
+target_link_libraries(feed_stress PRIVATE fpc_flags fpc_core Threads::Threads)
+set_target_properties(feed_stress PROPERTIES C_EXTENSIONS OFF RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec)

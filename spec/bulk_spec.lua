@@ -28,7 +28,7 @@ describe("many keys", function()
   local function assert_no_transaction_left()
     assert.equal(0, cache:stats().pool.lent)
     assert.equal("0", db:sql(("SELECT count(*) FROM pg_stat_activity WHERE datname = '%s' AND usename = 'app' " ..
-      "AND state LIKE 'idle in transaction%%'"):format(db.name)))
+      "AND application_name = 'fpcache' AND state LIKE 'idle in transaction%%'"):format(db.name)))
   end
 
   describe("set_many", function()

@@ -80,12 +80,12 @@ describe("fpcache.new", function()
   end)
 
   it("calls itself fpcache in pg_stat_activity", function()
-    db:open { connection_string = db:url_of("named") }
+    db:open { connection_string = db:url_of("named"), feed = false }
     assert.equal("fpcache", db:sql("SELECT application_name FROM pg_stat_activity WHERE usename = 'named'"))
   end)
 
   it("opens minconn connections at once, and no more than maxconn", function()
-    local cache = db:open { as = "many", minconn = 3, maxconn = 4, timeout = 0.1 }
+    local cache = db:open { as = "many", minconn = 3, maxconn = 4, timeout = 0.1, feed = false }
     assert.equal(3, db:connections("many"))
     local depth, deepest = 0, nil
     local function nest()

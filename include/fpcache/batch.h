@@ -7,6 +7,7 @@
 #define FPCACHE_BATCH_H
 
 #include "fpcache/error.h"
+#include "fpcache/key.h"
 #include "fpcache/params.h"
 
 typedef struct fpc_batch fpc_batch;
@@ -22,6 +23,11 @@ fpc_status fpc_batch_add(fpc_batch *batch, const char *key, size_t key_length, c
                          size_t value_length, char format, double ttl_s, fpc_error *err);
 size_t fpc_batch_rows(const fpc_batch *batch);  /* as added */
 size_t fpc_batch_bytes(const fpc_batch *batch); /* keys and values */
+
+/* The stored key (see key.h) of row `index`, as bytes of the batch or in `scratch`; NULL when memory ran out.
+ */
+const char *fpc_batch_stored_key(const fpc_batch *batch, size_t index, char scratch[FPC_KEY_STORED_MAX],
+                                 size_t *length);
 
 /* Sorts the rows and builds the arrays ahead of time, for instance while the server is busy. */
 fpc_status fpc_batch_seal(fpc_batch *batch, fpc_error *err);

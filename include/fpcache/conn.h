@@ -38,6 +38,8 @@ void fpc_conn_delete(fpc_conn *conn);
 /* Prepares the statement where that is still to do, and sends it. */
 fpc_status fpc_conn_send(fpc_conn *conn, const fpc_statement *statement, const fpc_params *params,
                          fpc_deadline deadline, fpc_error *err);
+/* Waits until an answer is there to be received.  FPC_TIMEOUT leaves the connection as it was: wait again. */
+fpc_status fpc_conn_wait(fpc_conn *conn, fpc_deadline deadline, fpc_error *err);
 /* The answer to what was sent.  *out is the caller's, only when FPC_OK. */
 fpc_status fpc_conn_receive(fpc_conn *conn, fpc_deadline deadline, fpc_result **out, fpc_error *err);
 

@@ -28,6 +28,11 @@ fpc_status fpc_conninfo_add(fpc_conninfo *info, const char *keyword, const char 
 /* The same for a default of ours: a keyword that this libpq does not know is passed over. */
 fpc_status fpc_conninfo_default(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err);
 
+/* The same settings, or NULL when out of memory. */
+fpc_conninfo *fpc_conninfo_copy(const fpc_conninfo *info);
+/* Whether both have the same settings, in any order. */
+bool fpc_conninfo_equal(const fpc_conninfo *a, const fpc_conninfo *b);
+
 /* The value of a keyword, or NULL.  It lives as long as the description. */
 const char *fpc_conninfo_get(const fpc_conninfo *info, const char *keyword);
 

@@ -57,6 +57,9 @@ void fpc_pool_release(fpc_pool *pool, fpc_conn *conn);
 fpc_status fpc_pool_exec(fpc_pool *pool, const fpc_statement *statement, const fpc_params *params,
                          fpc_deadline deadline, fpc_result **out, fpc_error *err);
 
+/* What it connects to; lives as long as the pool. */
+const fpc_conninfo *fpc_pool_conninfo(const fpc_pool *pool);
+
 void fpc_pool_get_stats(fpc_pool *pool, fpc_pool_stats *out);
 
 #endif

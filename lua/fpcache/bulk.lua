@@ -1,10 +1,13 @@
---- Calls on many keys: one round trip for each batch of bounded size.
+--- Calls that write many keys: one round trip for each batch of bounded size.
+local announce = require("fpcache.announce")
 local core = require("fpcache.core")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 local Cache = require("fpcache.transaction")
 
 local key_error, stored_key, check_ttl = limits.key_error, limits.stored_key, limits.ttl
+
+local bulk = {}
 
 local BATCH_ROWS = 10000
 local BATCH_BYTES = 8 * 1024 * 1024
@@ -69,6 +72,7 @@ local function send_batches(self, batch, source)
   while batch:rows() > 0 do
     local ok, err = self.db:send(self.statements.set_many, self.bulk_timeout, self.space, batch)
     if not ok then return nil, err end
+    self.feed:wrote_batch(self.seed, batch) -- announced after COMMIT
     batch:clear()
     ok, err = fill_and_receive(self, batch, source)
     if not ok then return nil, err end
@@ -93,6 +97,7 @@ function Cache:set_many(items, opts)
   if more == false then -- it all fits: one statement is its own transaction
     if batch:rows() > 0 then
       ok, err = self.db:run(self.statements.set_many, self.bulk_timeout, self.space, batch)
+      if ok or not announce.is_surely_undone(err) then self.feed:wrote_batch(self.seed, batch) end
     end
   elseif more then -- in a transaction of the caller's: a savepoint
     ok, err = self:transaction(send_batches, batch, source)
@@ -104,7 +109,7 @@ function Cache:set_many(items, opts)
 end
 
 --- The stored keys for a list: a new list, the usual short key without a call.
-local function stored_keys(self, keys, level)
+function bulk.stored_keys(self, keys, level)
   if type(keys) ~= "table" then error(("bad keys (list expected, got %s)"):format(type(keys)), level + 1) end
   local stored, max = {}, math.min(self.max_key_bytes, core.KEY_INLINE)
   for i = 1, #keys do
@@ -120,7 +125,7 @@ local function stored_keys(self, keys, level)
 end
 
 --- Calls `run` with slices of the list of at most BATCH_ROWS keys.
-local function each_slice(stored, run)
+function bulk.each_slice(stored, run)
   if #stored <= BATCH_ROWS then return run(stored) end
   for first = 1, #stored, BATCH_ROWS do
     local slice = {} -- copied by hand: LuaJIT unpacks only some thousands
@@ -131,50 +136,33 @@ local function each_slice(stored, run)
   return true
 end
 
-local GET_MANY_OPTIONS = { parse_json = { type = "boolean" } }
-
---- The values of many keys.
----@param keys string[]
----@param opts table? { parse_json = false }
----@return table? values { key = value } of those that exist
----@return string? err
-function Cache:get_many(keys, opts)
-  local read = options.read(GET_MANY_OPTIONS, opts, 2)
-  local parse_json = self.parse_json
-  if read.parse_json ~= nil then parse_json = read.parse_json end
-  local stored, err = stored_keys(self, keys, 2)
-  if not stored then return nil, err end
-  local values, hits = {}, 0
-  local ok
-  ok, err = each_slice(stored, function(slice)
-    local map, rows = self.db:map(self.statements.get_many, self.bulk_timeout, self.codec, parse_json, self.space,
-      slice)
-    if not map then return nil, rows end
-    hits = hits + rows
-    if #slice == #stored then
-      values = map
-    else
-      for key, value in pairs(map) do values[key] = value end
-    end
-    return true
-  end)
-  if not ok then return nil, err end
-  self.counts.hits = self.counts.hits + hits
-  self.counts.misses = self.counts.misses + math.max(#stored - hits, 0)
-  return values
+--- Those that the filter does not know to be absent.
+local function maybe_present(self, stored)
+  local rest = {}
+  for i = 1, #stored do
+    if not self.feed:look(self.seed, stored[i]) then rest[#rest + 1] = stored[i] end
+  end
+  return rest
 end
 
---- Deletes many keys.
+local DELETE_MANY_OPTIONS = { near = { type = "boolean", default = true } }
+
+--- Deletes many keys.  Those that the filter knows to be absent cost nothing.
 ---@param keys string[]
+---@param opts table? { near = false } asks the server for each of them
 ---@return integer? deleted how many there were
 ---@return string? err
-function Cache:delete_many(keys)
-  local stored, err = stored_keys(self, keys, 2)
+function Cache:delete_many(keys, opts)
+  local read = options.read(DELETE_MANY_OPTIONS, opts, 2)
+  local stored, err = bulk.stored_keys(self, keys, 2)
   if not stored then return nil, err end
+  if read.near then stored = maybe_present(self, stored) end
+  if #stored == 0 then return 0 end
   local deleted = 0
   local ok
-  ok, err = each_slice(stored, function(slice)
+  ok, err = bulk.each_slice(stored, function(slice)
     local rows, reason = self.db:run(self.statements.delete_many, self.bulk_timeout, self.space, slice)
+    if rows or not announce.is_surely_undone(reason) then self.feed:wrote_keys(self.seed, slice) end
     if not rows then return nil, reason end
     deleted = deleted + rows
     return true
@@ -191,8 +179,16 @@ local CLEAR_OPTIONS = { all = { type = "boolean" } } -- every namespace of this 
 ---@return string? err
 function Cache:clear(opts)
   local read = options.read(CLEAR_OPTIONS, opts, 2)
-  if read.all then return self.db:run(self.statements.clear_all, self.bulk_timeout) end
-  return self.db:run(self.statements.clear, self.bulk_timeout, self.space)
+  local deleted, err
+  if read.all then
+    deleted, err = self.db:run(self.statements.clear_all, self.bulk_timeout)
+  else
+    deleted, err = self.db:run(self.statements.clear, self.bulk_timeout, self.space)
+  end
+  if deleted or not announce.is_surely_undone(err) then self.feed:wrote_all() end
+  if not deleted then return nil, err end
+  if self.near then self.near:clear() end -- nothing in it is valid any more: the memory
+  return deleted
 end
 
 local SWEEP_PAGES = 1000 -- 8 MB: a few milliseconds of work and of locks
@@ -212,4 +208,4 @@ function Cache:cleanup()
   return deleted
 end
 
-return Cache
+return bulk

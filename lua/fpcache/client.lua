@@ -1,10 +1,12 @@
 --- The cache as a Lua object: calls on one key.
 --
 -- A Cache runs its statements on `db`, which is the pool, or one connection inside a transaction; everything
--- else is the same for both.  Calls on many keys are in bulk.lua, walks in scan.lua, transactions in
--- transaction.lua; they add their methods to the class below.
+-- else is the same for both.  Here are the calls that change one key, and tell `feed` so (see announce.lua).  Those that
+-- read one are in reading.lua, calls on many keys in bulk.lua, walks in scan.lua, transactions in transaction.lua; they
+-- add their methods to the class below.
 --
 -- Every call returns its value, or nil and "code: message" (see docs/errors.md).  A wrong argument type raises.
+local announce = require("fpcache.announce")
 local core = require("fpcache.core")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
@@ -16,6 +18,9 @@ local value_encode, value_decode = core.value_encode, core.value_decode
 ---@field db userdata
 ---@field statements table<string, userdata>
 ---@field space string the namespace
+---@field seed any of the namespace, for the feed
+---@field near fpcache.Near? nil when it is off, and in a transaction
+---@field feed table the feed of this process, or what stands in its place (see announce.lua)
 local Cache = {}
 Cache.__index = Cache
 
@@ -71,6 +76,12 @@ local function encode(self, value)
   return bytes, format
 end
 
+--- Announces a change of one key, by the answer to its statement.
+local function told(self, stored, first, err, ...)
+  if first ~= nil or not announce.is_surely_undone(err) then self.feed:wrote(self.seed, stored) end
+  return first, err, ...
+end
+
 --- Runs one of the statements that write one row.  `level` counts from the method that calls this.
 ---@return boolean? written, integer|string|nil version_or_err, string? old_format
 local function write(self, statement, key, value, ttl, expires_at, level, ...)
@@ -79,8 +90,8 @@ local function write(self, statement, key, value, ttl, expires_at, level, ...)
   if not stored then return nil, long end
   local bytes, format = encode(self, value)
   if not bytes then return nil, format end
-  local written, answer, old_format = self.db:row(self.statements[statement], self.timeout, self.space, stored, long,
-    bytes, format, ttl, expires_at, ...)
+  local written, answer, old_format = told(self, stored, self.db:row(self.statements[statement], self.timeout, self.space,
+    stored, long, bytes, format, ttl, expires_at, ...))
   if written then
     local counts = self.counts
     counts.sets = counts.sets + 1
@@ -88,31 +99,27 @@ local function write(self, statement, key, value, ttl, expires_at, level, ...)
   return written, answer, old_format
 end
 
---- A method that changes one row and answers whether there was one.
-local function changer(statement)
-  return function(self, key)
-    local stored, err = stored_key(key, self.max_key_bytes, 2)
-    if not stored then return nil, err end
-    local rows
-    rows, err = self.db:run(self.statements[statement], self.timeout, self.space, stored)
-    if not rows then return nil, err end
-    return rows > 0
-  end
+--- Runs one of the statements that change a live row, and answers whether there was one.
+local function change(self, statement, stored, ...)
+  local rows, err = told(self, stored, self.db:run(self.statements[statement], self.timeout, self.space, stored, ...))
+  if not rows then return nil, err end
+  return rows > 0
 end
 
---- The same with a time to live, which when absent or infinite means no expiry.
+--- A method that changes the life of one row; a ttl that is absent or infinite means no expiry.
 local function ttl_changer(statement)
-  local persist = changer("persist")
   return function(self, key, ttl)
     local ok, seconds = check_ttl(ttl, 2)
     if not ok then return nil, seconds end
     local stored, err = stored_key(key, self.max_key_bytes, 2)
     if not stored then return nil, err end
-    if not seconds then return persist(self, key) end
-    local rows
-    rows, err = self.db:run(self.statements[statement], self.timeout, self.space, stored, seconds)
-    if not rows then return nil, err end
-    return rows > 0
+    local changed
+    if seconds then
+      changed, err = change(self, statement, stored, seconds)
+    else
+      changed, err = change(self, "persist", stored)
+    end
+    return changed, err
   end
 end
 
@@ -144,75 +151,21 @@ function Cache:set(key, value, opts)
   return written, nil, answer
 end
 
-local GET_OPTIONS = { parse_json = { type = "boolean" } }
+local DELETE_OPTIONS = { near = { type = "boolean", default = true } } -- false: asks the server in any case
 
---- The value of a key.
+--- Deletes a key.  One that the filter knows to be absent costs no round trip.
 ---@param key string
----@param opts table? { parse_json = false } gives the text of JSON values
----@return any value nil when there is none (or it has expired)
+---@param opts table? { near = false } asks the server in any case
+---@return boolean? deleted false when there was none
 ---@return string? err
----@return string? source where the answer came from: "db"
-function Cache:get(key, opts)
-  local counts = self.counts
-  local stored, long = stored_key(key, self.max_key_bytes, 2)
-  if not stored then return nil, long end
-  local parse_json = self.parse_json
-  if opts ~= nil then
-    local read = options.read(GET_OPTIONS, opts, 2)
-    if read.parse_json ~= nil then parse_json = read.parse_json end
-  end
-  local found, value = self.db:value(self.statements.get, self.timeout, self.codec, parse_json, self.space, stored)
-  if found then
-    counts.hits = counts.hits + 1
-    return value, nil, "db"
-  end
-  if found == nil then return nil, value end
-  counts.misses = counts.misses + 1
-  return nil, nil, "db"
-end
-
---- A value with what is known about it.
----@param key string
----@return table? entry { value, version, ttl (seconds; -1: no expiry), bytes, format }
----@return string? err
-function Cache:entry(key)
+function Cache:delete(key, opts)
   local stored, err = stored_key(key, self.max_key_bytes, 2)
   if not stored then return nil, err end
-  local found, bytes, format, version, ttl, size = self.db:row(self.statements.entry, self.timeout, self.space, stored)
-  if not found then return nil, bytes end
-  local value
-  value, err = value_decode(bytes, format, self.codec, self.parse_json)
-  if value == nil then return nil, err end
-  return { value = value, version = version, ttl = ttl < 0 and -1 or ttl, bytes = size, format = format }
-end
-
---- Deletes a key: (key) -> true, false when there was none, or nil, err.
----@type fun(self: fpcache.Cache, key: string): boolean?, string?
-Cache.delete = changer("delete")
-
-local function ttl_of(self, key, level)
-  local stored, err = stored_key(key, self.max_key_bytes, level + 1)
-  if not stored then return nil, err end
-  local found, ttl = self.db:row(self.statements.ttl, self.timeout, self.space, stored)
-  if found == nil then return nil, ttl end
-  if not found then return -2 end
-  return ttl < 0 and -1 or ttl
-end
-
----@return boolean? exists
----@return string? err
-function Cache:exists(key)
-  local ttl, err = ttl_of(self, key, 2)
-  if not ttl then return nil, err end
-  return ttl ~= -2
-end
-
---- Seconds until a key expires.
----@return number? seconds with fractions; -1: no expiry; -2: no such key
----@return string? err
-function Cache:ttl(key)
-  local ttl, err = ttl_of(self, key, 2)
-  return ttl, err
+  local asks = opts ~= nil and not options.read(DELETE_OPTIONS, opts, 2).near
+  if not asks and self.feed:look(self.seed, stored) then return false end
+  local deleted
+  deleted, err = change(self, "delete", stored)
+  return deleted, err
 end
 
 --- Gives a key a new time to live in seconds: (key, ttl) -> true, false when there is none, or nil, err.
@@ -224,8 +177,15 @@ Cache.expire = ttl_changer("expire")
 Cache.touch = ttl_changer("touch")
 
 --- Takes the expiry off a key.
----@type fun(self: fpcache.Cache, key: string): boolean?, string?
-Cache.persist = changer("persist")
+---@return boolean? changed false when there was none
+---@return string? err
+function Cache:persist(key)
+  local stored, err = stored_key(key, self.max_key_bytes, 2)
+  if not stored then return nil, err end
+  local changed
+  changed, err = change(self, "persist", stored)
+  return changed, err
+end
 
 --- A method (key, value, ttl) that stores under a condition.
 local function conditional(statement)
@@ -269,11 +229,11 @@ local INCR_OPTIONS = {
 --- incr and decr, whose errors blame the caller of `level`.
 local function add_to(self, key, delta, opts, is_negative, level)
   if delta == nil then delta = 1 end
-  local change, err = check_integer(delta, "delta", level + 1)
-  if not change then return nil, err end
+  local by, err = check_integer(delta, "delta", level + 1)
+  if not by then return nil, err end
   if is_negative then
-    change = core.int64_negate(change)
-    if not change then return nil, "invalid: delta has no opposite within 64 bits" end
+    by = core.int64_negate(by)
+    if not by then return nil, "invalid: delta has no opposite within 64 bits" end
   end
   local read = options.read(INCR_OPTIONS, opts, level + 1)
   local initial
@@ -284,10 +244,10 @@ local function add_to(self, key, delta, opts, is_negative, level)
   local stored, long = stored_key(key, self.max_key_bytes, level + 1)
   if not stored then return nil, long end
   -- Beyond 64 bits only a new key fails; the answer is the same for all, since nobody knows which it is.
-  local first = core.int64_add(initial, change)
+  local first = core.int64_add(initial, by)
   if not first then return nil, "invalid: initial and delta together are beyond 64 bits" end
-  local found, value = self.db:row(self.statements.incr, self.timeout, self.space, stored, long, first, change, ttl,
-    nil)
+  local found, value = told(self, stored, self.db:row(self.statements.incr, self.timeout, self.space, stored, long,
+    first, by, ttl, nil))
   if found == nil then return nil, value end
   if not found then return nil, "invalid: the stored value is no integer" end
   return value
@@ -334,8 +294,8 @@ end
 function Cache:get_delete(key)
   local stored, err = stored_key(key, self.max_key_bytes, 2)
   if not stored then return nil, err end
-  local found, value = self.db:value(self.statements.get_delete, self.timeout, self.codec, self.parse_json,
-    self.space, stored)
+  local found, value = told(self, stored, self.db:value(self.statements.get_delete, self.timeout, self.codec,
+    self.parse_json, self.space, stored))
   if found then return value end
   return nil, value -- an error, or nothing
 end

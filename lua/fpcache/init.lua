@@ -4,18 +4,23 @@
 --     local cache = assert(fpcache.new{ connection_string = "postgresql://localhost/app" })
 --     cache:set("user:1", { name = "Alice" }, 3600)
 --     print(cache:get("user:1").name)
+local announce = require("fpcache.announce")
 local codec = require("fpcache.codec")
 local connection = require("fpcache.connection")
 local core = require("fpcache.core")
+local layers = require("fpcache.layers")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 local schema = require("fpcache.schema")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements")
 local Cache = require("fpcache.client")
+require("fpcache.reading")
 require("fpcache.bulk")
+require("fpcache.bulk_reading")
 require("fpcache.scan")
 require("fpcache.transaction")
+require("fpcache.stats")
 
 local fpcache = {
   _VERSION = core.version,
@@ -33,12 +38,12 @@ local OPTIONS = {
   -- One value of PostgreSQL holds less than 1 GB.
   max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   -- Accepted for the Python library's sake:
-  use_cuckoo_filter = { type = "boolean", default = true },
-  cuckoo_capacity = { type = "integer", default = 1000000, check = options.positive },
   instance_name = { type = "string" },
   profile = { type = "string" },
 }
-for name, about in pairs(connection.OPTIONS) do OPTIONS[name] = about end
+for _, more in ipairs { connection.OPTIONS, layers.OPTIONS } do
+  for name, about in pairs(more) do OPTIONS[name] = about end
+end
 fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
 
 --- Asks whether the schema is there and of our version.
@@ -70,16 +75,19 @@ function fpcache.new(opts)
   local cache = setmetatable({
     db = pool,
     pool = pool,
-    statements = statements.new(quoted),
+    feed = announce.none,
+    statements = statements.new(quoted, o.prepared),
+    tells = o.prepared, -- our statements tell the feed; behind a transaction pooler the table's trigger does
     schema = o.schema,
     space = o.namespace,
+    seed = core.feed_seed(o.namespace),
     codec = o.codec,
     parse_json = o.parse_json,
     timeout = o.timeout,
     bulk_timeout = math.max(o.bulk_timeout, o.timeout),
     max_key_bytes = o.max_key_bytes,
     max_value_bytes = o.max_value_bytes,
-    counts = { hits = 0, misses = 0, sets = 0 },
+    counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
   local ok
   ok, err = check_schema(cache)
@@ -87,6 +95,12 @@ function fpcache.new(opts)
     pool:close()
     return nil, err
   end
+  local feed, near = layers.open(o, quoted, pool)
+  if not feed then
+    pool:close()
+    return nil, near
+  end
+  cache.feed, cache.near = feed, near
   return cache
 end
 
@@ -99,26 +113,25 @@ function Cache:namespace(name)
   if reason then error("bad namespace: " .. reason, 2) end
   local view = {}
   for field, value in pairs(self) do view[field] = value end
-  view.space = name
+  view.space, view.seed = name, core.feed_seed(name)
   return setmetatable(view, getmetatable(self))
 end
 
---- What this process counted, its pool, and the table as the server estimates it.
----@return table? stats { hits, misses, sets, pool = {...}, server = { rows, bytes, unlogged } }
+--- Waits until everything that is committed now is known here: the feed is fresh, and the filter loaded.  For batch jobs
+-- that begin with lookups, and for tests; nobody else needs to.
+---@param timeout number? seconds, default bulk_timeout
+---@return boolean? true
 ---@return string? err
-function Cache:stats()
-  local found, rows, bytes, unlogged = self.db:row(self.statements.table_stats, self.timeout)
-  if found == nil then return nil, rows end
-  local counts = self.counts
-  return {
-    hits = counts.hits, misses = counts.misses, sets = counts.sets,
-    pool = self.pool:stats(),
-    server = { rows = rows, bytes = bytes, unlogged = unlogged },
-  }
+function Cache:wait_ready(timeout)
+  if timeout == nil then timeout = self.bulk_timeout end
+  if type(timeout) ~= "number" then error(("bad timeout (number expected, got %s)"):format(type(timeout)), 2) end
+  local ok, err = self.feed:wait_fresh(timeout)
+  return ok, err
 end
 
 --- Closes the connections.  Later calls answer "closed: ...".  Repeatable.
 function Cache:close()
+  self.feed:close()
   self.pool:close()
 end
 

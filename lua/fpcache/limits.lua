@@ -27,9 +27,9 @@ end
 --- The stored form of a key (see include/fpcache/key.h), and the whole key where that is longer.
 ---@return string? stored, string? long_key_or_err
 function limits.stored_key(key, max_bytes, level)
+  if type(key) == "string" and key ~= "" and #key <= KEY_INLINE and #key <= max_bytes then return key end -- nearly all
   local err = limits.key_error(key, max_bytes, level + 1)
   if err then return nil, err end
-  if #key <= KEY_INLINE then return key end
   local stored
   stored, err = shorten_key(key)
   return stored, stored and key or err

@@ -22,14 +22,14 @@ local PARTS = {
 
 -- One row in: $1 namespace, $2 key, $3 long key, $4 value, $5 format, $6 ttl, $7 expires_at.
 local INSERT = [[
-INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
+{tellKey}INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
 VALUES ($1, $2, $3, $4, $5, {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = excluded.value, format = excluded.format, version = {nextVersion}, ]]
 
 -- A change of a live row: the parameters of INSERT, $3 being unused.
 local UPDATE = [[
-UPDATE {schema}.cache AS c
+{tellKey}UPDATE {schema}.cache AS c
 SET value = $4, format = $5, version = greatest(c.version + 1, {version}), expires_at = %s
 WHERE {own} AND {live}%s RETURNING version]]
 
@@ -49,6 +49,14 @@ FROM unnest($2) AS k (key)
 CROSS JOIN LATERAL (
     SELECT long_key, value, format FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
     "tY", true },
+  -- What the near cache keeps has to know how long it may live.
+  get_with_ttl = { "SELECT value, format, {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
+  get_many_with_ttl = { [[
+SELECT coalesce(c.long_key, k.key), c.value, c.format, c.ttl
+FROM unnest($2) AS k (key)
+CROSS JOIN LATERAL (
+    SELECT long_key, value, format, {ttl} AS ttl FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
+    "tY", true },
   entry = { [[
 SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WHERE {own} AND {live}]], "ty", true },
   ttl = { "SELECT {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
@@ -63,16 +71,16 @@ SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WH
 
   -- The old value.  The inner query locks the row first, so that what it returns is what is replaced.
   get_set = { [[
-UPDATE {schema}.cache AS c
+{tellKey}UPDATE {schema}.cache AS c
 SET value = $4, format = $5, version = greatest(c.version + 1, {version}), expires_at = {expiry}
 FROM (SELECT value, format FROM {schema}.cache WHERE {own} AND {live} FOR UPDATE) AS old
 WHERE c.user_id = session_user::text AND c.namespace = $1 AND c.key = $2
 RETURNING old.value, old.format]], "tyyycff" },
-  get_delete = { "DELETE FROM {schema}.cache WHERE {own} AND {live} RETURNING value, format", "ty" },
+  get_delete = { "{tellKey}DELETE FROM {schema}.cache WHERE {own} AND {live} RETURNING value, format", "ty" },
 
   -- $4 the first value, $5 what is added to an old one.  An old value that is no integer gives no row.
   incr = { [[
-INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
+{tellKey}INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
 VALUES ($1, $2, $3, convert_to($4::text, 'UTF8'), 'i', {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = CASE WHEN {cLive} THEN convert_to((convert_from(c.value, 'UTF8')::bigint + $5)::text, 'UTF8')
@@ -83,26 +91,26 @@ WHERE NOT {cLive} OR c.format = 'i'
    OR (c.format = 't' AND octet_length(c.value) < 20 AND convert_from(c.value, 'UTF8') ~ '^-?[0-9]+$')
 RETURNING convert_from(value, 'UTF8')::bigint]], "tyyiiff" },
 
-  delete = { "DELETE FROM {schema}.cache WHERE {own} AND {live}", "ty" },
+  delete = { "{tellKey}DELETE FROM {schema}.cache WHERE {own} AND {live}", "ty" },
   -- Locked in the order of keys, as bulk writes are: two of them cannot deadlock.
   delete_many = { [[
-WITH victims AS (
+{tellKeys}WITH victims AS (
     SELECT c.ctid FROM (SELECT key FROM unnest($2) AS key ORDER BY key) AS k
     CROSS JOIN LATERAL (
         SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1 FOR UPDATE) AS c)
 DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims))]], "tY" },
   expire = { [[
-UPDATE {schema}.cache SET expires_at = statement_timestamp() + $3 * interval '1 second'
+{tellKey}UPDATE {schema}.cache SET expires_at = statement_timestamp() + $3 * interval '1 second'
 WHERE {own} AND {live}]], "tyf" },
   touch = { [[
-UPDATE {schema}.cache SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second')
+{tellKey}UPDATE {schema}.cache SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second')
 WHERE {own} AND {live}]], "tyf" },
-  persist = { "UPDATE {schema}.cache SET expires_at = 'infinity' WHERE {own} AND {live}", "ty" },
+  persist = { "{tellKey}UPDATE {schema}.cache SET expires_at = 'infinity' WHERE {own} AND {live}", "ty" },
 
   -- unnest() in the select list, not in FROM, where its rows would be stored aside first.  The subqueries
   -- are computed once, not for each row.
   set_many = { [[
-INSERT INTO {schema}.cache AS c (user_id, namespace, key, long_key, value, format, version, expires_at)
+{tellKeys}INSERT INTO {schema}.cache AS c (user_id, namespace, key, long_key, value, format, version, expires_at)
 SELECT (SELECT session_user::text), $1, r.key, r.long_key, r.value, r.format, (SELECT {version}),
        coalesce(statement_timestamp() + r.ttl * interval '1 second', 'infinity')
 FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
@@ -121,8 +129,8 @@ WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyy
   count = { [[
 SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND {live}]], "tyy", true },
   count_all = { "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}", "", true },
-  clear = { "DELETE FROM {schema}.cache WHERE {mine}", "t" },
-  clear_all = { "DELETE FROM {schema}.cache WHERE user_id = session_user::text", "" },
+  clear = { "{tellSpace}DELETE FROM {schema}.cache WHERE {mine}", "t" },
+  clear_all = { "{tellAll}DELETE FROM {schema}.cache WHERE user_id = session_user::text", "" },
 
   pages = { [[
 SELECT pg_relation_size({relation}::regclass) / current_setting('block_size')::bigint]], "", true },
@@ -135,17 +143,82 @@ SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0), pg_tota
 FROM pg_class AS c WHERE c.oid = {relation}::regclass]], "", true },
 }
 
+-- What a change writes into the feed (see schema/m002_feed.lua), in its own statement.
+local TELLS = {
+  tellKey = "($1, ARRAY[$2])",
+  tellKeys = "($1, $2)",
+  tellSpace = "($1, NULL)",
+  tellAll = "(NULL, NULL)",
+}
+local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row})\n"
+
+-- What the feed's reader sends on its two connections (src/core/feed*.c), which take these texts as they are.  The
+-- poll must be one plain statement in READ COMMITTED: then the server locks the feed's tables before it takes the
+-- snapshot, and no rotation comes in between.  `{seen}`: nothing was truncated that $1 had not seen.
+local FEED = {
+  session = [[
+SET application_name = 'fpcache feed'; SET default_transaction_isolation = 'read committed'; SET statement_timeout = 60000;
+SET enable_seqscan = off]], -- a plan made while the feed was empty must do when it is full
+
+  -- $1 text: the snapshot of the last poll, NULL at first.  One row for each change, at least one:
+  -- snapshot, incarnation (NULL after a wipe), start of the server, fell behind?, rotation due?, READ COMMITTED?,
+  -- is a change?, its namespace (NULL: all), its keys (NULL: all)
+  poll = [[
+SELECT txid_current_snapshot()::text, s.incarnation, extract(epoch FROM pg_postmaster_start_time())::text,
+       NOT {seen}, coalesce({halfSlots} % 2 = 1 AND s.slot < {halfSlots} / 2, false),
+       current_setting('transaction_isolation') = 'read committed', f.xid IS NOT NULL, f.namespace, f.keys
+FROM (SELECT $1::txid_snapshot AS snapshot) AS last
+LEFT JOIN {schema}.fpcache_state AS s ON true
+LEFT JOIN {schema}.fpcache_feed AS f
+       ON f.user_id = session_user::text AND {seen}
+      AND f.xid >= (SELECT txid_snapshot_xmin($1::txid_snapshot))
+      AND NOT txid_visible_in_snapshot(f.xid, (SELECT $1::txid_snapshot))]],
+  rotate = "SELECT {schema}.fpcache_rotate_feed()",
+  begin_incarnation = "SELECT {schema}.fpcache_begin_incarnation()",
+
+  load_session = "SET application_name = 'fpcache filter'; SET statement_timeout = 60000",
+  -- All live keys of this user, as of one moment, with the incarnation they belong to.
+  load_count = "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}",
+  load_begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+  load_incarnation = "SELECT incarnation FROM {schema}.fpcache_state",
+  load_declare = [[
+DECLARE fpcache_keys NO SCROLL CURSOR FOR
+SELECT namespace, key FROM {schema}.cache WHERE user_id = session_user::text AND {live}]],
+  load_fetch = "FETCH 5000 FROM fpcache_keys",
+}
+local FEED_PARTS = {
+  live = PARTS.live,
+  seen = "coalesce(s.marker = 0 OR txid_visible_in_snapshot(s.marker, last.snapshot), true)",
+  halfSlots = "(extract(epoch FROM clock_timestamp())::bigint / 5)", -- see schema/m002_feed.lua
+}
+
 local statements = {}
+
+--- The SQL of the feed's reader for one schema.
+---@param quoted_schema string
+---@return table<string, string>
+function statements.feed(quoted_schema)
+  local places, made = { schema = quoted_schema }, {}
+  for name, part in pairs(FEED_PARTS) do places[name] = part end
+  for name, template in pairs(FEED) do made[name] = sql.fill(template, places) end
+  return made
+end
 
 --- The statements for one schema.
 ---@param quoted_schema string
+---@param tells boolean whether changes write the feed; behind a transaction pooler the table's trigger does
 ---@return table<string, userdata>
-function statements.new(quoted_schema)
+function statements.new(quoted_schema, tells)
   local places = { schema = quoted_schema, relation = sql.quote_literal(quoted_schema .. ".cache") }
   for name, part in pairs(PARTS) do places[name] = part end -- a part holds no places itself
+  for name, row in pairs(TELLS) do
+    places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row }) or ""
+  end
   local made = {}
   for name, template in pairs(TEMPLATES) do
-    made[name] = core.statement(sql.fill(template[1], places), template[2], template[3] or false)
+    local text = sql.fill(template[1], places)
+    text = text:gsub("%)\nWITH ", "), ") -- a statement has one WITH
+    made[name] = core.statement(text, template[2], template[3] or false)
   end
   return made
 end

@@ -1,4 +1,8 @@
 --- Transactions: cache calls and the caller's own SQL, all or nothing.
+--
+-- Inside a transaction every answer is the server's: it may see rows that nobody else may see yet.  What it changed is
+-- announced after COMMIT (see announce.lua).
+local announce = require("fpcache.announce")
 local core = require("fpcache.core")
 local Cache = require("fpcache.client")
 
@@ -30,6 +34,16 @@ local function check_parameters(level, ...)
   end
 end
 
+--- The caller's own SQL may write the cache's table, and then the table's trigger has to tell the feed.  Our sessions
+-- have it switched off; here it comes on until the transaction ends, once.
+local function let_trigger_tell(self)
+  if not self.tells or self.session.trigger_tells then return true end
+  local ok, err = self.db:script("SET LOCAL fpcache.tells = 'off'", self.timeout)
+  if not ok then return nil, err end
+  self.session.trigger_tells = true
+  return true
+end
+
 --- Runs the caller's own SQL, one statement.  COMMIT and ROLLBACK are not for it: the function's end decides.
 ---@param sql string with $1, $2, ... for the parameters
 ---@param ... any strings, numbers, booleans, nil or fpcache.null
@@ -40,9 +54,12 @@ function Transaction:query(sql, ...)
   if sql:find("\0", 1, true) then return nil, "invalid: the SQL holds a NUL byte" end
   local problem = check_parameters(2, ...)
   if problem then return nil, problem end
+  local ok, reason = let_trigger_tell(self)
+  if not ok then return nil, reason end
   local rows, err = self.db:query(sql, self.bulk_timeout, ...)
   if rows and not self.db:in_transaction() then
     self.db:close() -- whatever follows would be no part of a transaction
+    self.feed:publish() -- it may have been a COMMIT
     return nil, "invalid: this SQL ended the transaction, which ends when its function returns"
   end
   return rows, err
@@ -57,9 +74,10 @@ local function begin(db, is_nested, timeout)
   return db:script(is_nested and "SAVEPOINT fpcache" or "BEGIN", timeout)
 end
 
-local function roll_back(db, is_nested, timeout)
+local function roll_back(self, db, is_nested)
+  if is_nested then self.session.trigger_tells = false end -- set in the savepoint, undone with it
   if db:is_broken() then return end -- the server has done it
-  db:script(is_nested and "ROLLBACK TO SAVEPOINT fpcache; RELEASE SAVEPOINT fpcache" or "ROLLBACK", timeout)
+  db:script(is_nested and "ROLLBACK TO SAVEPOINT fpcache; RELEASE SAVEPOINT fpcache" or "ROLLBACK", self.timeout)
 end
 
 local function commit(db, is_nested, timeout)
@@ -74,16 +92,17 @@ end
 --- Ends a transaction by what its function did.
 local function finish(self, db, is_nested, called, first, err, ...)
   if not called then
-    roll_back(db, is_nested, self.timeout)
+    roll_back(self, db, is_nested)
     return "raised", first
   end
   if not first and err ~= nil then -- the function says nil, err: it failed
-    roll_back(db, is_nested, self.timeout)
+    roll_back(self, db, is_nested)
     return "failed", first, err, ...
   end
   local ok, reason = commit(db, is_nested, self.bulk_timeout)
+  if not is_nested then self.feed:publish() end -- whatever came of it: it may be done
   if not ok then
-    if is_nested then roll_back(db, true, self.timeout) end
+    if is_nested then roll_back(self, db, true) end
     return "failed", nil, reason
   end
   return "done", first, err, ...
@@ -121,9 +140,9 @@ function Cache:transaction(fn, ...)
   end
   local tx = {}
   for name, value in pairs(self) do tx[name] = value end
-  tx.db = conn
+  tx.db, tx.near, tx.feed, tx.session = conn, nil, announce.pending(self.feed), {}
   setmetatable(tx, Transaction)
-  return close_and_conclude(conn, finish(self, conn, false, pcall(fn, tx, ...)))
+  return close_and_conclude(conn, finish(tx, conn, false, pcall(fn, tx, ...)))
 end
 
 return Cache

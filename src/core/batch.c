@@ -140,6 +140,16 @@ static fpc_status add_key(fpc_batch *batch, const char *key, const row *r, fpc_e
     return FPC_OK;
 }
 
+const char *fpc_batch_stored_key(const fpc_batch *batch, size_t index, char scratch[FPC_KEY_STORED_MAX],
+                                 size_t *length) {
+    const row *r = &batch->rows[index];
+    const char *key = batch->arena + r->offset;
+    *length = r->key_length;
+    if (r->key_length <= FPC_KEY_INLINE) return key;
+    *length = FPC_KEY_STORED_MAX;
+    return fpc_key_shorten(key, r->key_length, scratch, NULL) == FPC_OK ? scratch : NULL;
+}
+
 static void list_arrays(fpc_batch *batch, fpc_array *arrays[FPC_BATCH_PARAMS]) {
     arrays[0] = &batch->keys;
     arrays[1] = &batch->long_keys;

@@ -14,6 +14,13 @@ int64_t fpc_clock_ns(void) {
     return (int64_t)now.tv_sec * FPC_NS_PER_SECOND + now.tv_nsec;
 }
 
+int64_t fpc_clock_coarse_ns(void) {
+    if (clock_source != NULL) return clock_source();
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now); /* 3 ns; the exact one takes 23 */
+    return (int64_t)now.tv_sec * FPC_NS_PER_SECOND + now.tv_nsec;
+}
+
 void fpc_clock_override(int64_t (*source)(void)) {
     clock_source = source;
 }

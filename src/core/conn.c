@@ -234,6 +234,17 @@ static fpc_status check_usable(const fpc_conn *conn, fpc_error *err) {
     return FPC_OK;
 }
 
+fpc_status fpc_conn_wait(fpc_conn *conn, fpc_deadline deadline, fpc_error *err) {
+    fpc_status usable = check_usable(conn, err);
+    if (usable != FPC_OK) return usable;
+    while (PQisBusy(conn->pg)) {
+        fpc_status status = fpc_wait_fd(PQsocket(conn->pg), POLLIN, deadline, err);
+        if (status != FPC_OK) return status;
+        if (!PQconsumeInput(conn->pg)) return lost(conn, true, err);
+    }
+    return FPC_OK;
+}
+
 fpc_status fpc_conn_receive(fpc_conn *conn, fpc_deadline deadline, fpc_result **out, fpc_error *err) {
     fpc_status usable = check_usable(conn, err);
     if (usable != FPC_OK) return usable;

@@ -151,6 +151,25 @@ fpc_status fpc_conninfo_parse(fpc_conninfo *info, const char *text, fpc_error *e
     return status;
 }
 
+fpc_conninfo *fpc_conninfo_copy(const fpc_conninfo *info) {
+    fpc_conninfo *copy = fpc_conninfo_new();
+    for (int i = 0; copy != NULL && i < info->count; i++) {
+        if (put(copy, info->keywords[i], info->values[i], NULL) == FPC_OK) continue;
+        fpc_conninfo_delete(copy);
+        copy = NULL;
+    }
+    return copy;
+}
+
+bool fpc_conninfo_equal(const fpc_conninfo *a, const fpc_conninfo *b) {
+    if (a->count != b->count) return false; /* a keyword is there at most once */
+    for (int i = 0; i < a->count; i++) {
+        const char *other = fpc_conninfo_get(b, a->keywords[i]);
+        if (other == NULL || strcmp(a->values[i], other) != 0) return false;
+    }
+    return true;
+}
+
 const char *fpc_conninfo_get(const fpc_conninfo *info, const char *keyword) {
     int i = find(info, keyword);
     return i < 0 ? NULL : info->values[i];

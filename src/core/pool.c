@@ -347,6 +347,10 @@ fpc_status fpc_pool_exec(fpc_pool *pool, const fpc_statement *statement, const f
     }
 }
 
+const fpc_conninfo *fpc_pool_conninfo(const fpc_pool *pool) {
+    return pool->info;
+}
+
 void fpc_pool_get_stats(fpc_pool *pool, fpc_pool_stats *out) {
     lock_pool(pool);
     *out = pool->totals;

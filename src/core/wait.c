@@ -80,19 +80,27 @@ bool fpc_interrupt_raised(void) {
     return atomic_load(&interrupt_flag);
 }
 
+static _Thread_local int stop_fd = -1; /* of a thread of ours: takes the place of the interrupt */
+
+void fpc_wait_stop_by(int fd) {
+    stop_fd = fd;
+}
+
 fpc_status fpc_wait_fd(int fd, short events, fpc_deadline deadline, fpc_error *err) {
     if (fd < 0)
         return fpc_fail(err, FPC_CONNECT, "there is no connection to wait for"); /* poll would skip it */
+    bool has_stop = stop_fd >= 0;
     struct pollfd fds[2] = {{.fd = fd, .events = events},
-                            {.fd = atomic_load(&interrupt_fd), .events = POLLIN}};
+                            {.fd = has_stop ? stop_fd : atomic_load(&interrupt_fd), .events = POLLIN}};
     for (;;) {
-        if (fpc_interrupt_raised()) return fpc_fail(err, FPC_INTERRUPTED, "interrupted");
+        if (!has_stop && fpc_interrupt_raised()) return fpc_fail(err, FPC_INTERRUPTED, "interrupted");
         int ready = poll(fds, 2, fpc_deadline_poll_ms(deadline)); /* poll skips a negative fd */
+        if (ready > 0 && has_stop && fds[1].revents != 0) return fpc_fail(err, FPC_INTERRUPTED, "stopped");
         if (ready > 0 && fds[0].revents != 0) return FPC_OK;
         if (ready < 0 && errno != EINTR) {
             return fpc_fail(err, FPC_CONNECT, "could not wait for the connection: %s", strerror(errno));
         }
-        if (fpc_interrupt_raised()) continue;
+        if (!has_stop && fpc_interrupt_raised()) continue;
         if (ready > 0) empty(fds[1].fd); /* left over from an interrupt that was cleared */
         if (fpc_deadline_passed(deadline)) return fpc_fail(err, FPC_TIMEOUT, "the deadline passed");
     }

@@ -116,31 +116,54 @@ int fpc_lua_db_value(lua_State *L, fpc_lua_exec *exec, void *self) {
     if (holder == NULL) return fpc_lua_failure(L, &err);
     bool found = fpc_result_rows(*holder) > 0;
     lua_pushboolean(L, found);
-    bool decoded = !found || push_value(L, *holder, 0, 0, &err);
+    bool decoded = !found || push_value(L, *holder, 0, 0, &err), has_ttl = found && fpc_result_columns(*holder) > 2;
+    if (decoded && has_ttl) {
+        size_t length;
+        fpc_result_bytes(*holder, 0, 0, &length);
+        push_column(L, *holder, 0, 2);
+        lua_pushinteger(L, (lua_Integer)length);
+    }
     fpc_lua_drop_result(holder);
-    return decoded ? 1 + found : fpc_lua_failure(L, &err);
+    return decoded ? 1 + found + 2 * has_ttl : fpc_lua_failure(L, &err);
 }
 
 int fpc_lua_db_map(lua_State *L, fpc_lua_exec *exec, void *self) {
     fpc_error err;
     fpc_result **holder = execute(L, exec, self, 6, &err);
     if (holder == NULL) return fpc_lua_failure(L, &err);
-    int rows = fpc_result_rows(*holder);
+    int rows = fpc_result_rows(*holder), values = lua_gettop(L) + 1;
+    bool has_ttl = fpc_result_columns(*holder) > 3;
     lua_createtable(L, 0, rows);
+    if (has_ttl) {
+        lua_createtable(L, 0, rows); /* ttls */
+        lua_createtable(L, 0, rows); /* sizes */
+    }
     for (int row = 0; row < rows; row++) {
         size_t key_length;
         const char *key = fpc_result_bytes(*holder, row, 0, &key_length);
         lua_pushlstring(L, key, key_length);
+        if (has_ttl) {
+            size_t length;
+            fpc_result_bytes(*holder, row, 1, &length);
+            lua_pushvalue(L, -1);
+            push_column(L, *holder, row, 3);
+            lua_rawset(L, values + 1);
+            lua_pushvalue(L, -1);
+            lua_pushinteger(L, (lua_Integer)length);
+            lua_rawset(L, values + 2);
+        }
         if (!push_value(L, *holder, row, 1, &err)) {
             fpc_error_prefix(&err, "key %d of the answer: ", row + 1);
             fpc_lua_drop_result(holder);
             return fpc_lua_failure(L, &err);
         }
-        lua_rawset(L, -3);
+        lua_rawset(L, values);
     }
     fpc_lua_drop_result(holder);
     lua_pushinteger(L, rows);
-    return 2;
+    if (!has_ttl) return 2;
+    lua_insert(L, values + 1); /* values, rows, ttls, sizes */
+    return 4;
 }
 
 /* One value of a text result: numbers and booleans as such, where Lua can hold them exactly. */

@@ -31,6 +31,11 @@ static fpc_pool *open_pool(lua_State *L) {
     return ud->shared == NULL ? NULL : ud->shared->pool;
 }
 
+const fpc_conninfo *fpc_lua_check_pool_conninfo(lua_State *L, int index) {
+    pool_ud *ud = luaL_checkudata(L, index, POOL_TYPE);
+    return ud->shared == NULL ? NULL : fpc_pool_conninfo(ud->shared->pool);
+}
+
 static double number_field(lua_State *L, int index, const char *name) {
     lua_getfield(L, index, name);
     if (lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "options.%s: a number is expected", name);

@@ -13,6 +13,9 @@ typedef struct fpc_lua_shared_pool {
 
 void fpc_lua_shared_pool_drop(fpc_lua_shared_pool *shared);
 
+/* What the pool userdata at `index` connects to, or NULL when it is closed; raises if it is no pool. */
+const fpc_conninfo *fpc_lua_check_pool_conninfo(lua_State *L, int index);
+
 /* Pushes the Lua object of a lent connection, closed as yet. */
 typedef struct fpc_lua_conn {
     fpc_conn *conn; /* NULL: closed */

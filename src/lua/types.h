@@ -13,6 +13,7 @@ void fpc_lua_register_statement(lua_State *L); /* statement(sql, types, is_read_
 void fpc_lua_register_batch(lua_State *L);     /* batch() */
 void fpc_lua_register_pool(lua_State *L);      /* pool(connection_string, settings, defaults, options) */
 void fpc_lua_register_conn(lua_State *L);      /* made by pool:acquire() */
+void fpc_lua_register_feed(lua_State *L);      /* feed(pool, options), feed_seed(namespace) */
 void fpc_lua_register_key(lua_State *L);       /* shorten_key(key) */
 void fpc_lua_register_filter(lua_State *L);    /* filter(), filter_load(), filter_type, filter_ffi */
 void fpc_lua_register_versions(lua_State *L);  /* versions() */

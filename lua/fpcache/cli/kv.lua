@@ -105,6 +105,7 @@ local ACTIONS = {
     local stats, err = cache:stats()
     if not stats then return nil, err end
     if flags.json then return print_value(stats, true) end
+    if not stats.server then return nil, stats.server_error end
     print(("rows       %d (the server's estimate, all users)"):format(stats.server.rows))
     print(("bytes      %d"):format(stats.server.bytes))
     print(("unlogged   %s"):format(stats.server.unlogged and "yes" or "no"))
@@ -121,6 +122,7 @@ function kv.run(words, context)
   if not flags then return code end
   local opts = connection_flags.read(flags)
   opts.namespace = flags.namespace
+  opts.feed = false -- one command asks the server once
   local cache, err = connection_flags.call(fpcache.new, opts)
   local ok = false
   if cache then

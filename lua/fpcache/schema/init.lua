@@ -3,6 +3,7 @@ local sql = require("fpcache.sql")
 
 local MIGRATIONS = {
   (require("fpcache.schema.m001_cache")), -- in parentheses: Lua 5.4's require returns a second value
+  (require("fpcache.schema.m002_feed")),
 }
 
 local schema = { MIGRATIONS = MIGRATIONS, VERSION = #MIGRATIONS }
@@ -21,14 +22,16 @@ schema.RECORD = "INSERT INTO {schema}.fpcache_schema (version, name) VALUES ($1,
 schema.GRANTS = [[
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.cache TO {role};
-GRANT SELECT ON {schema}.valid_cache, {schema}.fpcache_schema TO {role};
-GRANT EXECUTE ON FUNCTION {schema}.fpcache_sweep(bigint, integer), {schema}.cache_cleanup() TO {role}]]
+GRANT SELECT ON {schema}.valid_cache, {schema}.fpcache_schema, {schema}.fpcache_state TO {role};
+GRANT SELECT, INSERT ON {schema}.fpcache_feed TO {role};
+GRANT EXECUTE ON FUNCTION {schema}.fpcache_sweep(bigint, integer), {schema}.cache_cleanup(),
+    {schema}.fpcache_rotate_feed(), {schema}.fpcache_begin_incarnation() TO {role}]]
 
 --- Removes all of it, and what the Python library made under the same names.
 schema.DROP = [[
 DROP VIEW IF EXISTS {schema}.valid_cache;
 DROP TABLE IF EXISTS {schema}.cache CASCADE;
-DROP TABLE IF EXISTS {schema}.fpcache_schema;
+DROP TABLE IF EXISTS {schema}.fpcache_schema, {schema}.fpcache_feed, {schema}.fpcache_frozen, {schema}.fpcache_state;
 DROP FUNCTION IF EXISTS {schema}.cache_set(text, text, text, integer);
 DROP FUNCTION IF EXISTS {schema}.cache_get(text, text);
 DROP FUNCTION IF EXISTS {schema}.cache_delete(text, text);
@@ -37,7 +40,11 @@ DROP FUNCTION IF EXISTS {schema}.cache_ttl(text, text);
 DROP FUNCTION IF EXISTS {schema}.cache_cleanup();
 DROP FUNCTION IF EXISTS {schema}.fpcache_sweep(bigint, integer);
 DROP FUNCTION IF EXISTS {schema}.fpcache_text(bytea);
-DROP FUNCTION IF EXISTS {schema}.fpcache_stored_key(bytea)]]
+DROP FUNCTION IF EXISTS {schema}.fpcache_stored_key(bytea);
+DROP FUNCTION IF EXISTS {schema}.fpcache_begin_incarnation();
+DROP FUNCTION IF EXISTS {schema}.fpcache_rotate_feed();
+DROP FUNCTION IF EXISTS {schema}.fpcache_tell_row();
+DROP FUNCTION IF EXISTS {schema}.fpcache_tell_truncate()]]
 
 --- The SQL of one migration.
 ---@param migration table
@@ -48,6 +55,7 @@ function schema.migration_sql(migration, quoted_schema, is_logged)
   return sql.fill(migration.sql, {
     schema = quoted_schema,
     relation = sql.quote_literal(quoted_schema .. ".cache"),
+    format = sql.format_template(quoted_schema),
     table = is_logged and "CREATE TABLE" or "CREATE UNLOGGED TABLE",
     body = sql.dollar_quote(quoted_schema),
   })

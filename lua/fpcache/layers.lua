@@ -1,0 +1,57 @@
+--- The layers that answer before the server: the near cache and the filter, both true by the change feed.
+--
+-- One feed for each database, schema and login of a process follows what everybody changes (include/fpcache/feed.h).
+-- Namespace views of a cache share its layers.
+local announce = require("fpcache.announce")
+local core = require("fpcache.core")
+local fast_feed = require("fpcache.fast_feed")
+local near_cache = require("fpcache.near")
+local options = require("fpcache.options")
+local statements = require("fpcache.statements")
+
+local layers = {}
+
+local function share(value)
+  if not (value > 0 and value < 1) then return ("must be between 0 and 1, got %s"):format(tostring(value)) end
+end
+
+layers.OPTIONS = {
+  feed = { type = "boolean", default = true }, -- false: no near cache, no filter, no thread
+  feed_interval = { type = "number", default = 0.1, check = options.positive }, -- seconds between two looks at it
+  max_staleness = { type = "number", default = 1, check = options.positive },   -- seconds an answer may be old
+  use_cuckoo_filter = { type = "boolean", default = true },
+  cuckoo_capacity = { type = "integer", default = 1000000, check = options.positive }, -- keys; it grows
+  filter_fpr = { type = "number", default = 0.001, check = share }, -- absent keys that are asked for all the same
+  near_size = { type = "integer", default = 10000, check = options.not_negative }, -- entries; 0 turns it off
+  near_bytes = { type = "integer", default = 32 * 1024 * 1024, check = options.positive }, -- encoded values and keys
+  near_ttl = { type = "number", default = 60, check = options.positive },          -- seconds at most
+  near_copy = { type = "boolean", default = false }, -- true: each get has a table of its own
+  near_negative_size = { type = "integer", default = 1000, check = options.not_negative }, -- entries
+  near_negative_ttl = { type = "number", default = 10, check = options.positive }, -- seconds
+}
+
+--- Opens the layers that are asked for.  Does not wait for the server.
+---@param o table as options.read() gives it
+---@param quoted_schema string
+---@param pool userdata whose connections lead to the same place
+---@return table? feed, fpcache.Near|string|nil near_or_err
+function layers.open(o, quoted_schema, pool)
+  local has_near = o.near_size > 0
+  if not o.feed or not (has_near or o.use_cuckoo_filter) then return announce.none end
+  local feed, err = core.feed(pool, {
+    statements = statements.feed(quoted_schema),
+    schema = quoted_schema, interval = o.feed_interval, max_staleness = o.max_staleness,
+    connect_timeout = o.connect_timeout, prepared = o.prepared,
+    filter = o.use_cuckoo_filter, filter_capacity = o.cuckoo_capacity, filter_fpr = o.filter_fpr,
+  })
+  if not feed then return nil, err end
+  feed = fast_feed.of(feed)
+  if not has_near then return feed end
+  return feed, near_cache.new {
+    feed = feed, now = core.system.now,
+    size = o.near_size, bytes = o.near_bytes, ttl = o.near_ttl, copy = o.near_copy,
+    negative_size = o.near_negative_size, negative_ttl = o.near_negative_ttl,
+  }
+end
+
+return layers

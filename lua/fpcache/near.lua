@@ -1,0 +1,173 @@
+--- The near cache: decoded values in this Lua state, answered without asking anybody.
+--
+-- An entry is valid as long as the stamp of its key has not moved since before the value was asked for, the feed is
+-- fresh (see include/fpcache/feed.h), and neither near_ttl nor the entry's own life has ended.  One call of
+-- `is_current` answers all of that.  Nothing is ever pushed into the near cache from outside: what is no longer
+-- valid is noticed when it is asked for, and gives way to what is loaded then.
+--
+-- "There is no such key" is remembered as well, within a budget of its own: a flood of misses evicts no value.
+local sieve = require("fpcache.sieve")
+
+local ABSENT = {}      -- "the server has no such key", remembered
+local OVERHEAD = 200   -- bytes that an entry costs beside its key and value
+local LARGEST_PART = 4 -- no value takes more than this part of the budget
+local NEGATIVE_BYTES = 1024 + OVERHEAD -- of the longest key that is stored whole
+
+---@class fpcache.Near
+local Near = {}
+Near.__index = Near
+
+local near = { ABSENT = ABSENT, OVERHEAD = OVERHEAD }
+
+--- A shelf: entries in SIEVE order, and by slot when they are valid.
+local function new_shelf(max_entries, max_bytes)
+  return { sieve = sieve.new(max_entries, max_bytes), spots = {}, stamps = {}, ends = {} }
+end
+
+---@class fpcache.near.Options
+---@field feed table|userdata with is_current(feed, spot, stamp, ends) and stamp(feed, spot), nil when stale
+---@field now fun(): number seconds on the clock that `ends` is compared with
+---@field size integer entries
+---@field bytes number keys, encoded values and overhead
+---@field ttl number seconds
+---@field negative_size integer entries
+---@field negative_ttl number seconds
+---@field copy boolean hand out deep copies
+
+--- What a hit needs, at hand.
+local function refresh(self)
+  local shelf = self.present
+  self.spaces, self.values, self.visited = shelf.sieve.spaces, shelf.sieve.values, shelf.sieve.visited
+  self.spots, self.stamps, self.ends = shelf.spots, shelf.stamps, shelf.ends
+end
+
+---@param opts fpcache.near.Options
+---@return fpcache.Near
+function near.new(opts)
+  local self = setmetatable({
+    feed = opts.feed, is_current = opts.feed.is_current, now = opts.now,
+    ttl = opts.ttl, negative_ttl = opts.negative_ttl, copy = opts.copy,
+    largest = opts.bytes / LARGEST_PART,
+    present = new_shelf(opts.size, opts.bytes),
+    absent = new_shelf(opts.negative_size, opts.negative_size * NEGATIVE_BYTES),
+    hits = 0, negative_hits = 0, misses = 0, expired = 0, invalidated = 0,
+  }, Near)
+  refresh(self)
+  return self
+end
+
+local function deep_copy(value, done)
+  if type(value) ~= "table" then return value end
+  if done[value] then return done[value] end
+  local copy = {}
+  done[value] = copy
+  for k, v in next, value do copy[deep_copy(k, done)] = deep_copy(v, done) end
+  return setmetatable(copy, getmetatable(value))
+end
+
+--- Why an entry is not current.  While the feed is stale nobody knows, so the entry stays.
+local function reconsider(self, shelf, slot)
+  if self.now() >= shelf.ends[slot] then
+    self.expired = self.expired + 1
+  else
+    local stamp = self.feed:stamp(shelf.spots[slot])
+    if stamp == nil or stamp == shelf.stamps[slot] then return end
+    self.invalidated = self.invalidated + 1
+  end
+  shelf.sieve:remove(slot)
+end
+
+local function find_absent(self, name, key)
+  local shelf = self.absent
+  local slot = shelf.sieve:find(name, key)
+  if not slot then return nil end
+  if self.is_current(self.feed, shelf.spots[slot], shelf.stamps[slot], shelf.ends[slot]) then
+    shelf.sieve.visited[slot] = true
+    self.negative_hits = self.negative_hits + 1
+    return ABSENT
+  end
+  reconsider(self, shelf, slot)
+end
+
+--- The value of a key; near.ABSENT when the server had none; nil when only the server knows.
+---@param name string namespace
+---@param key string
+---@return any value shared by all callers, unless copies were asked for
+function Near:get(name, key)
+  local slots = self.spaces[name]
+  local slot = slots and slots[key]
+  if slot then
+    if self.is_current(self.feed, self.spots[slot], self.stamps[slot], self.ends[slot]) then
+      self.visited[slot] = true
+      self.hits = self.hits + 1
+      if self.copy then return deep_copy(self.values[slot], {}) end
+      return self.values[slot]
+    end
+    reconsider(self, self.present, slot)
+  elseif self.absent.sieve.entries > 0 and find_absent(self, name, key) then
+    return ABSENT
+  end
+  self.misses = self.misses + 1
+  return nil
+end
+
+local function keep(shelf, name, key, value, size, ends, spot, stamp)
+  local slot = shelf.sieve:put(name, key, value, size)
+  if not slot then return end
+  shelf.spots[slot], shelf.stamps[slot], shelf.ends[slot] = spot, stamp, ends
+end
+
+local function forget(shelf, name, key)
+  local slot = shelf.sieve:find(name, key)
+  if slot then shelf.sieve:remove(slot) end
+end
+
+--- Keeps a value that was loaded from the server.
+---@param value any not nil; kept as it is, or as a copy
+---@param bytes integer its encoded size
+---@param asked_at number when it was asked for
+---@param ttl number seconds it had to live then; negative: no expiry
+---@param spot number
+---@param stamp number taken before the value was asked for
+function Near:put(name, key, value, bytes, asked_at, ttl, spot, stamp)
+  forget(self.absent, name, key)
+  local size = bytes + #key + OVERHEAD
+  if size > self.largest then return forget(self.present, name, key) end
+  if self.copy then value = deep_copy(value, {}) end
+  if ttl < 0 or ttl > self.ttl then ttl = self.ttl end
+  keep(self.present, name, key, value, size, asked_at + ttl, spot, stamp)
+end
+
+--- Remembers that the server had no such key.
+---@param asked_at number
+---@param spot number
+---@param stamp number taken before the server was asked
+function Near:put_absent(name, key, asked_at, spot, stamp)
+  forget(self.present, name, key)
+  keep(self.absent, name, key, ABSENT, #key + OVERHEAD, asked_at + self.negative_ttl, spot, stamp)
+end
+
+--- Forgets a key.
+function Near:drop(name, key)
+  forget(self.present, name, key)
+  forget(self.absent, name, key)
+end
+
+--- Forgets everything.
+function Near:clear()
+  self.present.sieve:clear()
+  self.absent.sieve:clear()
+  refresh(self)
+end
+
+---@return table stats { hits, negative_hits, misses, entries, negative_entries, bytes, evictions, invalidated, expired }
+function Near:stats()
+  local present, absent = self.present.sieve, self.absent.sieve
+  return {
+    hits = self.hits, negative_hits = self.negative_hits, misses = self.misses, invalidated = self.invalidated, expired = self.expired,
+    entries = present.entries, negative_entries = absent.entries,
+    bytes = present.bytes + absent.bytes, evictions = present.evictions + absent.evictions,
+  }
+end
+
+return near

@@ -1,0 +1,145 @@
+--- Calls that read one key.  They ask what is nearest first: the near cache, then the filter of keys that may exist,
+-- then the server.
+local core = require("fpcache.core")
+local limits = require("fpcache.limits")
+local near_cache = require("fpcache.near")
+local options = require("fpcache.options")
+local Cache = require("fpcache.client")
+
+local stored_key, value_decode, now = limits.stored_key, core.value_decode, core.system.now
+local ABSENT = near_cache.ABSENT
+
+local NEAR = { type = "boolean", default = true } -- false: asks the server in any case
+local GET_OPTIONS = { parse_json = { type = "boolean" }, near = NEAR }
+local READ_OPTIONS = { near = NEAR }
+
+--- Asks the server, and keeps the answer in the near cache when there is a stamp for it.
+local function load(self, key, stored, parse_json, spot, stamp)
+  local counts, near = self.counts, stamp and self.near
+  local asked_at = near and now()
+  local found, value, ttl, bytes = self.db:value(near and self.statements.get_with_ttl or self.statements.get,
+    self.timeout, self.codec, parse_json, self.space, stored)
+  if found then
+    counts.hits = counts.hits + 1
+    if near then near:put(self.space, key, value, bytes, asked_at, ttl, spot, stamp) end
+    return value, nil, "db"
+  end
+  if found == nil then return nil, value end
+  counts.misses = counts.misses + 1
+  if stamp then
+    counts.false_positives = counts.false_positives + 1
+    self.feed:missed()
+  end
+  if near then near:put_absent(self.space, key, asked_at, spot, stamp) end
+  return nil, nil, "db"
+end
+
+--- get with options: those that ask for other values than the near cache holds pass it by.
+local function get_with_options(self, key, opts, level)
+  local read = options.read(GET_OPTIONS, opts, level + 1)
+  local parse_json = read.parse_json
+  if parse_json == nil then parse_json = self.parse_json end
+  local stored, err = stored_key(key, self.max_key_bytes, level + 1)
+  if not stored then return nil, err end
+  if read.near and parse_json == self.parse_json then return self:get(key) end
+  if read.near and self.feed:look(self.seed, stored) then
+    self.counts.absent = self.counts.absent + 1
+    return nil, nil, "filter"
+  end
+  return load(self, key, stored, parse_json)
+end
+
+--- The value of a key.
+---@param key string
+---@param opts table? { parse_json = false } gives the text of JSON values; { near = false } asks the server in any case
+---@return any value nil when there is none (or it has expired); a table may be shared, see docs/near.md
+---@return string? err
+---@return string? source where the answer came from: "near", "filter" or "db"
+function Cache:get(key, opts)
+  local value, err, source
+  if opts ~= nil then
+    value, err, source = get_with_options(self, key, opts, 2)
+    return value, err, source
+  end
+  local near = self.near
+  if near then
+    value = near:get(self.space, key)
+    if value == ABSENT then return nil, nil, "near" end
+    if value ~= nil then return value, nil, "near" end
+  end
+  local stored
+  stored, err = stored_key(key, self.max_key_bytes, 2)
+  if not stored then return nil, err end
+  local absent, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
+  if absent then
+    local counts = self.counts
+    counts.absent = counts.absent + 1
+    return nil, nil, "filter"
+  end
+  value, err, source = load(self, key, stored, self.parse_json, spot, stamp)
+  return value, err, source
+end
+
+--- Whether the filter knows that there is no such key.
+---@return boolean? absent nil when the key cannot be used
+---@return string stored_or_err
+local function look(self, key, opts, level)
+  local stored, err = stored_key(key, self.max_key_bytes, level + 1)
+  if not stored then return nil, err end
+  if opts ~= nil and not options.read(READ_OPTIONS, opts, level + 1).near then return false, stored end
+  local absent = self.feed:look(self.seed, stored)
+  if absent then self.counts.absent = self.counts.absent + 1 end
+  return absent, stored
+end
+
+--- A value with what is known about it; from the server.
+---@param key string
+---@param opts table? { near = false } asks the server although the filter knows that there is no such key
+---@return table? entry { value, version, ttl (seconds; -1: no expiry), bytes, format }
+---@return string? err
+function Cache:entry(key, opts)
+  local absent, stored = look(self, key, opts, 2)
+  if absent == nil then return nil, stored end
+  if absent then return nil end
+  local found, bytes, format, version, ttl, size = self.db:row(self.statements.entry, self.timeout, self.space, stored)
+  if not found then return nil, bytes end
+  local value, err = value_decode(bytes, format, self.codec, self.parse_json)
+  if value == nil then return nil, err end
+  return { value = value, version = version, ttl = ttl < 0 and -1 or ttl, bytes = size, format = format }
+end
+
+local function ttl_of(self, key, opts, level)
+  local absent, stored = look(self, key, opts, level + 1)
+  if absent == nil then return nil, stored end
+  if absent then return -2 end
+  local found, ttl = self.db:row(self.statements.ttl, self.timeout, self.space, stored)
+  if found == nil then return nil, ttl end
+  if not found then return -2 end
+  return ttl < 0 and -1 or ttl
+end
+
+---@param key string
+---@param opts table? { near = false } asks the server in any case
+---@return boolean? exists
+---@return string? err
+function Cache:exists(key, opts)
+  if opts == nil and self.near then
+    local value = self.near:get(self.space, key)
+    if value ~= nil then return value ~= ABSENT end
+  end
+  local ttl, err = ttl_of(self, key, opts, 2)
+  if not ttl then return nil, err end
+  return ttl ~= -2
+end
+
+--- Seconds until a key expires.
+---@param key string
+---@param opts table? { near = false } asks the server although the filter knows that there is no such key
+---@return number? seconds with fractions; -1: no expiry; -2: no such key
+---@return string? err
+function Cache:ttl(key, opts)
+  local ttl, err = ttl_of(self, key, opts, 2)
+  return ttl, err
+end
+
+return Cache

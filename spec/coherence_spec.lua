@@ -1,0 +1,412 @@
+-- coherence_spec.lua -- the near cache and the filter against a real server: what they answer is true, whoever writes.
+local admin = require "fpcache.admin"
+local child = require "support.child"
+local core = require "fpcache.core"
+local database = require "support.database"
+local fpcache = require "fpcache"
+
+local STALENESS = 0.5 -- seconds; what "within" means below
+local now = core.system.now
+
+describe("coherence", function()
+  local db
+  setup(function() db = database.new() end)
+  teardown(child.clean)
+  before_each(function() db:sql("TRUNCATE cache") end)
+  after_each(function() db:close_all() end)
+
+  -- A cache whose layers are ready.
+  local function open(opts)
+    local options = { max_staleness = STALENESS, feed_interval = 0.02 }
+    for name, value in pairs(opts or {}) do options[name] = value end
+    local cache = db:open(options)
+    if opts == nil or opts.feed ~= false then assert(cache:wait_ready(20)) end
+    return cache
+  end
+
+  local function source(cache, key)
+    local _, err, from = cache:get(key)
+    assert.is_nil(err)
+    return from
+  end
+
+  -- Has the near cache hold the key.  Our own writes come back by the feed and void an early copy, so it is asked twice.
+  local function warm(cache, key)
+    assert(cache:wait_ready(20))
+    assert.equal("db", source(cache, key))
+    assert.equal("near", source(cache, key))
+  end
+
+  -- Code in another process with a cache of its own as `cache`.
+  local function elsewhere(code)
+    local result = child.run(([[
+      local cache = assert(require("fpcache").new { connection_string = ..., feed = false })
+      %s
+      cache:close()]]):format(code), { db:url_of() })
+    assert(result.status == 0, result.output)
+  end
+
+  describe("layers", function()
+    it("answer in their order", function()
+      local cache = open()
+      assert.equal("filter", source(cache, "k"))
+      cache:set("k", { 1 })
+      assert(cache:wait_ready(20))
+      assert.equal("db", source(cache, "k"))
+      assert.equal("near", source(cache, "k"))
+      assert.equal(cache:get("k"), cache:get("k")) -- one shared table
+      assert.equal("db", select(3, cache:get("k", { near = false })))
+      assert.equal("db", select(3, cache:get("k", { parse_json = false })))
+      assert.equal("db", select(3, cache:get("other", { near = false })))
+      assert.equal("near", select(3, cache:get("k", { parse_json = true })))
+    end)
+
+    it("are off one by one, or all", function()
+      local cache = open { near_size = 0 }
+      cache:set("k", 1)
+      assert.same({ "db", "db", "filter" }, { source(cache, "k"), source(cache, "k"), source(cache, "no") })
+      cache = open { use_cuckoo_filter = false, near_negative_size = 5, as = "nofilter" }
+      cache:set("k", 1)
+      warm(cache, "k")
+      assert.same({ "db", "near" }, { source(cache, "no"), source(cache, "no") })
+      cache = open { feed = false }
+      assert.same({ "db", "db", "db" }, { source(cache, "k"), source(cache, "k"), source(cache, "no") })
+      assert.same({ nil, "invalid: this cache has no feed (feed = false, or neither near cache nor filter)" },
+        { cache:wait_ready(1) })
+    end)
+
+    it("copy tables when asked to", function()
+      local cache = open { near_copy = true }
+      cache:set("k", { list = { 1 } })
+      warm(cache, "k")
+      cache:get("k").list[1] = 2
+      assert.same({ list = { 1 } }, cache:get("k"))
+    end)
+
+    it("end an entry with its own life", function()
+      local cache = open()
+      cache:set("k", 1, 0.4)
+      warm(cache, "k")
+      assert(database.eventually(function() return source(cache, "k") ~= "near" end, 2))
+      assert(database.eventually(function() return cache:get("k") == nil end, 2)) -- it may go to the server some ms early
+    end)
+
+    it("mix in get_many", function()
+      local cache = open()
+      local long = ("l"):rep(3000)
+      cache:set_many { a = 1, b = { 2 }, c = false, [long] = "long" }
+      warm(cache, "a")
+      local before = cache:stats()
+      local keys = { "a", "b", "c", "no", long }
+      assert.same({ a = 1, b = { 2 }, c = false, [long] = "long" }, cache:get_many(keys))
+      assert.same({ a = 1, b = { 2 }, c = false, [long] = "long" }, cache:get_many(keys))
+      local after = cache:stats()
+      assert.equal(1 + 4, after.near.hits - before.near.hits)
+      assert.equal(2, after.filter.absent - before.filter.absent)
+      assert.equal(8, after.hits - before.hits)
+      assert.equal("near", source(cache, long))
+      assert.equal(after.near.hits + 1, cache:stats().near.hits)
+      assert.same({ a = 1 }, cache:get_many({ "a", "no" }, { near = false }))
+      assert.same({}, cache:get_many { "no", "none" })
+    end)
+
+    it("spare the round trip of what is absent", function()
+      local cache = open()
+      cache.db = setmetatable({}, { __index = function() error("the server was asked", 2) end })
+      assert.is_false(cache:exists("no"))
+      assert.equal(-2, cache:ttl("no"))
+      assert.is_nil(cache:entry("no"))
+      assert.is_false(cache:delete("no"))
+      assert.equal(0, cache:delete_many { "no", "none" })
+      cache.db = cache.pool
+      assert.is_false(cache:delete("no", { near = false }))
+      assert.is_false(cache:exists("no", { near = false }))
+      assert.equal(0, cache:delete_many({ "no" }, { near = false }))
+    end)
+  end)
+
+  -- name = { value before or nil, what writes, value after or nil }
+  local WRITERS = {
+    set = { 1, function(c) return c:set("k", 2) end, 2 },
+    ["set of a new key"] = { nil, function(c) return c:set("k", 2) end, 2 },
+    add = { nil, function(c) return c:add("k", 2) end, 2 },
+    replace = { 1, function(c) return c:replace("k", 2) end, 2 },
+    cas = { 1, function(c) return c:cas("k", c:entry("k").version, 2) end, 2 },
+    incr = { 1, function(c) return c:incr("k") end, 2 },
+    ["incr of a new key"] = { nil, function(c) return c:incr("k") end, 1 },
+    get_set = { 1, function(c) return c:get_set("k", 2) end, 2 },
+    get_delete = { 1, function(c) return c:get_delete("k") end, nil },
+    delete = { 1, function(c) return c:delete("k") end, nil },
+    delete_many = { 1, function(c) return c:delete_many { "k" } end, nil },
+    set_many = { 1, function(c) return c:set_many { k = 2, l = 3 } end, 2 },
+    ["set_many of new keys"] = { nil, function(c) return c:set_many { k = 2, l = 3 } end, 2 },
+    ["set_many in batches"] = { nil, function(c)
+      return c:set_many({ a = 1, b = 1, c = 1, k = 2 }, { batch = 1 })
+    end, 2 },
+    clear = { 1, function(c) return c:clear() end, nil },
+    ["clear of all"] = { 1, function(c) return c:clear { all = true } end, nil },
+    transaction = { 1, function(c) return c:transaction(function(tx) return tx:set("k", 2) end) end, 2 },
+    ["transaction with a new key"] = { nil, function(c)
+      return c:transaction(function(tx) return tx:set_many { k = 2 } end)
+    end, 2 },
+  }
+
+  describe("read your writes", function()
+    for name, about in pairs(WRITERS) do
+      it("after " .. name, function()
+        -- `other` is another cache of this process: a near cache of its own, the same feed.
+        local cache, other = open(), open()
+        if about[1] ~= nil then assert(cache:set("k", about[1])) end
+        for _, c in ipairs { cache, other } do
+          assert(c:wait_ready(20))
+          c:get("k")
+          assert.equal(about[1] and "near" or "filter", source(c, "k"))
+        end
+        assert(about[2](cache))
+        assert.equal(about[3], (cache:get("k")))
+        assert.equal(about[3], (other:get("k")))
+        assert.equal(about[3] ~= nil, cache:exists("k"))
+        assert.same({ k = about[3] }, other:get_many { "k" })
+      end)
+    end
+
+    it("of an entry's life", function()
+      local cache = open()
+      cache:set("k", 1)
+      for _, shorten in ipairs { function() return cache:expire("k", 0.05) end,
+        function() return cache:set("k", 1, { ttl = 0.05 }) end } do
+        cache:set("k", 1)
+        warm(cache, "k")
+        assert(shorten())
+        assert(database.eventually(function() return cache:get("k") == nil end, 2))
+      end
+      cache:set("k", 1, 0.3)
+      warm(cache, "k")
+      assert(cache:persist("k"))
+      assert.equal(-1, cache:ttl("k"))
+      assert.equal("db", source(cache, "k"))
+    end)
+
+    it("by namespace", function()
+      local cache = open()
+      local one, two = cache:namespace("one"), cache:namespace("two")
+      one:set("k", 1)
+      two:set("k", 2)
+      warm(one, "k")
+      warm(two, "k")
+      two:delete("k")
+      assert.equal(1, one:get("k"))
+      assert.is_nil(two:get("k"))
+      assert.is_nil(cache:get("k"))
+      assert.equal("near", source(one, "k"))
+    end)
+  end)
+
+  -- What others do to key k, and what is there then.
+  local OTHERS = {
+    ["another process"] = { function() elsewhere('assert(cache:set("k", 2))') end, 2 },
+    ["another process in bulk"] = { function() elsewhere('assert(cache:set_many { k = 2, l = 3 })') end, 2 },
+    ["another process's delete"] = { function() elsewhere('assert(cache:delete("k"))') end, nil },
+    ["another process's clear"] = { function() elsewhere('assert(cache:clear())') end, nil },
+    ["another process's transaction"] = { function()
+      elsewhere('assert(cache:transaction(function(tx) return tx:set("k", 2) end))')
+    end, 2 },
+    ["another process's own SQL"] = { function()
+      elsewhere([[assert(cache:transaction(function(tx)
+        tx:set("l", 1)
+        return tx:query("DELETE FROM cache WHERE key = 'k'")
+      end))]])
+    end, nil },
+    ["own SQL after a savepoint was undone"] = { function()
+      elsewhere([[assert(cache:transaction(function(tx)
+        tx:transaction(function(inner) inner:query("SELECT 1"); return nil, "undone" end)
+        return tx:query("DELETE FROM cache WHERE key = 'k'")
+      end))]])
+    end, nil },
+    psql = { function(url) db.srv:sql("DELETE FROM cache WHERE key = 'k'", url) end, nil },
+    ["psql's update"] = { function(url) db.srv:sql("UPDATE cache SET value = '2' WHERE key = 'k'", url) end, 2 },
+    ["psql's truncate"] = { function() db:sql("TRUNCATE cache") end, nil },
+    ["Python's set"] = { function(url)
+      db.srv:sql([[SELECT cache_set(session_user::text, 'k', '{"by": "python"}', NULL)]], url)
+    end, { by = "python" } },
+    ["Python's delete"] = { function(url) db.srv:sql("SELECT cache_delete(session_user::text, 'k')", url) end, nil },
+  }
+
+  describe("a change by", function()
+    for name, about in pairs(OTHERS) do
+      it(name .. " is seen after wait_ready", function()
+        local cache = open()
+        cache:set("k", 1)
+        warm(cache, "k")
+        about[1](db:url_of())
+        assert(cache:wait_ready(20))
+        assert.same(about[2], (cache:get("k")))
+      end)
+    end
+
+    it("others is seen within max_staleness", function()
+      local cache = open()
+      cache:set("k", 0)
+      for round = 1, 5 do
+        assert(cache:wait_ready(20))
+        assert.equal(round - 1, cache:get("k"))
+        assert.same({ "near", "filter" }, { source(cache, "k"), source(cache, "new" .. round) })
+        db.srv:sql(("UPDATE cache SET value = '%d'; INSERT INTO cache (namespace, key, value, format, version, expires_at) "
+          .. "VALUES ('', 'new%d', '1', 'i', 1, 'infinity')"):format(round, round), db:url_of())
+        local committed = now() -- at the latest
+        assert(database.eventually(function()
+          return cache:get("k") == round and cache:get("new" .. round) == 1
+        end, 5))
+        assert(now() - committed < STALENESS, "took too long")
+      end
+    end)
+  end)
+
+  describe("a transaction", function()
+    it("is answered by the server, and sees itself", function()
+      local cache = open()
+      cache:set("k", 1)
+      warm(cache, "k")
+      assert(cache:transaction(function(tx)
+        assert.equal("db", source(tx, "k"))
+        assert.equal("db", source(tx, "no"))
+        tx:set("k", 2)
+        tx:set("no", 3)
+        assert.equal(2, (tx:get("k")))
+        assert.same({ k = 2, no = 3 }, tx:get_many { "k", "no" })
+        assert.equal(1, (cache:get("k"))) -- outside: nothing yet
+        assert.equal("near", source(cache, "k"))
+        assert.equal("filter", source(cache, "no"))
+        assert.is_true(tx:namespace("other"):set("k", 4))
+        assert.is_nil((tx:wait_ready(1)))
+        return true
+      end))
+      assert.equal(2, (cache:get("k")))
+      assert.equal(3, (cache:get("no")))
+      assert.equal(4, (cache:namespace("other"):get("k")))
+    end)
+
+    it("that is rolled back publishes nothing", function()
+      local cache = open()
+      cache:set("k", 1)
+      warm(cache, "k")
+      cache:transaction(function(tx)
+        tx:set("k", 2)
+        tx:set_many({ no = 3, none = 4 }, { batch = 1 })
+        tx:delete("k")
+        return nil, "changed my mind"
+      end)
+      assert.equal("near", source(cache, "k"))
+      assert.equal("filter", source(cache, "no"))
+      assert(cache:wait_ready(20))
+      assert.equal("near", source(cache, "k"))
+      assert.equal("filter", source(cache, "none"))
+    end)
+
+    it("tells what a savepoint kept", function()
+      local cache = open()
+      cache:set("k", 1)
+      warm(cache, "k")
+      cache:transaction(function(tx)
+        tx:transaction(function(inner) return inner:set("k", 2) end)
+        tx:transaction(function(inner) inner:set("l", 3); return nil, "undone" end)
+        return true
+      end)
+      assert.equal(2, (cache:get("k")))
+      assert.is_nil((cache:get("l")))
+    end)
+  end)
+
+  describe("a wipe is noticed:", function()
+    local function noticed(wipe)
+      local cache = open()
+      cache:set("k", 1)
+      cache:set("l", 1)
+      warm(cache, "k")
+      wipe()
+      assert(cache:wait_ready(20))
+      assert.is_nil((cache:get("k")))
+      elsewhere('assert(cache:set("k", 2))')
+      assert(cache:wait_ready(20))
+      assert.equal(2, (cache:get("k")))
+      assert.equal("filter", source(cache, "l"))
+      assert.equal(1, cache:stats().feed.incarnation_changes)
+    end
+    it("a crash", function() noticed(function() db.srv:restart("crash") end) end)
+    it("TRUNCATE", function() noticed(function() db:sql("TRUNCATE cache") end) end)
+    it("setup --force", function()
+      noticed(function() assert(admin.setup { connection_string = db.url, force = true, grant = "public" }) end)
+    end)
+  end)
+
+  describe("a feed out of touch", function()
+    it("answers nothing: the server does, or nobody", function()
+      local cache = open()
+      cache:set("k", 1)
+      warm(cache, "k")
+      db.srv:stop()
+      finally(function() db.srv:start() end)
+      assert(database.eventually(function() return cache:stats().feed.state == "stale" end, STALENESS + 2))
+      for _, key in ipairs { "k", "no" } do
+        local value, err, from = cache:get(key)
+        assert.is_nil(value)
+        assert.matches("^connect: ", err)
+        assert.is_nil(from)
+      end
+      assert.is_nil((cache:get_many { "k", "no" }))
+      assert.is_nil((cache:exists("no")))
+      assert.matches("^timeout: ", select(2, cache:wait_ready(0.05)))
+      local stats = cache:stats()
+      assert.same({ "stale", "stale" }, { stats.near.state, stats.filter.state })
+      assert.matches("^connect: ", stats.server_error)
+      db.srv:start()
+      assert(cache:wait_ready(20))
+      assert.equal(1, (cache:get("k"))) -- a clean stop wiped nothing
+    end)
+
+    it("is what a closed cache has", function()
+      local cache = open()
+      local view = cache:namespace("n")
+      cache:set("k", 1)
+      warm(cache, "k")
+      cache:close()
+      for _, c in ipairs { cache, view } do
+        assert.matches("^closed: ", select(2, c:get("k")))
+        assert.matches("^closed: ", select(2, c:set("k", 2)))
+      end
+    end)
+  end)
+
+  it("a write of unknown outcome is announced as if it was done", function()
+    local cache = open { timeout = 0.3 }
+    cache:set("k", 1)
+    warm(cache, "k")
+    local lock = assert(fpcache.new { connection_string = db:url_of(), feed = false })
+    finally(function() lock:close() end)
+    lock:transaction(function(tx)
+      tx:query("SELECT 1 FROM cache WHERE key = 'k' FOR UPDATE")
+      assert.is_nil((cache:set("k", 2)))
+      assert.equal("db", source(cache, "k"))
+      return true
+    end)
+  end)
+
+  it("stats name every layer", function()
+    local cache = open()
+    cache:set("k", 1)
+    warm(cache, "k")
+    cache:get("no")
+    local stats = cache:stats()
+    assert.same({ "fresh", "fresh", "fresh" }, { stats.near.state, stats.filter.state, stats.feed.state })
+    assert.same({ 2, 1, 1 }, { stats.hits, stats.misses, stats.sets })
+    assert.same({ 1, 1, 0 }, { stats.near.hits, stats.near.entries, stats.near.evictions })
+    assert.equal(1, stats.filter.absent)
+    for _, name in ipairs { "keys", "capacity", "bytes", "fpr", "load_seconds", "dead", "reloads", "false_positives" } do
+      assert.is_number(stats.filter[name], name)
+    end
+    for _, name in ipairs { "lag", "fell_behind", "incarnation_changes", "polls", "changes" } do
+      assert.is_number(stats.feed[name], name)
+    end
+    assert(stats.feed.lag < STALENESS)
+  end)
+end)

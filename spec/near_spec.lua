@@ -1,0 +1,320 @@
+-- near_spec.lua -- the near cache and its SIEVE order, with a feed and a clock of the spec's own.
+local near_cache = require "fpcache.near"
+local sieve = require "fpcache.sieve"
+
+local ABSENT, OVERHEAD = near_cache.ABSENT, near_cache.OVERHEAD
+
+-- A feed whose stamps, freshness and clock the spec moves by hand.
+local function new_feed()
+  local feed = { stamps = {}, is_fresh = true, time = 1000 }
+  function feed.stamp(gate, spot)
+    if gate.is_fresh then return gate.stamps[spot] or 1 end
+  end
+  function feed.is_current(gate, spot, stamp, ends)
+    return gate.is_fresh and (gate.stamps[spot] or 1) == stamp and gate.time < ends
+  end
+  function feed.change(spot) feed.stamps[spot] = (feed.stamps[spot] or 1) + 1 end
+  return feed
+end
+
+local function new_near(feed, opts)
+  local all = {
+    feed = feed, now = function() return feed.time end,
+    size = 100, bytes = 1e6, ttl = 60, negative_size = 10, negative_ttl = 5, copy = false,
+  }
+  for name, value in pairs(opts or {}) do all[name] = value end
+  return near_cache.new(all)
+end
+
+describe("near cache", function()
+  local feed, near
+  before_each(function()
+    feed = new_feed()
+    near = new_near(feed)
+  end)
+
+  -- As the client does: the stamp before the value.
+  local function load(key, value, ttl, space)
+    near:put(space or "", key, value, 10, feed.time, ttl or -1, key, feed.stamp(feed, key))
+  end
+
+  it("gives back what was put, false too", function()
+    load("a", "text")
+    load("b", false)
+    assert.equal("text", near:get("", "a"))
+    assert.is_false(near:get("", "b"))
+    assert.is_nil(near:get("", "c"))
+    assert.same({ 2, 1 }, { near:stats().hits, near:stats().misses })
+  end)
+
+  it("keeps namespaces apart", function()
+    load("a", 1, nil, "one")
+    load("a", 2, nil, "two")
+    assert.equal(1, near:get("one", "a"))
+    assert.equal(2, near:get("two", "a"))
+    assert.is_nil(near:get("", "a"))
+    near:drop("one", "a")
+    assert.is_nil(near:get("one", "a"))
+    assert.equal(2, near:get("two", "a"))
+  end)
+
+  it("gives nothing out whose stamp has moved", function()
+    load("a", 1)
+    feed.change("a")
+    assert.is_nil(near:get("", "a"))
+    local stats = near:stats()
+    assert.same({ 1, 0 }, { stats.invalidated, stats.entries })
+  end)
+
+  it("does not give out a value that was overtaken while it was loaded", function()
+    local stamp = feed.stamp(feed, "a")
+    feed.change("a")
+    near:put("", "a", "old", 10, feed.time, -1, "a", stamp)
+    assert.is_nil(near:get("", "a"))
+  end)
+
+  it("answers nothing while the feed is stale, and keeps what may be valid still", function()
+    load("a", 1)
+    load("b", 2)
+    feed.is_fresh = false
+    assert.is_nil(near:get("", "a"))
+    feed.change("b")
+    feed.is_fresh = true
+    assert.equal(1, near:get("", "a"))
+    assert.is_nil(near:get("", "b"))
+  end)
+
+  it("keeps nothing beyond near_ttl, nor beyond the entry's own life", function()
+    load("long", 1, 1000)
+    load("none", 2, -1)
+    load("short", 3, 2.5)
+    feed.time = feed.time + 2.4
+    assert.equal(3, near:get("", "short"))
+    feed.time = feed.time + 0.1
+    assert.is_nil(near:get("", "short"))
+    assert.equal(1, near:get("", "long"))
+    feed.time = feed.time + 57.5
+    assert.is_nil(near:get("", "long"))
+    assert.is_nil(near:get("", "none"))
+    local stats = near:stats()
+    assert.same({ 3, 0, 0 }, { stats.expired, stats.entries, stats.bytes })
+  end)
+
+  it("counts the entry's life from when it was asked for", function()
+    near:put("", "a", 1, 10, feed.time - 3, 2, "a", 1)
+    assert.is_nil(near:get("", "a"))
+  end)
+
+  it("remembers absence, within a budget and a life of its own", function()
+    load("a", 1)
+    for i = 1, 50 do near:put_absent("", "no" .. i, feed.time, "no" .. i, 1) end
+    local stats = near:stats()
+    assert.same({ 1, 10 }, { stats.entries, stats.negative_entries })
+    assert.equal(1, near:get("", "a"))
+    assert.equal(ABSENT, near:get("", "no50"))
+    feed.change("no50")
+    assert.is_nil(near:get("", "no50"))
+    feed.time = feed.time + 5
+    assert.is_nil(near:get("", "no49"))
+    assert.equal(1, near:get("", "a"))
+  end)
+
+  it("holds a key once, present or absent", function()
+    load("a", 1)
+    near:put_absent("", "a", feed.time, "a", 1)
+    assert.equal(ABSENT, near:get("", "a"))
+    assert.equal(0, near:stats().entries)
+    load("a", 2)
+    assert.equal(2, near:get("", "a"))
+    assert.equal(0, near:stats().negative_entries)
+  end)
+
+  it("shares tables, or copies them deeply", function()
+    local inner = setmetatable({ 1 }, { name = "kept" })
+    local value = { list = inner, again = inner }
+    load("a", value)
+    assert.equal(value, near:get("", "a"))
+    near = new_near(feed, { copy = true })
+    load("a", value)
+    value.list[1] = "changed by the loader's caller"
+    local first = near:get("", "a")
+    assert.same({ list = { 1 }, again = { 1 } }, first)
+    assert.equal(first.list, first.again)
+    assert.equal(getmetatable(inner), getmetatable(first.list))
+    first.list[1] = "changed by a reader"
+    assert.equal(1, near:get("", "a").list[1])
+  end)
+
+  it("keeps no value that would take more than a quarter, and drops the one it replaces", function()
+    near = new_near(feed, { bytes = 4000 })
+    load("a", "small")
+    near:put("", "a", "large", 1000 - OVERHEAD, feed.time, -1, "a", 1)
+    assert.is_nil(near:get("", "a"))
+    assert.equal(0, near:stats().entries)
+    near:put("", "a", "fits", 1000 - OVERHEAD - 1, feed.time, -1, "a", 1)
+    assert.equal("fits", near:get("", "a"))
+    assert.equal(1000, near:stats().bytes)
+  end)
+
+  it("forgets everything", function()
+    load("a", 1)
+    near:put_absent("", "b", feed.time, "b", 1)
+    near:clear()
+    assert.is_nil(near:get("", "a"))
+    assert.is_nil(near:get("", "b"))
+    local stats = near:stats()
+    assert.same({ 0, 0, 0 }, { stats.entries, stats.negative_entries, stats.bytes })
+    load("a", 2)
+    assert.equal(2, near:get("", "a"))
+  end)
+
+  it("lets a value go that it evicted", function()
+    near = new_near(feed, { size = 1 })
+    local held = setmetatable({ {} }, { __mode = "v" })
+    near:put("", "a", held[1], 10, feed.time, -1, "a", 1)
+    load("b", 1)
+    collectgarbage()
+    collectgarbage()
+    assert.is_nil(held[1])
+  end)
+end)
+
+-- SIEVE as the paper writes it, slowly: a list from the oldest to the newest.
+local function reference(max_entries, max_bytes)
+  local list, hand, ref = {}, nil, { evicted = {} }
+  local function position(entry)
+    for i, e in ipairs(list) do if e == entry then return i end end
+  end
+  local function remove(entry)
+    local i = position(entry)
+    if hand == entry then hand = list[i + 1] end
+    table.remove(list, i)
+  end
+  local function find(id)
+    for _, e in ipairs(list) do if e.id == id then return e end end
+  end
+  local function evict(spared)
+    while true do
+      hand = hand or list[1]
+      if hand ~= spared then
+        if not hand.visited then break end
+        hand.visited = false
+      end
+      hand = list[position(hand) + 1]
+    end
+    ref.evicted[#ref.evicted + 1] = hand.id
+    remove(hand)
+  end
+  function ref.put(id, size)
+    local entry, bytes = find(id), 0
+    if size > max_bytes then
+      if entry then remove(entry) end
+      return
+    end
+    for _, e in ipairs(list) do if e ~= entry then bytes = bytes + e.size end end
+    while #list + (entry and 0 or 1) > max_entries or bytes + size > max_bytes do
+      local before = #list
+      evict(entry)
+      assert(#list == before - 1)
+      bytes = 0
+      for _, e in ipairs(list) do if e ~= entry then bytes = bytes + e.size end end
+    end
+    if entry then
+      entry.size, entry.visited = size, true
+    else
+      list[#list + 1] = { id = id, size = size, visited = false }
+    end
+  end
+  function ref.visit(id)
+    local entry = find(id)
+    if entry then entry.visited = true end
+    return entry ~= nil
+  end
+  function ref.remove(id)
+    local entry = find(id)
+    if entry then remove(entry) end
+  end
+  function ref.ids()
+    local ids = {}
+    for _, e in ipairs(list) do ids[#ids + 1] = e.id end
+    table.sort(ids)
+    return ids
+  end
+  return ref
+end
+
+describe("sieve", function()
+  it("evicts the oldest that was not visited, and takes the marks off on its way", function()
+    local s = sieve.new(3, 1000)
+    for _, key in ipairs { "a", "b", "c" } do s:put("", key, key, 1) end
+    s.visited[s:find("", "a")] = true
+    s:put("", "d", "d", 1)
+    assert.is_nil(s:find("", "b"))
+    s:put("", "e", "e", 1)
+    assert.is_nil(s:find("", "c")) -- the hand goes on from where it stopped
+    s:put("", "f", "f", 1)
+    assert.is_nil(s:find("", "d"))
+    assert.truthy(s:find("", "a")) -- spared once more: the hand has yet to come round
+  end)
+
+  it("lets a walk over many keys evict mostly itself", function()
+    local s = sieve.new(100, 1e6)
+    for i = 1, 50 do
+      s:put("", "hot" .. i, i, 1)
+      s.visited[s:find("", "hot" .. i)] = true
+    end
+    local hits, lookups = 0, 0
+    for i = 1, 2000 do
+      s:put("", "scan" .. i, i, 1)
+      if i % 10 == 0 then
+        for j = 1, 50 do
+          local slot = s:find("", "hot" .. j)
+          if slot then s.visited[slot] = true; hits = hits + 1 end
+          lookups = lookups + 1
+        end
+      end
+    end
+    assert.equal(lookups, hits)
+  end)
+
+  it("does what the reference does, and never exceeds its budgets", function()
+    for seed = 1, 30 do
+      math.randomseed(seed)
+      local max_entries, max_bytes = math.random(1, 12), math.random(20, 200)
+      local s, ref = sieve.new(max_entries, max_bytes), reference(max_entries, max_bytes)
+      for _ = 1, 400 do
+        local space, key = "n" .. math.random(1, 3), "k" .. math.random(1, 8)
+        local id, what = space .. key, math.random()
+        if what < 0.5 then
+          local size = math.random(1, 60)
+          local slot = s:put(space, key, id, size)
+          ref.put(id, size)
+          assert.equal(size <= max_bytes, slot ~= nil)
+        elseif what < 0.9 then
+          local slot = s:find(space, key)
+          assert.equal(ref.visit(id), slot ~= nil)
+          if slot then
+            assert.equal(id, s.values[slot])
+            s.visited[slot] = true
+          end
+        else
+          local slot = s:find(space, key)
+          if slot then s:remove(slot) end
+          ref.remove(id)
+        end
+        assert(s.entries <= max_entries and s.bytes <= max_bytes)
+        assert.equal(#ref.evicted, s.evictions)
+      end
+      local ids, bytes = {}, 0
+      for name, keys in pairs(s.spaces) do
+        for key, slot in pairs(keys) do
+          ids[#ids + 1], bytes = name .. key, bytes + s.sizes[slot]
+        end
+      end
+      table.sort(ids)
+      assert.same(ref.ids(), ids)
+      assert.equal(#ids, s.entries)
+      assert.equal(bytes, s.bytes)
+    end
+  end)
+end)

@@ -1,0 +1,38 @@
+/* feed_stamps.h -- numbers that move when keys change.
+ *
+ * A stamp is epoch * 2^32 + counter: one counter for all keys of a spot, one epoch for all keys.  Both only
+ * move, so a stamp that is the same twice says that neither moved in between.  (A counter comes round after
+ * 2^32 changes, the epoch after 2^21 - 1: a copy that old and never looked at meanwhile is beyond any near
+ * cache's time to live.)  A stamp is below 2^53, so a Lua number holds it exactly, and never 0.
+ *
+ * Order: who moves stamps and then publishes something with release, and who reads that with acquire and then
+ * the stamp, agree. Thread rule: everything from any thread. */
+#ifndef FPC_FEED_STAMPS_H
+#define FPC_FEED_STAMPS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define FPC_STAMP_SPOTS     (UINT64_C(1) << 17)
+#define FPC_STAMP_MAX_EPOCH ((UINT32_C(1) << 21) - 1)
+
+typedef struct fpc_feed_stamps {
+    _Atomic uint32_t epoch; /* 1 to FPC_STAMP_MAX_EPOCH */
+    _Atomic uint32_t counters[FPC_STAMP_SPOTS];
+} fpc_feed_stamps;
+
+fpc_feed_stamps *fpc_feed_stamps_new(void); /* NULL when out of memory; free() it */
+
+void fpc_feed_stamps_move_all(fpc_feed_stamps *stamps);
+
+static inline void fpc_feed_stamps_move(fpc_feed_stamps *stamps, uint64_t hash) {
+    atomic_fetch_add_explicit(&stamps->counters[hash & (FPC_STAMP_SPOTS - 1)], 1, memory_order_acq_rel);
+}
+
+static inline uint64_t fpc_feed_stamps_get(const fpc_feed_stamps *stamps, uint64_t hash) {
+    uint64_t epoch = atomic_load_explicit(&stamps->epoch, memory_order_acquire);
+    return epoch << 32 |
+           atomic_load_explicit(&stamps->counters[hash & (FPC_STAMP_SPOTS - 1)], memory_order_acquire);
+}
+
+#endif
