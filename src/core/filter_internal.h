@@ -10,7 +10,7 @@
 
 /* The tables of a filter.  The first has level 0; growth adds one of the next level.  Tables are
  * only added, so a reader may keep what it saw. */
-struct fpc_filter {
+struct fpc_filter { // NOLINT(clang-analyzer-optin.performance.Padding): the padding keeps lines apart
     /* -- fixed at creation -- */
     fpc_filter_hasher hasher;
     uint64_t capacity;

@@ -27,7 +27,7 @@
 
 #include "filter_stash.h"
 
-typedef struct fpc_table {
+typedef struct fpc_table { // NOLINT(clang-analyzer-optin.performance.Padding): the padding keeps lines apart
     /* -- fixed at creation -- */
     _Atomic uint64_t *words; /* slots from bit 0 up; one spare word at the end */
     uint32_t *reflections;   /* by tag & reflection_mask */
