@@ -158,7 +158,10 @@ local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) 
 local FEED = {
   session = [[
 SET application_name = 'fpcache feed'; SET default_transaction_isolation = 'read committed'; SET statement_timeout = 60000;
-SET enable_seqscan = off]], -- a plan made while the feed was empty must do when it is full
+SET enable_seqscan = off;
+SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit']],
+  -- A plan made while the feed was empty must do when it is full; its cost is then so high that the server
+  -- would compile it at each poll.
 
   -- $1 text: the snapshot of the last poll, NULL at first.  One row for each change, at least one:
   -- snapshot, incarnation (NULL after a wipe), start of the server, fell behind?, rotation due?, READ COMMITTED?,
@@ -176,7 +179,9 @@ LEFT JOIN {schema}.fpcache_feed AS f
   rotate = "SELECT {schema}.fpcache_rotate_feed()",
   begin_incarnation = "SELECT {schema}.fpcache_begin_incarnation()",
 
-  load_session = "SET application_name = 'fpcache filter'; SET statement_timeout = 60000",
+  load_session = [[
+SET application_name = 'fpcache filter'; SET statement_timeout = 60000;
+SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit']],
   -- All live keys of this user, as of one moment, with the incarnation they belong to.
   load_count = "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}",
   load_begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
