@@ -33,7 +33,8 @@ const char *fpc_batch_stored_key(const fpc_batch *batch, size_t index, char scra
 fpc_status fpc_batch_seal(fpc_batch *batch, fpc_error *err);
 
 /* Appends the five arrays bytea[], bytea[], bytea[], "char"[], float8[].  They belong to the batch and live
- * until it changes.  A batch that is not sealed is sealed first.  A long key and an infinite ttl: see key.h; the latter is NULL. */
+ * until it changes.  A batch that is not sealed is sealed first.  A long key and an infinite ttl: see key.h;
+ * the latter is NULL. */
 fpc_status fpc_batch_params(fpc_batch *batch, fpc_params *params, fpc_error *err);
 
 #endif
