@@ -7,7 +7,7 @@ local now = require("fpcache.core").system.now
 
 local url, operation, count = arg[1], arg[2], assert(tonumber(arg[3]), "COUNT is missing")
 local cache = assert(fpcache.new({
-  connection_string = url, namespace = data.NAMESPACE, maxconn = 1, use_cuckoo_filter = false,
+  connection_string = url, namespace = data.NAMESPACE, maxconn = 1, use_cuckoo_filter = false, near_size = 0,
 }))
 local TTL = data.TTL
 

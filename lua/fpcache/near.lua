@@ -160,7 +160,8 @@ function Near:clear()
   refresh(self)
 end
 
----@return table stats { hits, negative_hits, misses, entries, negative_entries, bytes, evictions, invalidated, expired }
+--- Counts: hits, negative_hits, misses, entries, negative_entries, bytes, evictions, invalidated, expired.
+---@return table<string, number> stats
 function Near:stats()
   local present, absent = self.present.sieve, self.absent.sieve
   return {

@@ -116,7 +116,8 @@ int fpc_lua_db_value(lua_State *L, fpc_lua_exec *exec, void *self) {
     if (holder == NULL) return fpc_lua_failure(L, &err);
     bool found = fpc_result_rows(*holder) > 0;
     lua_pushboolean(L, found);
-    bool decoded = !found || push_value(L, *holder, 0, 0, &err), has_ttl = found && fpc_result_columns(*holder) > 2;
+    bool decoded = !found || push_value(L, *holder, 0, 0, &err),
+         has_ttl = found && fpc_result_columns(*holder) > 2;
     if (decoded && has_ttl) {
         size_t length;
         fpc_result_bytes(*holder, 0, 0, &length);

@@ -1,0 +1,88 @@
+-- run.lua -- the torture: workers on one server that is killed, restarted and cut meanwhile; then the checker.
+local admin = require "fpcache.admin"
+local checker = require "torture.checker"
+local core = require "fpcache.core"
+local server = require "support.server"
+
+local system = core.system
+local now = system.now
+
+local function quoted(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+--- Starts a worker; reading from its pipe to the end waits for it.
+local function start_worker(dir, here, name, url, seconds, staleness, seed)
+  local log = ("%s/%s.log"):format(dir, name)
+  local words = { system.exe(), here .. "/worker.lua", url, log, tostring(seed), name, tostring(seconds), tostring(staleness) }
+  for i, word in ipairs(words) do words[i] = quoted(word) end
+  local pipe = assert(io.popen("echo $$; exec " .. table.concat(words, " ") .. " 2>&1"))
+  return { name = name, log = log, pipe = pipe, pid = assert(tonumber(pipe:read("l") or pipe:read("*l"))) }
+end
+
+-- What happens to the server and the workers meanwhile: name = what(srv, workers), whether it wipes the table.
+local TROUBLES = {
+  crash = { function(srv) srv:restart("crash") end, true },
+  immediate = { function(srv) srv:restart("immediate") end, true },
+  restart = { function(srv) srv:restart("fast") end, false },
+  away = { function(srv)
+    srv:stop()
+    system.sleep(1.5)
+    srv:start()
+  end, false },
+  truncate = { function(srv) srv:sql("TRUNCATE cache") end, true },
+  cut = { function(srv)
+    srv:sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+      .. "AND application_name LIKE 'fpcache%'")
+  end, false },
+  pause = { function(_, workers)
+    local worker = workers[math.random(#workers)]
+    system.kill(worker.pid, 19) -- SIGSTOP
+    system.sleep(1.3)
+    system.kill(worker.pid, 18)
+  end, false },
+}
+local NAMES = { "crash", "cut", "pause", "immediate", "cut", "truncate", "away", "restart" }
+
+local function make_trouble(srv, workers, until_time, every, events, happened)
+  local turn = 0
+  while now() + every < until_time do
+    system.sleep(every)
+    turn = turn + 1
+    local name = NAMES[(turn - 1) % #NAMES + 1]
+    local start = now()
+    TROUBLES[name][1](srv, workers)
+    if TROUBLES[name][2] then events[#events + 1] = { what = "clear", start = start, stop = now(), outcome = "ok" } end
+    happened[name] = (happened[name] or 0) + 1
+  end
+end
+
+--- Runs it.
+---@param opts table { seconds, workers = 4, every = seconds between two troubles, max_staleness, seed }
+---@return table report of checker.check(), with layers and troubles
+return function(opts)
+  local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
+  local srv = server.new()
+  assert(admin.setup { connection_string = srv.url, grant = "public" })
+  local dir = assert(system.mkdtemp("/tmp/fpcache-torture-"))
+  math.randomseed(opts.seed)
+  local workers, events, happened = {}, {}, {}
+  local ends = now() + opts.seconds
+  for i = 1, opts.workers or 4 do
+    workers[i] = start_worker(dir, here, "w" .. i, srv.url, opts.seconds, opts.max_staleness, opts.seed * 100 + i)
+  end
+  make_trouble(srv, workers, ends, opts.every or 1.5, events, happened)
+  local layers = { near = 0, filter = 0, incarnation_changes = 0, invalidated = 0 }
+  for _, worker in ipairs(workers) do
+    local output = worker.pipe:read("*a")
+    worker.pipe:close()
+    local counts = checker.read_log(worker.log, worker.name, events)
+    if not counts then error(("worker %s did not end well: %s"):format(worker.name, output)) end
+    for name, count in pairs(counts) do layers[name] = layers[name] + count end
+  end
+  local report = checker.check(events, opts.max_staleness)
+  report.layers, report.troubles = layers, happened
+  assert(system.remove_tree(dir))
+  srv:destroy()
+  return report
+end
