@@ -165,7 +165,7 @@ describe("many keys", function()
             "invalid: a key of 1048577 bytes exceeds max_key_bytes (1048576) (item %d)")
           fails(function() return "k", print end, "invalid: a function cannot be stored (item %d)")
           fails(function() return "k", 1, 0 end, "invalid: a ttl must be more than 0 and at most 1e+10 seconds, " ..
-            "got 0 (none at all means no expiry) (item %d)")
+            "got 0 (leave it out for no expiry) (item %d)")
         end)
 
         it("stores nothing where the iterator raises; its error goes on", function()

@@ -198,10 +198,12 @@ describe("fpcache", function()
   end)
 
   it("without a URL uses a private server of its own", function()
-    local own = interpreter.new { XDG_STATE_HOME = "/tmp/fpcache-spec-state-" .. core.system.pid() }
+    local state = assert(core.system.mkdtemp("/tmp/fpcache-spec-state-"))
+    assert(core.system.chmod(state, tonumber("755", 8)))
+    local own = interpreter.new { XDG_STATE_HOME = state }
     finally(function()
       assert.equal(0, own { "local", "destroy", "--force" }.code)
-      core.system.remove_tree("/tmp/fpcache-spec-state-" .. core.system.pid())
+      core.system.remove_tree(state)
       own:remove()
     end)
     local answer = own { "set", "k", "private" }
