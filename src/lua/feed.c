@@ -113,8 +113,9 @@ static bool look(fpc_feed **ud, double seed, const char *key, double length, dou
 }
 
 static bool is_current(fpc_feed **ud, double spot, double stamp, double ends) {
-    return *ud != NULL && fpc_feed_is_current_until(*ud, (uint64_t)spot, (uint64_t)stamp,
-                                                    (fpc_deadline)(ends * (double)FPC_NS_PER_SECOND));
+    const double never_s = 9e9; /* beyond what nanoseconds can say */
+    fpc_deadline until = ends < never_s ? (fpc_deadline)(ends * (double)FPC_NS_PER_SECOND) : FPC_NEVER;
+    return *ud != NULL && fpc_feed_is_current_until(*ud, (uint64_t)spot, (uint64_t)stamp, until);
 }
 
 /* core.feed_functions() -> the addresses of look() and is_current() as light userdata */
@@ -144,10 +145,11 @@ static int feed_look(lua_State *L) {
     return 3;
 }
 
-/* feed:is_current(spot, stamp, ends) -> boolean; `ends` in seconds as system.now() has them */
+/* feed:is_current(spot, stamp, ends) -> boolean; `ends` in seconds as system.now() has them, none: never */
 static int feed_is_current(lua_State *L) {
     fpc_feed **ud = check(L);
-    double spot = luaL_checknumber(L, 2), stamp = luaL_checknumber(L, 3), ends = luaL_checknumber(L, 4);
+    double spot = luaL_checknumber(L, 2), stamp = luaL_checknumber(L, 3),
+           ends = luaL_optnumber(L, 4, INFINITY);
     lua_pushboolean(L, is_current(ud, spot, stamp, ends));
     return 1;
 }
