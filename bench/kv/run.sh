@@ -33,7 +33,7 @@ cleanup() {
     code=$?
     trap - EXIT HUP INT TERM
     [ -z "$redis" ] || { kill "$redis" 2>/dev/null && wait "$redis" 2>/dev/null; } || true
-    "$BENCH_BUILD/fpcache" local destroy --dir "$BENCH_TMP/server" >/dev/null 2>&1 || true
+    "$BENCH_BUILD/fpcache" local destroy --force --dir "$BENCH_TMP/server" >/dev/null 2>&1 || true
     rm -rf "$BENCH_TMP"
     exit $code
 }
