@@ -42,10 +42,10 @@ local TEMPLATES = {
 
   get = { "SELECT value, format FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
   -- LIMIT keeps the lookup of one key a plan of its own.  With `key = ANY ($2)` a plan made while the table was
-  -- small reads all keys of the namespace, and stays after the table has grown.
+  -- small reads all keys of the namespace, and stays after the table has grown.  Sorted keys walk the index once.
   get_many = { [[
 SELECT coalesce(c.long_key, k.key), c.value, c.format
-FROM unnest($2) AS k (key)
+FROM (SELECT unnest($2) AS key ORDER BY key) AS k
 CROSS JOIN LATERAL (
     SELECT long_key, value, format FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
     "tY", true },
@@ -95,7 +95,7 @@ RETURNING convert_from(value, 'UTF8')::bigint]], "tyyiiff" },
   -- Locked in the order of keys, as bulk writes are: two of them cannot deadlock.
   delete_many = { [[
 {tellKeys}WITH victims AS (
-    SELECT c.ctid FROM (SELECT key FROM unnest($2) AS key ORDER BY key) AS k
+    SELECT c.ctid FROM (SELECT unnest($2) AS key ORDER BY key) AS k
     CROSS JOIN LATERAL (
         SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1 FOR UPDATE) AS c)
 DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims))]], "tY" },
