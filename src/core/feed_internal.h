@@ -28,12 +28,12 @@ enum {
 
 struct fpc_feed {
     /* -- what a lookup reads -- */
+    fpc_feed_filter filter;
     _Atomic int64_t known_until;      /* every change committed before this moment was applied */
     _Atomic int64_t max_staleness_ns; /* only gets smaller */
-    unsigned fork_generation;
     fpc_feed_stamps *stamps;
     _Atomic uint64_t missed; /* lookups in vain since the last load */
-    fpc_feed_filter filter;
+    unsigned fork_generation;
     atomic_bool want_filter;
 
     /* -- fixed at creation -- */

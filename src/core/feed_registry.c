@@ -80,7 +80,7 @@ void fpc_feed_close(fpc_feed *feed) {
     bool is_last = --feed->references == 0;
     if (is_last) {
         fpc_feed **at = &first;
-        while (*at != feed) at = &(*at)->next;
+        while (*at != NULL && *at != feed) at = &(*at)->next;
         *at = feed->next;
     }
     pthread_mutex_unlock(&registry_lock);
