@@ -28,7 +28,7 @@ describe("A change feed", function()
   before_each(function()
     opened = {}
     srv:sql("TRUNCATE cache", url)
-    cache = assert(fpcache.new { connection_string = url })
+    cache = assert(fpcache.new { connection_string = url, feed = false })
     opened[1] = cache
     seed = core.feed_seed("")
   end)
@@ -372,7 +372,7 @@ describe("A change feed", function()
   end)
 
   it("is one for all caches of a process, with the strictest staleness", function()
-    local other = assert(fpcache.new { connection_string = url })
+    local other = assert(fpcache.new { connection_string = url, feed = false })
     opened[#opened + 1] = other
     local first = open_fresh()
     local second = open_fresh({ max_staleness = 0.2 }, other.pool)
@@ -388,7 +388,7 @@ describe("A change feed", function()
   end)
 
   it("without rights on the table has no filter, and loads it when they are there", function()
-    local limited = assert(fpcache.new { connection_string = srv:create_user("limited", nil, name) })
+    local limited = assert(fpcache.new { connection_string = srv:create_user("limited", nil, name), feed = false })
     opened[#opened + 1] = limited
     sql "REVOKE SELECT ON cache FROM public"
     local feed = open({}, limited.pool)
@@ -406,7 +406,7 @@ describe("A change feed", function()
   it("does not trust polls in REPEATABLE READ, and asks for better where it may", function()
     local strict = srv:create_user("strict", nil, name)
     sql "ALTER ROLE strict SET default_transaction_isolation = 'repeatable read'"
-    local pooled = assert(fpcache.new { connection_string = strict, prepared = false })
+    local pooled = assert(fpcache.new { connection_string = strict, prepared = false, feed = false })
     opened[#opened + 1] = pooled
     local feed = open({ prepared = false }, pooled.pool)
     eventually("a failure", function() return feed:stats().poll_failures > 0 end)
