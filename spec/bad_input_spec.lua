@@ -13,7 +13,7 @@ describe("bad input", function()
   setup(function() db = database.new() end)
   before_each(function()
     db:sql("TRUNCATE cache")
-    cache = db:open()
+    cache = db:open { feed = false } -- what psql writes is seen at once
   end)
   after_each(function() db:close_all() end)
 

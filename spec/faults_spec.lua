@@ -138,7 +138,7 @@ describe("a fault", function()
 
   describe("of a connection", function()
     it("that was ended while idle is not seen", function()
-      local cache = db:open { as = "ended", minconn = 3 }
+      local cache = db:open { as = "ended", minconn = 3, feed = false }
       assert(cache:set("k", 1))
       assert.equal("3", db:sql("SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
         .. "WHERE usename = 'ended'"))
@@ -252,16 +252,17 @@ describe("a fault", function()
     end)
 
     it("that is away is connect for every call, until it is back", function()
-      local cache = db:open()
+      local cache = db:open { near_size = 0 }
       assert(cache:set("k", 1))
       srv:stop("fast")
       local ok, problem = pcall(function()
         for name, args in pairs { get = { "k" }, set = { "k", 2 }, set_many = { { k = 2 } }, keys = {}, ping = {},
-          stats = {}, transaction = { print } } do
+          transaction = { print } } do
           local value, err = cache[name](cache, (table.unpack or unpack)(args))
           assert.is_nil(value)
           assert.matches("^connect: ", err, nil, name)
         end
+        assert.matches("^connect: ", cache:stats().server_error)
       end)
       srv:start()
       assert(ok, problem)

@@ -9,8 +9,8 @@ describe("the functions of the Python library", function()
   setup(function() db = database.new() end)
   before_each(function()
     db:sql("TRUNCATE cache")
-    cache = db:open()
-    plain = db:open { parse_json = false }
+    cache = db:open { feed = false } -- what Python writes is seen at once
+    plain = db:open { parse_json = false, feed = false }
   end)
   after_each(function() db:close_all() end)
 

@@ -174,7 +174,8 @@ describe("isolation", function()
     it("tells those who may not use it", function()
       db:url_of("stranger")
       db:sql("GRANT USAGE ON SCHEMA shared TO stranger; GRANT SELECT, INSERT, UPDATE, DELETE ON shared.cache TO "
-        .. "stranger; GRANT SELECT ON shared.fpcache_schema TO stranger")
+        .. "stranger; GRANT SELECT ON shared.fpcache_schema TO stranger; "
+        .. "GRANT SELECT, INSERT ON shared.fpcache_feed TO stranger")
       local stranger = db:open { as = "stranger" }
       assert(stranger:set("k", 1))
       local swept, err = stranger:cleanup()

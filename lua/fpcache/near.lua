@@ -19,9 +19,10 @@ Near.__index = Near
 
 local near = { ABSENT = ABSENT, OVERHEAD = OVERHEAD }
 
---- A shelf: entries in SIEVE order, and by slot when they are valid.
+--- A shelf: entries in SIEVE order, and when they are valid: spot, stamp and end of slot n stand at 3n, 3n + 1 and 3n + 2,
+-- side by side, since a hit needs all three.
 local function new_shelf(max_entries, max_bytes)
-  return { sieve = sieve.new(max_entries, max_bytes), spots = {}, stamps = {}, ends = {} }
+  return { sieve = sieve.new(max_entries, max_bytes), terms = { 0, 0 } } -- from 1 on: an array
 end
 
 ---@class fpcache.near.Options
@@ -38,7 +39,7 @@ end
 local function refresh(self)
   local shelf = self.present
   self.spaces, self.values, self.visited = shelf.sieve.spaces, shelf.sieve.values, shelf.sieve.visited
-  self.spots, self.stamps, self.ends = shelf.spots, shelf.stamps, shelf.ends
+  self.terms = shelf.terms
 end
 
 ---@param opts fpcache.near.Options
@@ -67,11 +68,12 @@ end
 
 --- Why an entry is not current.  While the feed is stale nobody knows, so the entry stays.
 local function reconsider(self, shelf, slot)
-  if self.now() >= shelf.ends[slot] then
+  local at, terms = slot * 3, shelf.terms
+  if self.now() >= terms[at + 2] then
     self.expired = self.expired + 1
   else
-    local stamp = self.feed:stamp(shelf.spots[slot])
-    if stamp == nil or stamp == shelf.stamps[slot] then return end
+    local stamp = self.feed:stamp(terms[at])
+    if stamp == nil or stamp == terms[at + 1] then return end
     self.invalidated = self.invalidated + 1
   end
   shelf.sieve:remove(slot)
@@ -81,7 +83,8 @@ local function find_absent(self, name, key)
   local shelf = self.absent
   local slot = shelf.sieve:find(name, key)
   if not slot then return nil end
-  if self.is_current(self.feed, shelf.spots[slot], shelf.stamps[slot], shelf.ends[slot]) then
+  local at, terms = slot * 3, shelf.terms
+  if self.is_current(self.feed, terms[at], terms[at + 1], terms[at + 2]) then
     shelf.sieve.visited[slot] = true
     self.negative_hits = self.negative_hits + 1
     return ABSENT
@@ -97,7 +100,8 @@ function Near:get(name, key)
   local slots = self.spaces[name]
   local slot = slots and slots[key]
   if slot then
-    if self.is_current(self.feed, self.spots[slot], self.stamps[slot], self.ends[slot]) then
+    local at, terms = slot * 3, self.terms
+    if self.is_current(self.feed, terms[at], terms[at + 1], terms[at + 2]) then
       self.visited[slot] = true
       self.hits = self.hits + 1
       if self.copy then return deep_copy(self.values[slot], {}) end
@@ -114,7 +118,8 @@ end
 local function keep(shelf, name, key, value, size, ends, spot, stamp)
   local slot = shelf.sieve:put(name, key, value, size)
   if not slot then return end
-  shelf.spots[slot], shelf.stamps[slot], shelf.ends[slot] = spot, stamp, ends
+  local at, terms = slot * 3, shelf.terms
+  terms[at], terms[at + 1], terms[at + 2] = spot, stamp, ends
 end
 
 local function forget(shelf, name, key)
@@ -165,7 +170,8 @@ end
 function Near:stats()
   local present, absent = self.present.sieve, self.absent.sieve
   return {
-    hits = self.hits, negative_hits = self.negative_hits, misses = self.misses, invalidated = self.invalidated, expired = self.expired,
+    hits = self.hits, negative_hits = self.negative_hits, misses = self.misses,
+    invalidated = self.invalidated, expired = self.expired,
     entries = present.entries, negative_entries = absent.entries,
     bytes = present.bytes + absent.bytes, evictions = present.evictions + absent.evictions,
   }

@@ -112,9 +112,10 @@ static bool look(fpc_feed **ud, double seed, const char *key, double length, dou
     return absent;
 }
 
+#define LAST_END 9e9 /* seconds; in nanoseconds it would not fit */
+
 static bool is_current(fpc_feed **ud, double spot, double stamp, double ends) {
-    const double never_s = 9e9; /* beyond what nanoseconds can say */
-    fpc_deadline until = ends < never_s ? (fpc_deadline)(ends * (double)FPC_NS_PER_SECOND) : FPC_NEVER;
+    fpc_deadline until = ends < LAST_END ? (fpc_deadline)(ends * (double)FPC_NS_PER_SECOND) : FPC_NEVER;
     return *ud != NULL && fpc_feed_is_current_until(*ud, (uint64_t)spot, (uint64_t)stamp, until);
 }
 
@@ -145,11 +146,11 @@ static int feed_look(lua_State *L) {
     return 3;
 }
 
-/* feed:is_current(spot, stamp, ends) -> boolean; `ends` in seconds as system.now() has them, none: never */
+/* feed:is_current(spot, stamp, ends?) -> boolean; `ends` in seconds as system.now() has them */
 static int feed_is_current(lua_State *L) {
     fpc_feed **ud = check(L);
     double spot = luaL_checknumber(L, 2), stamp = luaL_checknumber(L, 3),
-           ends = luaL_optnumber(L, 4, INFINITY);
+           ends = luaL_optnumber(L, 4, HUGE_VAL);
     lua_pushboolean(L, is_current(ud, spot, stamp, ends));
     return 1;
 }

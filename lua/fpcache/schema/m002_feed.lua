@@ -69,12 +69,13 @@ BEGIN
     END IF;
     RETURN NULL;
 END {body};
-CREATE TRIGGER fpcache_tell_row AFTER INSERT OR UPDATE OR DELETE ON {schema}.cache FOR EACH ROW
+CREATE TRIGGER fpcache_tell_row AFTER INSERT OR UPDATE ON {schema}.cache FOR EACH ROW
     WHEN (current_setting('fpcache.tells', true) IS DISTINCT FROM 'on')
     EXECUTE PROCEDURE {schema}.fpcache_tell_row();
-
 -- What expired is invisible already: sweeping it tells nobody.
-ALTER FUNCTION {schema}.fpcache_sweep(bigint, integer) SET fpcache.tells = 'on';
+CREATE TRIGGER fpcache_tell_deleted_row AFTER DELETE ON {schema}.cache FOR EACH ROW
+    WHEN (current_setting('fpcache.tells', true) IS DISTINCT FROM 'on' AND OLD.expires_at > statement_timestamp())
+    EXECUTE PROCEDURE {schema}.fpcache_tell_row();
 
 -- TRUNCATE is the owner's doing and concerns everybody: a new incarnation says it shortest.
 CREATE FUNCTION {schema}.fpcache_tell_truncate() RETURNS trigger LANGUAGE plpgsql AS {body}
