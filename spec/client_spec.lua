@@ -368,7 +368,7 @@ describe("a cache", function()
       assert(fpcache.new { connection_string = db:url_of() })
       collectgarbage()
       collectgarbage()
-      assert.equal(2, core.open_objects()) -- the pool and the feed of `cache`
+      assert.equal(1, core.open_objects()) -- the pool of `cache`
     end)
   end)
 end)

@@ -242,7 +242,7 @@ describe("a transaction", function()
       return tx:set("l", 1)
     end))
     assert.equal(2, cache:count())
-    assert.equal(2, core.open_objects(), "the connection went with it; `cache` has its pool and its feed")
+    assert.equal(1, core.open_objects(), "the connection went with it; `cache` has its pool")
   end)
 
   it("may yield in a coroutine", function()

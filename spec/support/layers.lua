@@ -5,7 +5,7 @@ local layers = { STALENESS = 0.5 } -- seconds; what "within" means there
 
 --- A cache of `db` (support.database) whose layers are ready.
 function layers.open(db, opts)
-  local options = { max_staleness = layers.STALENESS, feed_interval = 0.02 }
+  local options = { feed = true, max_staleness = layers.STALENESS, feed_interval = 0.02 }
   for name, value in pairs(opts or {}) do options[name] = value end
   local cache = db:open(options)
   if opts == nil or opts.feed ~= false then assert(cache:wait_ready(20)) end
