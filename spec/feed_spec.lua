@@ -388,7 +388,7 @@ describe("A change feed", function()
   end)
 
   it("without rights on the table has no filter, and loads it when they are there", function()
-    local limited = assert(fpcache.new { connection_string = srv:create_user("limited", nil, name), feed = false })
+    local limited = assert(fpcache.new { connection_string = srv:create_user("without_rights", nil, name), feed = false })
     opened[#opened + 1] = limited
     sql "REVOKE SELECT ON cache FROM public"
     local feed = open({}, limited.pool)
