@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "feed_filter.h"
@@ -28,6 +29,8 @@ static uint64_t hash_of(int writer, int key) {
 static void *write_keys(void *arg) {
     int me = (int)(intptr_t)arg;
     for (int i = 0; i < KEYS; i++) {
+        /* A load or more in each quarter, however the scheduler treats the loader. */
+        while (atomic_load(&loads) < i / (KEYS / 4)) sched_yield();
         uint64_t hash = hash_of(me, i);
         atomic_store(&committed[me][i], true);
         fpc_feed_filter_add(&filter, &hash, 1);
