@@ -76,6 +76,8 @@ describe("fpcache.new", function()
         assert.is_true(cache:ping())
         cache:close()
       end
+      core.system.setenv("FPCACHE_URL", "") -- counts as unset: the defaults are Python's
+      refused("^connect: .*localhost", { connect_timeout = 0.5, schema = "public" })
     end)
   end)
 

@@ -46,9 +46,13 @@ local DEFAULTS = {
   tcp_user_timeout = "15000", -- milliseconds
 }
 
---- The URL that is used when a caller names no server: a string, nil, or a function of them (see fpcache.new).
----@type fun(): string?, string?
-connection.default_url = function() return os.getenv("FPCACHE_URL") end
+--- The URL that is used when a caller names no server; the interpreter puts another function here.
+---@return string? url
+---@return string? err
+function connection.default_url()
+  local url = os.getenv("FPCACHE_URL")
+  return url ~= "" and url or nil -- an empty variable counts as unset
+end
 
 local function names_a_server(o)
   return o.connection_string or o.host or o.port or o.database or o.user or o.password or o.libpq

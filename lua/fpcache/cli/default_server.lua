@@ -23,10 +23,10 @@ end
 
 --- From now on fpcache.new and the commands find a server when none is named.
 function default_server.install()
-  local url
+  local from_environment, url = connection.default_url, nil
   connection.default_url = function()
     local err
-    url = url or os.getenv("FPCACHE_URL")
+    url = url or from_environment()
     if not url then url, err = start_local() end
     return url, err
   end
