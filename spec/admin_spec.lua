@@ -247,6 +247,32 @@ describe("admin", function()
   end)
 
   describe("upgrade", function()
+    it("runs what is missing and keeps the data", function()
+      local newest, last = schema.VERSION, schema.MIGRATIONS[2]
+      schema.VERSION, schema.MIGRATIONS[2] = 1, nil
+      local grants = schema.GRANTS
+      finally(function() schema.VERSION, schema.MIGRATIONS[2], schema.GRANTS = newest, last, grants end)
+      schema.GRANTS = [[
+        GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.cache TO {role};
+        GRANT SELECT ON {schema}.fpcache_schema TO {role}]] -- those of that time name no feed
+      db:url_of("guest")
+      assert.equal(1, assert(call("setup", { grant = "guest" })).version)
+      schema.GRANTS = grants
+      db:sql("INSERT INTO cache (key, value, format) VALUES ('old', 'row', 's')")
+      schema.VERSION, schema.MIGRATIONS[2] = newest, last
+      assert.matches("^schema: the database has version 1 and this fpcache needs %d; run `fpcache admin upgrade`$",
+        select(2, fpcache.new { connection_string = db.url }))
+      assert.same({ last.name }, assert(call("upgrade")).applied)
+      local cache = assert(fpcache.new { connection_string = db.url })
+      assert.equal("fpcache", db:sql("SELECT user_id FROM cache WHERE key = 'old'"))
+      assert.equal("row", (cache:get("old")))
+      cache:close()
+      local guest = assert(fpcache.new { connection_string = db:url_of("guest") })
+      assert.is_true(guest:set("k", 1)) -- may write the feed too
+      assert(guest:wait_ready(10))
+      guest:close()
+    end)
+
     it("creates nothing where nothing is", function()
       refused("schema: nothing to upgrade in schema public; run `fpcache admin setup`", "upgrade")
       refused("schema: nothing to upgrade in schema none; run `fpcache admin setup`", "upgrade", { schema = "none" })
