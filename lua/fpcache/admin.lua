@@ -123,8 +123,8 @@ end
 --- The grants for roles that are named ("public" is everybody) and, after a migration, for those that had them.
 local function grant(conn, quoted, o, report)
   report.granted = type(o.grant) == "table" and o.grant or { o.grant }
-  local roles = {}
-  for i, role in ipairs(report.granted) do roles[i] = role end
+  local grantees = {}
+  for i, role in ipairs(report.granted) do grantees[i] = role end
   if #report.applied > 0 then -- who may use the cache may use what a migration added to it
     local users, err = conn:query([[
 SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'public' ELSE pg_get_userbyid(a.grantee) END AS role
@@ -132,9 +132,9 @@ FROM pg_class AS c, aclexplode(c.relacl) AS a
 WHERE c.oid = to_regclass($1 || '.cache') AND a.privilege_type = 'INSERT' AND a.grantee <> c.relowner]],
       o.timeout, quoted)
     if not users then return nil, err end
-    for _, user in ipairs(users) do roles[#roles + 1] = user.role end
+    for _, user in ipairs(users) do grantees[#grantees + 1] = user.role end
   end
-  for _, role in ipairs(roles) do
+  for _, role in ipairs(grantees) do
     local quoted_role, err = "PUBLIC", nil
     if role:lower() ~= "public" then quoted_role, err = sql.quote_identifier(role) end
     if not quoted_role then return nil, err end
