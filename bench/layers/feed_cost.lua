@@ -1,0 +1,162 @@
+--- Question: what does telling the feed cost a set and a set_many?
+--
+-- The client's own statements (lua/fpcache/statements.lua), with and without the part that tells, by 4 clients of pgbench
+-- as a plain role under row-level security.  A third side has the table's triggers off too, as if there were no feed:
+-- the trigger's condition is all that a feed costs who does not tell.  Sides take turns.  The feed is emptied before each
+-- measurement, as its readers do every 10 s; none is connected.  set_many runs inside a PL/pgSQL function, which
+-- takes its arrays from a table: pgbench would send the keys once for each place where they are named.
+--
+-- The bars are for transactions a second.  Transactions for a second of the server's processor time are told as well: they
+-- move less with what else runs on the machine.
+local common = require("common")
+local core = require("fpcache.core")
+local rounds = require("rounds")
+
+local ROUNDS = common.is_quick and 3 or 5
+local SECONDS = common.is_quick and 1 or 3
+local KEYS, CLIENTS, BATCHES, ROWS = 100000, 4, 25, 1000 -- batches for each client, so that none waits for another
+local BAR_ON, BAR_OFF = 0.85, 0.98
+local TMP = common.environment("BENCH_TMP")
+local TYPES = { t = "text", y = "bytea", c = '"char"', f = "float8", i = "bigint" }
+
+local sql, conn = common.superuser()
+
+local function client_statements(tells)
+  local make = core.statement
+  core.statement = function(text, types) return { text = text, types = types } end
+  local texts = require("fpcache.statements").new('"public"', tells)
+  core.statement = make
+  return texts
+end
+
+local function set_script(statement)
+  local values = { "'feed'", ":key", "NULL", ":value", "'s'", "3600", "NULL" }
+  local text = statement.text:gsub("%$(%d)", function(digit)
+    local i = tonumber(digit)
+    return ("%s::%s"):format(values[i], TYPES[statement.types:sub(i, i)])
+  end)
+  return ("\\set key random(1000001, %d)\n%s;\n"):format(1000000 + KEYS, text)
+end
+
+local function set_many_script(statement, name)
+  sql(([[
+CREATE FUNCTION public.%s(text, bytea[], bytea[], bytea[], "char"[], float8[]) RETURNS void
+LANGUAGE plpgsql AS $body$ BEGIN %s; END $body$]]):format(name, statement.text))
+  return ([[
+\set n :client_id * %d + random(1, %d)
+SELECT public.%s('feed', keys, long_keys, vals, formats, ttls) FROM public.batches WHERE n = :n;
+]]):format(BATCHES, BATCHES, name)
+end
+
+local function pgbench(file)
+  local command = "PGOPTIONS='-c fpcache.tells=on' '%s/pgbench' -n -M prepared -c %d -j 1 -T %d -f '%s' -D value=%s"
+    .. " '%s' 2>'%s/stderr'"
+  local pipe = assert(io.popen(command:format(common.environment("BENCH_BINDIR"), CLIENTS, SECONDS, file, ("x"):rep(100),
+    common.url, TMP)))
+  local output = pipe:read("a")
+  local rate = tonumber(output:match("tps = ([%d.]+)"))
+  local failed = tonumber(output:match("number of failed transactions: (%d+)") or 0)
+  if not pipe:close() or not rate or failed > 0 then
+    error(("pgbench failed:\n%s%s"):format(output, common.read_file(TMP .. "/stderr")), 0)
+  end
+  return rate
+end
+
+local function row(text)
+  return assert(conn:query(text, 5))[1]
+end
+
+local function stat_fields(pid) -- from the third on: the second may hold spaces
+  local fields = {}
+  for field in common.read_file(("/proc/%d/stat"):format(pid)):match("%) (.*)"):gmatch("%S+") do fields[#fields + 1] = field end
+  return fields
+end
+
+local postmaster = stat_fields(row("SELECT pg_backend_pid()::bigint AS pid").pid)[2]
+
+--- Processor seconds of the server's processes that have ended, once those of app have.
+local function server_seconds()
+  local deadline = core.system.now() + 10
+  while row("SELECT count(*) AS count FROM pg_stat_activity WHERE usename = 'app'").count > 0 do
+    assert(core.system.now() < deadline, "sessions of app do not end")
+    core.system.sleep(0.02)
+  end
+  core.system.sleep(0.1) -- the server notices that they ended
+  local fields = stat_fields(postmaster)
+  return (fields[14] + fields[15]) / 100 -- Linux counts in 1/100 s
+end
+
+local function side(name, script, has_triggers)
+  local file = common.write_file(("%s/%s.pgbench"):format(TMP, name:gsub("%W", "_")), script)
+  local by_processor = {}
+  return { name = name, by_processor = by_processor, measure = function()
+    sql("TRUNCATE public.fpcache_feed")
+    if not has_triggers then sql("ALTER TABLE public.cache DISABLE TRIGGER USER") end
+    local before = server_seconds()
+    local rate = pgbench(file)
+    table.insert(by_processor, rate * SECONDS / (server_seconds() - before))
+    if not has_triggers then sql("ALTER TABLE public.cache ENABLE TRIGGER USER") end
+    return rate
+  end }
+end
+
+sql("SET fpcache.tells = 'on'; TRUNCATE public.cache")
+sql([[
+CREATE TABLE public.batches (n integer PRIMARY KEY, keys bytea[], long_keys bytea[], vals bytea[], formats "char"[],
+                             ttls float8[]);
+ALTER TABLE public.batches ALTER COLUMN keys SET STORAGE EXTERNAL, ALTER COLUMN vals SET STORAGE EXTERNAL;
+GRANT SELECT ON public.batches TO app]])
+-- In no order, as from a Lua table, but always the same.
+sql(([[
+INSERT INTO public.batches
+SELECT n, array_agg(key ORDER BY md5(key)), array_agg(NULL::bytea), array_agg(convert_to(repeat('x', 100), 'UTF8')),
+       array_agg('s'::"char"), array_agg(3600::float8)
+FROM (SELECT (i - 1) / %d + 1 AS n, convert_to((1000000 + i)::text, 'UTF8') AS key FROM generate_series(1, %d) AS i) AS k
+GROUP BY n]]):format(ROWS, KEYS))
+sql([[
+INSERT INTO public.cache (user_id, namespace, key, value, format)
+SELECT 'app', 'feed', key, convert_to(repeat('x', 100), 'UTF8'), 's' FROM public.batches, unnest(keys) AS key]])
+sql("VACUUM ANALYZE public.cache")
+sql("VACUUM ANALYZE public.batches")
+
+local telling, silent = client_statements(true), client_statements(false)
+assert(telling.set.text ~= silent.set.text and telling.set_many.text ~= silent.set_many.text, "both sides are the same")
+
+local results = { rounds = ROUNDS, seconds = SECONDS, clients = CLIENTS, rows = ROWS, operations = {} }
+for _, operation in ipairs { "set", "set_many" } do
+  local function script(statements, name)
+    if operation == "set" then return set_script(statements.set) end
+    return set_many_script(statements.set_many, name)
+  end
+  local silent_script = script(silent, "many_silent")
+  local sides = {
+    side(operation .. " with", script(telling, "many_telling"), true),
+    side(operation .. " without", silent_script, true),
+    side(operation .. " no feed", silent_script, false),
+  }
+  local rates = rounds.run(sides, ROUNDS)
+  local with, without, none = rates[operation .. " with"], rates[operation .. " without"], rates[operation .. " no feed"]
+  local by_processor = {}
+  for i, one in ipairs(sides) do by_processor[i] = rounds.median(one.by_processor) end
+  local low, high = math.huge, 0
+  for i = 1, ROUNDS do
+    local one = with.all[i] / without.all[i]
+    low, high = math.min(low, one), math.max(high, one)
+  end
+  local result = {
+    operation = operation, with = with, without = without, no_feed = none,
+    ratio = with.median / without.median, bar = BAR_ON, ratio_lowest_round = low, ratio_highest_round = high,
+    ratio_switched_off = without.median / none.median, bar_switched_off = BAR_OFF,
+    ratio_by_processor = by_processor[1] / by_processor[2],
+    ratio_switched_off_by_processor = by_processor[2] / by_processor[3],
+  }
+  results.operations[#results.operations + 1] = result
+  local function verdict(ratio, bar) return ratio >= bar and "reached" or "MISSED" end
+  print(("%-8s with the feed %.0f/s, without %.0f/s: %.2f, rounds %.2f to %.2f (bar %.2f: %s)"):format(operation,
+    with.median, without.median, result.ratio, low, high, BAR_ON, verdict(result.ratio, BAR_ON)))
+  print(("%-8s no triggers either %.0f/s; switched off / none: %.2f (bar %.2f: %s)"):format("", none.median,
+    result.ratio_switched_off, BAR_OFF, verdict(result.ratio_switched_off, BAR_OFF)))
+  print(("%-8s by the server's processor time: with / without %.2f, switched off / none %.2f"):format("",
+    result.ratio_by_processor, result.ratio_switched_off_by_processor))
+end
+common.keep("feed_cost", results)
