@@ -73,7 +73,10 @@ static pid_t run(const char *const *argv) {
     int log = open("log", O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (log < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0) die("log");
     signal(SIGINT, SIG_DFL);
-    execv(path, (char *const *)argv);
+    /* PostgreSQL's programs find each other by their own path, so they must be told it. */
+    char *words[32] = {path};
+    for (int i = 1; argv[i] != NULL && i < 31; i++) words[i] = (char *)argv[i];
+    execv(path, words);
     die(path);
     return -1;
 }
