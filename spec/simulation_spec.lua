@@ -65,6 +65,7 @@ local RACES = {
   ["delete during load"] = { before = polled, actors = { load, polls(1), fetch "a", change("remote", "a", nil) } },
   ["own delete during load"] = { before = loaded, actors = { load, polls(1), change("local", "a", nil) } },
   ["wipe during load"] = { before = in_turn(polled, fetch "a"), actors = { load, polls(2), wipe } },
+  ["write after a wipe"] = { before = polled, actors = { load, polls(3), in_turn(wipe, change("remote", "b", 1)) } },
   ["late commit"] = { before = loaded, actors = { polls(2), change("remote", "b", 1), change("remote", "a", 2) } },
   ["rotation during poll"] = {
     before = in_turn(loaded, rotate(3), change("remote", "a", 2), rotate(5), polls(1), fetch "a",
@@ -91,7 +92,6 @@ local RACES = {
 
 -- Too many orders to run them all; searched until a broken rule shows, and in part by the seed.
 local WIDE = {
-  ["write after a wipe"] = { before = polled, actors = { load, polls(3), in_turn(wipe, change("remote", "b", 1)) } },
   ["load of one who falls behind"] = {
     before = in_turn(change("remote", "a", 1), rotate(3), polls(1)),
     actors = { load, polls(1), in_turn(change("remote", "b", 2), rotate(5, 7, 9)) },
@@ -160,7 +160,7 @@ describe("the feed's protocol in orders from a seed:", function()
 end)
 
 describe("a protocol with a rule broken is found out:", function()
-  -- Rule broken (several: all at once), race, what is seen.
+  -- Rule broken, race, what is seen.
   local BROKEN = {
     { "publish_first", "write during load", "denies" },
     { "publish_first", "delete during load", "overwritten" },
@@ -177,20 +177,23 @@ describe("a protocol with a rule broken is found out:", function()
     { "stamp_after_read", "copy of an absence", "denies" },
     { "no_incarnation", "wipe during load", "wipe" },
     { "forget_keeps_load", "load of one who falls behind", "denies" },
-    { "no_swap_check forget_keeps_load", "write after a wipe", "denies" }, -- either alone is enough there
+    { "forget_keeps_load", "write after a wipe", "denies" },
     { "fills_in_transaction", "rollback", "never committed" },
     { "announce_early", "own write beside a read", "overwritten" },
     { "keeps_own", "own write against another's", "overwritten" },
     { "published_last", "lookup during poll", "denies" },
   }
   for _, broken in ipairs(BROKEN) do
-    local rules, race, seen = broken[1], broken[2], broken[3]
-    it(rules .. ", " .. race, function()
-      local mutation = {}
-      for rule in rules:gmatch "%S+" do mutation[rule] = true end
-      local result = assert(interleavings.explore(RACES[race] or WIDE[race], mutation, MOST_RUNS))
+    local rule, race, seen = broken[1], broken[2], broken[3]
+    it(rule .. ", " .. race, function()
+      local result = assert(interleavings.explore(RACES[race] or WIDE[race], { [rule] = true }, MOST_RUNS))
       assert.message("nothing was found").is_string(result.violation)
       assert.matches(seen, result.violation, 1, true)
     end)
   end
+
+  it("but the incarnation at the swap is a second line only: a wipe that was seen gave up the load", function()
+    local result = assert(interleavings.explore(RACES["write after a wipe"], { no_swap_check = true }, MOST_RUNS))
+    assert.is_nil(result.violation)
+  end)
 end)
