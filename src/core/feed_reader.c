@@ -233,7 +233,7 @@ static void load_failed(reader *r, const fpc_error *err) {
 static void load_done(reader *r) {
     fpc_feed *feed = r->feed;
     fpc_error err;
-    /* Equal incarnations: no wipe lies between the snapshot and the changes applied since. */
+    /* A second line: a poll that sees another incarnation has given the load up already (see forget). */
     if (strcmp(r->load.incarnation, r->incarnation) != 0 || !fpc_feed_filter_finish(&feed->filter)) {
         fpc_feed_filter_abandon(&feed->filter);
         fpc_fail(&err, FPC_CONFLICT, "the cache changed as a whole while the filter was loaded");
