@@ -9,6 +9,7 @@ case $build in /*) ;; *) build=$(pwd)/$build ;; esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
+# shellcheck disable=SC1091
 . "$here/must.sh"
 
 cat >"$work/user.c" <<'END'

@@ -17,6 +17,7 @@ cp -R CMakeLists.txt LICENSE cmake include lua rockspec src "$work/src/" 2>/dev/
 cd "$work/src"
 rockspec=rockspec/fpcache-scm-1.rockspec
 export HOME="$work/home"
+# shellcheck disable=SC1091
 . "$here/must.sh"
 
 # make LUA_VERSION [VARIABLE=VALUE...]: into a tree for that version.

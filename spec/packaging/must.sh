@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154
 # must.sh -- counts the checks of a packaging test; sourced.  $work is a folder of the test's own.
 passed=0 failed=0
 
