@@ -42,7 +42,8 @@ local CHECKS = {
     if s.is_standby then
       return "bad", "a standby: UNLOGGED tables cannot be read there", "connect to the primary (target_session_attrs=read-write)"
     elseif s.number < 140000 then
-      return "advice", ("PostgreSQL %s sweeps expired rows slowly"):format(s.version), "PostgreSQL 14 or later has TID range scans"
+      return "advice", ("PostgreSQL %s sweeps expired rows slowly"):format(s.version),
+        "PostgreSQL 14 or later has TID range scans"
     end
     return "good", ("PostgreSQL %s, up for %s"):format(s.version, duration(s.up_s))
   end },
