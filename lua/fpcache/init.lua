@@ -11,9 +11,12 @@ local core = require("fpcache.core")
 local layers = require("fpcache.layers")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
+local parallel = require("fpcache.parallel")
+local scheduler = require("fpcache.scheduler")
 local schema = require("fpcache.schema")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements")
+local transport = require("fpcache.transport")
 local Cache = require("fpcache.client")
 require("fpcache.reading")
 require("fpcache.bulk")
@@ -28,6 +31,15 @@ local fpcache = {
   array_mt = codec.array_mt,       -- setmetatable({}, array_mt) is stored as []
   empty_array = codec.empty_array,
   CuckooFilter = require("fpcache.cuckoo_filter"),
+  -- Many calls at once: docs/pipeline.md
+  spawn = scheduler.spawn,
+  await = scheduler.await,
+  cancel = scheduler.cancel,
+  sleep = scheduler.sleep,
+  run = scheduler.run,
+  parallel = parallel.run,
+  step = scheduler.step,
+  completions_fd = scheduler.fd,
 }
 
 local OPTIONS = {
@@ -73,7 +85,7 @@ function fpcache.new(opts)
   pool, err = connection.open(o, 2)
   if not pool then return nil, err end
   local cache = setmetatable({
-    db = pool,
+    db = transport.new(pool, o.maxconn),
     pool = pool,
     feed = announce.none,
     statements = statements.new(quoted, o.prepared),

@@ -25,7 +25,7 @@ static void make_readable(int fd) {
 }
 
 /* What a life of the engine needs; again in the child of a fork. */
-static bool begin_life(fpc_pipeline *engine) {
+static void begin_life(fpc_pipeline *engine) {
     pthread_condattr_t monotonic;
     pthread_mutex_init(&engine->lock, NULL);
     pthread_condattr_init(&monotonic);
@@ -39,14 +39,17 @@ static bool begin_life(fpc_pipeline *engine) {
     engine->first = engine->last = NULL;
     engine->opened = NULL;
     atomic_store(&engine->asleep, false);
-    engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    engine->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return engine->wake_fd >= 0 && engine->stop_fd >= 0;
+    engine->wake_fd = engine->stop_fd = -1; /* until it starts */
+}
+
+static void close_descriptors(fpc_pipeline *engine) {
+    if (engine->wake_fd >= 0) close(engine->wake_fd);
+    if (engine->stop_fd >= 0) close(engine->stop_fd);
+    engine->wake_fd = engine->stop_fd = -1;
 }
 
 static void free_engine(fpc_pipeline *engine) {
-    if (engine->wake_fd >= 0) close(engine->wake_fd);
-    if (engine->stop_fd >= 0) close(engine->stop_fd);
+    close_descriptors(engine);
     fpc_conninfo_delete(engine->info);
     free(engine->session_sql);
     pthread_cond_destroy(&engine->ended);
@@ -68,9 +71,8 @@ fpc_status fpc_pipeline_new(const fpc_conninfo *info, const fpc_pipeline_options
         engine->session_sql = strdup(options->conn.session_sql);
         engine->options.conn.session_sql = engine->session_sql;
     }
-    bool is_alive = begin_life(engine);
-    if (!is_alive || engine->info == NULL ||
-        (options->conn.session_sql != NULL && engine->session_sql == NULL)) {
+    begin_life(engine);
+    if (engine->info == NULL || (options->conn.session_sql != NULL && engine->session_sql == NULL)) {
         free_engine(engine);
         return fpc_fail(err, FPC_NOMEM, "pipeline");
     }
@@ -88,10 +90,9 @@ static void forget_parent(fpc_pipeline *engine) {
             }
         }
     }
-    close(engine->wake_fd);
-    close(engine->stop_fd);
+    close_descriptors(engine);
     memset(&engine->counters, 0, sizeof engine->counters);
-    begin_life(engine); /* without descriptors it will not start */
+    begin_life(engine);
 }
 
 static void lock_engine(fpc_pipeline *engine) {
@@ -109,15 +110,22 @@ void fpc_pipeline_drop(fpc_pipeline *engine) {
 /* Lock held. */
 static fpc_status start(fpc_pipeline *engine, fpc_error *err) {
     pthread_t thread;
-    if (engine->wake_fd < 0 || engine->stop_fd < 0)
-        return fpc_fail(err, FPC_NOMEM, "pipeline: no descriptors left");
+    fpc_status status = FPC_OK;
+    engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    engine->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     engine->io = fpc_io_new(engine);
-    if (engine->io == NULL) return fpc_fail(err, FPC_NOMEM, "pipeline");
-    int failure = fpc_thread_start(&thread, "fpcache-io", fpc_io_run, engine->io);
-    if (failure != 0) {
+    if (engine->wake_fd < 0 || engine->stop_fd < 0 || engine->io == NULL) {
+        status = fpc_fail(err, FPC_NOMEM, "could not start the pipeline: no memory or no descriptors");
+    } else {
+        int failure = fpc_thread_start(&thread, "fpcache-io", fpc_io_run, engine->io);
+        if (failure != 0)
+            status = fpc_fail(err, FPC_NOMEM, "could not start the pipeline's thread: %s", strerror(failure));
+    }
+    if (status != FPC_OK) {
+        close_descriptors(engine);
         free(engine->io);
         engine->io = NULL;
-        return fpc_fail(err, FPC_NOMEM, "could not start the pipeline's thread: %s", strerror(failure));
+        return status;
     }
     pthread_detach(thread);
     engine->references++;
@@ -177,8 +185,10 @@ void fpc_pipeline_close(fpc_pipeline *engine, double grace_s) {
     if (!engine->closed) {
         engine->closed = true;
         engine->grace_s = grace_s;
-        make_readable(engine->stop_fd);
-        make_readable(engine->wake_fd);
+        if (engine->running) {
+            make_readable(engine->stop_fd);
+            make_readable(engine->wake_fd);
+        }
     }
     while (engine->running && pthread_cond_timedwait(&engine->ended, &engine->lock, &until) == 0) {
     }

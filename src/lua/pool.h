@@ -2,12 +2,14 @@
 #ifndef FPC_LUA_POOL_H
 #define FPC_LUA_POOL_H
 
+#include "fpcache/pipeline.h"
 #include "fpcache/pool.h"
 #include "types.h"
 
 /* Lives until the last of them is closed or collected. */
 typedef struct fpc_lua_shared_pool {
     fpc_pool *pool;
+    fpc_pipeline *pipeline; /* to the same server, for those who do not wait */
     int references;
 } fpc_lua_shared_pool;
 
