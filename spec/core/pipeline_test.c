@@ -1,4 +1,5 @@
-/* pipeline_test.c -- the engine while the server is well: order, errors, deadlines, queues, threads, the end. */
+/* pipeline_test.c -- the engine while the server is well: order, errors, deadlines, queues, threads, the end.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -260,7 +261,8 @@ static void test_merged(void **state) {
     enum { COUNT = 64 };
     static const uint32_t TYPES[] = {FPC_OID_BYTEA_ARRAY, FPC_OID_INT8};
     fpc_statement *many = fpc_statement_new(
-        "SELECT k.i, t.n FROM unnest($1) WITH ORDINALITY AS k (key, i) JOIN t ON t.k = k.key AND $2 = $2", TYPES, 2, true);
+        "SELECT k.i, t.n FROM unnest($1) WITH ORDINALITY AS k (key, i) JOIN t ON t.k = k.key AND $2 = $2",
+        TYPES, 2, true);
     fpc_statement *single = requests_key_statement("SELECT n FROM t WHERE k = $1 AND $2 = $2 AND true", true);
     fpc_statement_set_many(single, many, 0);
     db_admin("INSERT INTO t SELECT convert_to('k' || i, 'UTF8'), i FROM generate_series(0, 39) AS i");
@@ -316,7 +318,8 @@ static void *drive(void *arg) {
     (void)arg;
     for (int round = 0; round < 20; round++) {
         fpc_request *sent[50];
-        for (int i = 0; i < 50; i++) sent[i] = requests_send(engine, own, i % 7 == 6 ? divide : twice, i, SOON);
+        for (int i = 0; i < 50; i++)
+            sent[i] = requests_send(engine, own, i % 7 == 6 ? divide : twice, i, SOON);
         for (int i = 0; i < 50; i++) {
             fpc_request *request = requests_next(engine, own);
             int n = 0;

@@ -42,8 +42,8 @@ fpc_statement *requests_key_statement(const char *sql, bool read_only) {
     return statement;
 }
 
-fpc_request *requests_send(fpc_pipeline *engine, fpc_completions *to, const fpc_statement *statement, int64_t number,
-                           fpc_deadline deadline) {
+fpc_request *requests_send(fpc_pipeline *engine, fpc_completions *to, const fpc_statement *statement,
+                           int64_t number, fpc_deadline deadline) {
     fpc_params params;
     fpc_request *request = NULL;
     fpc_params_init(&params);
@@ -82,7 +82,8 @@ int64_t requests_number(const fpc_request *request) {
     return answer.rows > 0 ? fpc_result_int64(answer.result, answer.row, answer.column) : -1;
 }
 
-int64_t requests_ask(fpc_pipeline *engine, fpc_completions *queue, const fpc_statement *statement, int64_t number) {
+int64_t requests_ask(fpc_pipeline *engine, fpc_completions *queue, const fpc_statement *statement,
+                     int64_t number) {
     requests_send(engine, queue, statement, number, SOON);
     fpc_request *request = requests_next(engine, queue);
     int64_t answer = requests_number(request);
@@ -90,8 +91,8 @@ int64_t requests_ask(fpc_pipeline *engine, fpc_completions *queue, const fpc_sta
     return answer;
 }
 
-fpc_status requests_try(fpc_pipeline *engine, fpc_completions *queue, const fpc_statement *statement, int64_t number,
-                        double timeout_s) {
+fpc_status requests_try(fpc_pipeline *engine, fpc_completions *queue, const fpc_statement *statement,
+                        int64_t number, double timeout_s) {
     requests_send(engine, queue, statement, number, fpc_deadline_in(timeout_s));
     fpc_request *request = requests_next(engine, queue);
     fpc_status status = requests_status(request);

@@ -15,8 +15,8 @@ fpc_statement *requests_statement(const char *sql, bool read_only);
 fpc_statement *requests_key_statement(const char *sql, bool read_only);
 
 /* Submits, without kicking. */
-fpc_request *requests_send(fpc_pipeline *engine, fpc_completions *to, const fpc_statement *statement, int64_t number,
-                           fpc_deadline deadline);
+fpc_request *requests_send(fpc_pipeline *engine, fpc_completions *to, const fpc_statement *statement,
+                           int64_t number, fpc_deadline deadline);
 fpc_request *requests_send_key(fpc_pipeline *engine, fpc_completions *to, const fpc_statement *statement,
                                const char *key, int64_t number);
 /* Kicks and waits for the next finished request, whichever it is. */
@@ -26,9 +26,10 @@ int64_t requests_number(const fpc_request *request);
 /* Its status, words in db_err. */
 fpc_status requests_status(const fpc_request *request);
 /* Submits, kicks, waits, frees: the number, or a failed test. */
-int64_t requests_ask(fpc_pipeline *engine, fpc_completions *queue, const fpc_statement *statement, int64_t number);
+int64_t requests_ask(fpc_pipeline *engine, fpc_completions *queue, const fpc_statement *statement,
+                     int64_t number);
 /* The same for its status. */
-fpc_status requests_try(fpc_pipeline *engine, fpc_completions *queue, const fpc_statement *statement, int64_t number,
-                        double timeout_s);
+fpc_status requests_try(fpc_pipeline *engine, fpc_completions *queue, const fpc_statement *statement,
+                        int64_t number, double timeout_s);
 
 #endif
