@@ -21,6 +21,7 @@ require("fpcache.bulk_reading")
 require("fpcache.scan")
 require("fpcache.transaction")
 require("fpcache.stats")
+require("fpcache.prometheus")
 
 local fpcache = {
   _VERSION = core.version,
