@@ -108,9 +108,11 @@ local function migrate(conn, quoted, o, report)
   local ok, err = conn:script(sql.fill(schema.VERSION_TABLE, { schema = quoted }), o.timeout)
   if not ok then return nil, err end
   report.applied = {}
+  local is_logged = o.logged or false
+  if report.version > 0 then is_logged = not report.unlogged end -- what is added lives and dies with what is there
   for version = report.version + 1, schema.VERSION do
     local migration = schema.MIGRATIONS[version]
-    ok, err = conn:script(schema.migration_sql(migration, quoted, o.logged or false), o.bulk_timeout)
+    ok, err = conn:script(schema.migration_sql(migration, quoted, is_logged), o.bulk_timeout)
     if ok then
       ok, err = conn:query(sql.fill(schema.RECORD, { schema = quoted }), o.timeout, version, migration.name)
     end

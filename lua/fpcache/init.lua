@@ -19,6 +19,8 @@ require("fpcache.reading")
 require("fpcache.bulk")
 require("fpcache.bulk_reading")
 require("fpcache.scan")
+require("fpcache.tags")
+require("fpcache.sweeper")
 require("fpcache.transaction")
 require("fpcache.stats")
 

@@ -4,6 +4,7 @@ local sql = require("fpcache.sql")
 local MIGRATIONS = {
   (require("fpcache.schema.m001_cache")), -- in parentheses: Lua 5.4's require returns a second value
   (require("fpcache.schema.m002_feed")),
+  (require("fpcache.schema.m005_tags")),
 }
 
 local schema = { MIGRATIONS = MIGRATIONS, VERSION = #MIGRATIONS }
@@ -24,14 +25,16 @@ GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.cache TO {role};
 GRANT SELECT ON {schema}.valid_cache, {schema}.fpcache_schema, {schema}.fpcache_state TO {role};
 GRANT SELECT, INSERT ON {schema}.fpcache_feed TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.fpcache_tags TO {role};
 GRANT EXECUTE ON FUNCTION {schema}.fpcache_sweep(bigint, integer), {schema}.cache_cleanup(),
-    {schema}.fpcache_rotate_feed(), {schema}.fpcache_begin_incarnation() TO {role}]]
+    {schema}.fpcache_sweep_tags(bigint, integer), {schema}.fpcache_rotate_feed(), {schema}.fpcache_begin_incarnation() TO {role}]]
 
 --- Removes all of it, and what the Python library made under the same names.
 schema.DROP = [[
 DROP VIEW IF EXISTS {schema}.valid_cache;
 DROP TABLE IF EXISTS {schema}.cache CASCADE;
-DROP TABLE IF EXISTS {schema}.fpcache_schema, {schema}.fpcache_feed, {schema}.fpcache_frozen, {schema}.fpcache_state;
+DROP TABLE IF EXISTS {schema}.fpcache_schema, {schema}.fpcache_feed, {schema}.fpcache_frozen, {schema}.fpcache_state,
+    {schema}.fpcache_tags;
 DROP FUNCTION IF EXISTS {schema}.cache_set(text, text, text, integer);
 DROP FUNCTION IF EXISTS {schema}.cache_get(text, text);
 DROP FUNCTION IF EXISTS {schema}.cache_delete(text, text);
@@ -39,6 +42,8 @@ DROP FUNCTION IF EXISTS {schema}.cache_exists(text, text);
 DROP FUNCTION IF EXISTS {schema}.cache_ttl(text, text);
 DROP FUNCTION IF EXISTS {schema}.cache_cleanup();
 DROP FUNCTION IF EXISTS {schema}.fpcache_sweep(bigint, integer);
+DROP FUNCTION IF EXISTS {schema}.fpcache_sweep_tags(bigint, integer);
+DROP FUNCTION IF EXISTS {schema}.fpcache_forget(text[], text, bytea[], bytea[]);
 DROP FUNCTION IF EXISTS {schema}.fpcache_text(bytea);
 DROP FUNCTION IF EXISTS {schema}.fpcache_stored_key(bytea);
 DROP FUNCTION IF EXISTS {schema}.fpcache_begin_incarnation();
