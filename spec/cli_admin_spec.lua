@@ -49,6 +49,23 @@ describe("fpcache admin", function()
     assert.matches('^{.*"unlogged":true.*}\n$', fpcache { "admin", "status", "--json" }.out)
   end)
 
+  it("watch, watches and unwatch", function()
+    fpcache { "admin", "setup" }
+    db:sql("CREATE SCHEMA shop; CREATE TABLE shop.products (id int, shop_id int)")
+    local words = { "admin", "watch", "shop.products", "--key", "product:{id}", "--key", "p:{id}", "--tag", "shop:{shop_id}",
+      "--namespace", "pages", "--cache-of", "app" }
+    local line = "1  shop.products  --key product:{id} --key p:{id} --tag shop:{shop_id} --namespace pages --cache-of app\n"
+    has("Watching: " .. line, fpcache(words))
+    has("Watched already: " .. line, fpcache(words))
+    has(line, fpcache { "admin", "watches" })
+    assert.matches('^%[{.*"state":"watching".*}%]\n$', fpcache { "admin", "watches", "--json" }.out)
+    has("invalid: a watch needs a key or a tag to invalidate", fpcache { "admin", "watch", "shop.products" }, 1)
+    has("invalid: there is no table shop.none", fpcache { "admin", "watch", "shop.none", "--key", "k" }, 1)
+    has("No longer watched: " .. line, fpcache { "admin", "unwatch", "shop.products" })
+    has("It was not watched.", fpcache { "admin", "unwatch", "1" })
+    assert.equal("[]\n", fpcache { "admin", "watches", "--json" }.out)
+  end)
+
   it("status and upgrade tell what is", function()
     has("nothing is set up.  Run: fpcache admin setup", fpcache { "admin", "status" })
     has("schema: nothing to upgrade", fpcache { "admin", "upgrade" }, 1)

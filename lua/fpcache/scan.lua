@@ -1,10 +1,8 @@
 --- Walking over keys: pages of bounded size by keyset, so that nothing is held between them.
+local key_range = require("fpcache.key_range")
 local options = require("fpcache.options")
 local core = require("fpcache.core")
 local Cache = require("fpcache.client")
-
--- More than any stored key: those have at most 1,056 bytes.
-local AFTER_ALL = ("\255"):rep(core.KEY_INLINE + 64)
 
 local SCAN_OPTIONS = {
   prefix = { type = "string", default = "" }, -- at most 1,024 bytes
@@ -12,17 +10,6 @@ local SCAN_OPTIONS = {
   values = { type = "boolean", default = true }, -- false: keys only
   tag = { type = "string" }, -- only keys that have this tag
 }
-
---- The stored keys that begin with a prefix: from `first` (included) to `last` (excluded).
----@return string? first, string last_or_err
-local function range(prefix)
-  if #prefix > core.KEY_INLINE then
-    return nil, ("invalid: a prefix has at most %d bytes, got %d"):format(core.KEY_INLINE, #prefix)
-  end
-  local stem = prefix:gsub("\255+$", "")
-  if stem == "" then return prefix, AFTER_ALL end
-  return prefix, stem:sub(1, -2) .. string.char(stem:byte(-1) + 1)
-end
 
 ---@class fpcache.Scan
 ---@field err string? why the walk ended early
@@ -91,7 +78,7 @@ end
 ---@return string? err
 function Cache:scan(opts)
   local read = options.read(SCAN_OPTIONS, opts, 2)
-  local first, last = range(read.prefix)
+  local first, last = key_range.of_prefix(read.prefix)
   if not first then return nil, last end
   return setmetatable({ cache = self, first = first, last = last, page = read.page, values = read.values,
     tag = read.tag,
@@ -142,7 +129,7 @@ function Cache:count(opts)
   if read.all then
     found, count = self.db:row(self.statements.count_all, self.bulk_timeout)
   else
-    local first, last = range(read.prefix or "")
+    local first, last = key_range.of_prefix(read.prefix or "")
     if not first then return nil, last end
     if read.tag then
       found, count = self.db:row(self.statements.count_tag, self.bulk_timeout, self.space, read.tag, first, last)

@@ -9,6 +9,7 @@ fpcache: a shared cache on PostgreSQL
   fpcache - [ARGS…]            run Lua from standard input
   fpcache get|set|del|ttl|keys|count|stats …   look into the cache
   fpcache admin setup|status|upgrade|drop …    manage the database's schema
+  fpcache admin watch|unwatch|watches …        tables whose writes delete cached keys
   fpcache local start|stop|status|url|destroy  the private PostgreSQL that is used when no server is named
   fpcache --version            versions of what is built in
   fpcache COMMAND --help       more about a command

@@ -5,6 +5,7 @@ local MIGRATIONS = {
   (require("fpcache.schema.m001_cache")), -- in parentheses: Lua 5.4's require returns a second value
   (require("fpcache.schema.m002_feed")),
   (require("fpcache.schema.m005_tags")),
+  (require("fpcache.schema.m007_watch")),
 }
 
 local schema = { MIGRATIONS = MIGRATIONS, VERSION = #MIGRATIONS }
@@ -29,12 +30,20 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.fpcache_tags TO {role};
 GRANT EXECUTE ON FUNCTION {schema}.fpcache_sweep(bigint, integer), {schema}.cache_cleanup(),
     {schema}.fpcache_sweep_tags(bigint, integer), {schema}.fpcache_rotate_feed(), {schema}.fpcache_begin_incarnation() TO {role}]]
 
---- Removes all of it, and what the Python library made under the same names.
-schema.DROP = [[
+local DROP = [[
+DO {body}
+DECLARE
+    watch regprocedure;
+BEGIN
+    FOR watch IN SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace({space}) AND proname ~ '^fpcache_watch_[0-9]+$' LOOP
+        EXECUTE format('DROP FUNCTION %s CASCADE', watch);  -- and its triggers
+    END LOOP;
+END {body};
 DROP VIEW IF EXISTS {schema}.valid_cache;
 DROP TABLE IF EXISTS {schema}.cache CASCADE;
 DROP TABLE IF EXISTS {schema}.fpcache_schema, {schema}.fpcache_feed, {schema}.fpcache_frozen, {schema}.fpcache_state,
-    {schema}.fpcache_tags;
+    {schema}.fpcache_tags, {schema}.fpcache_watches;
+DROP FUNCTION IF EXISTS {schema}.fpcache_forget_ranges(text[], text, bytea[], bytea[], bytea[], bytea[]);
 DROP FUNCTION IF EXISTS {schema}.cache_set(text, text, text, integer);
 DROP FUNCTION IF EXISTS {schema}.cache_get(text, text);
 DROP FUNCTION IF EXISTS {schema}.cache_delete(text, text);
@@ -50,6 +59,14 @@ DROP FUNCTION IF EXISTS {schema}.fpcache_begin_incarnation();
 DROP FUNCTION IF EXISTS {schema}.fpcache_rotate_feed();
 DROP FUNCTION IF EXISTS {schema}.fpcache_tell_row();
 DROP FUNCTION IF EXISTS {schema}.fpcache_tell_truncate()]]
+
+--- The SQL that removes all of it, and what the Python library made under the same names.
+---@param quoted_schema string
+---@return string
+function schema.drop_sql(quoted_schema)
+  return sql.fill(DROP, { schema = quoted_schema, space = sql.quote_literal(quoted_schema),
+    body = sql.dollar_quote(quoted_schema) })
+end
 
 --- The SQL of one migration.
 ---@param migration table

@@ -38,11 +38,14 @@ CREATE POLICY fpcache_feed_kept ON {schema}.fpcache_feed FOR INSERT TO CURRENT_U
 CREATE FUNCTION {schema}.fpcache_forget(p_users text[], p_namespace text, p_keys bytea[], p_tags bytea[]) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body}
 DECLARE
-    told text := coalesce(current_setting('fpcache.tells', true), '');
-    one  text := '';  -- no user is called so
-    more bigint;
-    gone bigint := 0;
-    turn integer := 0;
+    told   text := coalesce(current_setting('fpcache.tells', true), '');
+    one    text := '';  -- no user is called so
+    turn   integer := 0;
+    places tid[];
+    keys   bytea[];  -- that were deleted; and each again beside each tag that it had
+    tagged bytea[];
+    tags   bytea[];
+    gone   bigint := 0;
 BEGIN
     PERFORM set_config('fpcache.keeps', 'on', true), set_config('fpcache.tells', 'on', true);
     LOOP
@@ -54,30 +57,38 @@ BEGIN
             EXIT WHEN turn > cardinality(p_users);
             one := p_users[turn];
         END IF;
-        WITH wanted AS (
-            SELECT unnest(p_keys) AS key
-            UNION SELECT g.key FROM unnest(p_tags) AS t (tag) CROSS JOIN LATERAL (
-                SELECT i.key FROM {schema}.fpcache_tags AS i
-                WHERE i.user_id = one AND i.namespace = p_namespace AND i.tag = t.tag OFFSET 0) AS g
-            ORDER BY key),
-        victims AS (
-            SELECT v.ctid FROM wanted AS w CROSS JOIN LATERAL (
-                SELECT c.ctid FROM {schema}.cache AS c
-                WHERE c.user_id = one AND c.namespace = p_namespace AND c.key = w.key
-                  AND (w.key = ANY (p_keys) OR c.tags && p_tags) LIMIT 1 FOR UPDATE) AS v),
-        deleted AS (
-            DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING key, tags),
-        untagged AS (
-            DELETE FROM {schema}.fpcache_tags WHERE ctid = ANY (ARRAY(
-                SELECT e.ctid FROM deleted AS d CROSS JOIN LATERAL unnest(d.tags) AS t (tag) CROSS JOIN LATERAL (
+        -- Small statements: mostly nothing is found, and a large one costs more to begin than this to do.
+        IF cardinality(p_tags) > 0 THEN
+            places := ARRAY(
+                SELECT v.ctid FROM (
+                    SELECT unnest(p_keys) AS key
+                    UNION SELECT g.key FROM unnest(p_tags) AS t (tag) CROSS JOIN LATERAL (
+                        SELECT i.key FROM {schema}.fpcache_tags AS i
+                        WHERE i.user_id = one AND i.namespace = p_namespace AND i.tag = t.tag OFFSET 0) AS g
+                    ORDER BY key) AS w
+                CROSS JOIN LATERAL (
+                    SELECT c.ctid FROM {schema}.cache AS c
+                    WHERE c.user_id = one AND c.namespace = p_namespace AND c.key = w.key
+                      AND (w.key = ANY (p_keys) OR c.tags && p_tags) LIMIT 1 FOR UPDATE) AS v);
+        ELSE
+            places := ARRAY(
+                SELECT v.ctid FROM (SELECT unnest(p_keys) AS key ORDER BY key) AS w CROSS JOIN LATERAL (
+                    SELECT c.ctid FROM {schema}.cache AS c
+                    WHERE c.user_id = one AND c.namespace = p_namespace AND c.key = w.key LIMIT 1 FOR UPDATE) AS v);
+        END IF;
+        CONTINUE WHEN cardinality(places) = 0;
+        WITH deleted AS (DELETE FROM {schema}.cache AS c WHERE c.ctid = ANY (places) RETURNING c.key, c.tags)
+        SELECT ARRAY(SELECT d.key FROM deleted AS d), ARRAY(SELECT d.key FROM deleted AS d, unnest(d.tags)),
+               ARRAY(SELECT unnest(d.tags) FROM deleted AS d) INTO keys, tagged, tags;
+        INSERT INTO {schema}.fpcache_feed (user_id, namespace, keys) VALUES (one, p_namespace, keys);
+        IF cardinality(tags) > 0 THEN
+            DELETE FROM {schema}.fpcache_tags AS x WHERE x.ctid = ANY (ARRAY(
+                SELECT e.ctid FROM unnest(tagged, tags) AS d (key, tag) CROSS JOIN LATERAL (
                     SELECT i.ctid FROM {schema}.fpcache_tags AS i
-                    WHERE i.user_id = one AND i.namespace = p_namespace AND i.tag = t.tag AND i.key = d.key
-                    LIMIT 1) AS e))),
-        told AS (
-            INSERT INTO {schema}.fpcache_feed (user_id, namespace, keys)
-            SELECT one, p_namespace, array_agg(d.key) FROM deleted AS d HAVING count(*) > 0)
-        SELECT count(*) INTO more FROM deleted;
-        gone := gone + more;
+                    WHERE i.user_id = one AND i.namespace = p_namespace AND i.tag = d.tag AND i.key = d.key
+                    LIMIT 1) AS e));
+        END IF;
+        gone := gone + cardinality(keys);
     END LOOP;
     PERFORM set_config('fpcache.keeps', '', true), set_config('fpcache.tells', told, true);
     RETURN gone;
