@@ -66,6 +66,24 @@ describe("fpcache admin", function()
     assert.equal("[]\n", fpcache { "admin", "watches", "--json" }.out)
   end)
 
+  it("quota and sweep", function()
+    fpcache { "admin", "setup" }
+    has("No quota is set.\n", fpcache { "admin", "quota" })
+    has("all together: about 0 of 10 entries, 0 of 2097152 bytes\n",
+      fpcache { "admin", "quota", "--max-entries", "10", "--max-bytes", "2MB" })
+    has("app: about 0 of 5 entries, 0 bytes", fpcache { "admin", "quota", "--cache-of", "app", "--max-entries", "5" })
+    db:sql("INSERT INTO cache (key, value) SELECT i::text::bytea, 'x' FROM generate_series(1, 20) AS i")
+    assert.matches("^expired 0, evicted 11, tags in vain 0, 0%.%d%d s\n$", fpcache { "admin", "sweep" }.out)
+    assert.matches('"evicted":0', fpcache { "admin", "sweep", "--json" }.out)
+    assert.matches('^%[{.*"max_entries":10.*}%]\n$', fpcache { "admin", "quota", "--json" }.out)
+    has("app: about", fpcache { "admin", "quota", "--remove" })
+    has("invalid: every: ", fpcache { "admin", "sweep", "--every", "often" }, 1)
+    has("2XB is no size", fpcache { "admin", "quota", "--max-bytes", "2XB" }, 2)
+    local job = fpcache:start { "admin", "sweep", "--every", "100ms" }
+    assert.is_truthy(database.eventually(function() return job:output():find("expired 0, .*\nexpired 0, ") end))
+    assert.equal(143, job:kill(15))
+  end)
+
   it("status and upgrade tell what is", function()
     has("nothing is set up.  Run: fpcache admin setup", fpcache { "admin", "status" })
     has("schema: nothing to upgrade", fpcache { "admin", "upgrade" }, 1)

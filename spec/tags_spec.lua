@@ -125,6 +125,22 @@ describe("tags", function()
       assert.equal(0, cache:invalidate_tag("x"))
     end)
 
+    it("may only end their life: the rows stay", function()
+      local there = layers.open(db)
+      assert(cache:set("a", 1, { tags = "x" }))
+      assert(cache:set("b", 1, { tags = { "x", "y" } }))
+      assert(cache:set("old", 1, { tags = "x", expires_at = 1 }))
+      layers.warm(there, "a")
+      assert.equal(2, cache:invalidate_tag("x", { expire = true }))
+      assert.equal(0, cache:count())
+      assert.equal("3", db:sql("SELECT count(*) FROM cache"))
+      core.system.sleep(layers.STALENESS)
+      assert.is_nil((there:get("a")))
+      assert.equal(0, cache:invalidate_tag("x", { expire = true }))
+      assert.equal(3, cache:cleanup())
+      assert.equal(0, entries())
+    end)
+
     it("keeps to its namespace and its user", function()
       local other, bob = cache:namespace("other"), db:open { as = "bob" }
       for _, c in ipairs { cache, other, bob } do assert(c:set("k", 1, { tags = "t" })) end

@@ -1,10 +1,11 @@
 --- Setting the schema up, upgrading, granting, dropping it.  For administrators; users only connect.
+local quota = require("fpcache.admin.quota")
 local schema = require("fpcache.schema")
 local session = require("fpcache.admin.session")
 local sql = require("fpcache.sql")
 local watch = require("fpcache.admin.watch")
 
-local admin = { watch = watch.watch, unwatch = watch.unwatch, watches = watch.watches }
+local admin = { quota = quota.quota, watch = watch.watch, unwatch = watch.unwatch, watches = watch.watches }
 local one = session.one
 
 local function roles(value)

@@ -134,10 +134,6 @@ SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND 
   clear = { "{tellSpace}DELETE FROM {schema}.cache WHERE {mine}", "t" },
   clear_all = { "{tellAll}DELETE FROM {schema}.cache WHERE user_id = session_user::text", "" },
 
-  pages = { [[
-SELECT pg_relation_size({relation}::regclass) / current_setting('block_size')::bigint]], "", true },
-  sweep = { "SELECT {schema}.fpcache_sweep($1, $2::integer)", "ii" },
-
   -- Of the whole table, for everybody; the number of rows is the server's estimate.
   table_stats = { [[
 SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0), pg_total_relation_size(c.oid),
@@ -146,6 +142,7 @@ FROM pg_class AS c WHERE c.oid = {relation}::regclass]], "", true },
 }
 
 require("fpcache.statements.tags").add(TEMPLATES)
+require("fpcache.statements.keeping").add(TEMPLATES)
 
 -- What a change writes into the feed (see schema/m002_feed.lua), in its own statement.
 local TELLS = {

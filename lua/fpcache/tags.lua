@@ -1,17 +1,22 @@
 --- Tags: names that an entry may have more than one of, by which it is found and invalidated.  See docs/tags.md.
 local announce = require("fpcache.announce")
 local limits = require("fpcache.limits")
+local options = require("fpcache.options")
 local Cache = require("fpcache.client")
+
+local INVALIDATE_OPTIONS = { expire = { type = "boolean" } } -- true: expires them; what may be given as stale is kept
 
 --- Deletes every key of this namespace that has the tag, or any of a list of tags.
 ---@param tags string|string[]
+---@param opts table? { expire = true } only ends their life
 ---@return integer? deleted how many there were
 ---@return string? err
-function Cache:invalidate_tag(tags)
+function Cache:invalidate_tag(tags, opts)
+  local name = options.read(INVALIDATE_OPTIONS, opts, 2).expire and "expire_tags" or "invalidate_tags"
   local list, err = limits.tags(tags, 2)
   if not list then return nil, err end
   if #list == 0 then return 0 end
-  local rows, count = self.db:rows(self.statements.invalidate_tags, self.bulk_timeout, self.space, list)
+  local rows, count = self.db:rows(self.statements[name], self.bulk_timeout, self.space, list)
   if rows then
     self.feed:wrote_keys(self.seed, rows)
     return count

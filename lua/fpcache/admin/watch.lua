@@ -198,7 +198,8 @@ function watch.list(conn, quoted, o)
   if not there.yes then return {} end
   local rows
   rows, err = conn:query(([[
-SELECT w.id, w.relation::oid::bigint AS oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS relation, w.definition, w.made_by,
+SELECT w.id, w.relation::oid::bigint AS oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS relation, w.definition,
+       w.made_by,
        (SELECT count(*) FROM pg_trigger AS t WHERE t.tgrelid = w.relation AND t.tgenabled <> 'D'
           AND t.tgfoid = to_regprocedure($1 || '.fpcache_watch_' || w.id || '()')) AS triggers
 FROM %s.fpcache_watches AS w LEFT JOIN pg_class AS c ON c.oid = w.relation LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace

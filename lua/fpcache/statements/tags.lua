@@ -61,6 +61,19 @@ untagged AS (
             SELECT ctid FROM {schema}.fpcache_tags WHERE {mine} AND tag = t.tag AND key = gone.key LIMIT 1) AS i))){tellGone}
 SELECT key FROM gone WHERE lived]], "tY" },
 
+  -- The same, but the rows stay, expired: what fetch may give as stale.
+  expire_tags = { [[
+WITH victims AS (
+    SELECT c.ctid FROM (
+        SELECT DISTINCT i.key FROM unnest($2) AS t (tag) CROSS JOIN LATERAL (
+            SELECT key FROM {schema}.fpcache_tags WHERE {mine} AND tag = t.tag OFFSET 0) AS i ORDER BY 1) AS k
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND tags && $2 AND {live} LIMIT 1 FOR UPDATE) AS c),
+gone AS (
+    UPDATE {schema}.cache SET expires_at = statement_timestamp()
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING key){tellGone}
+SELECT key FROM gone]], "tY" },
+
   tags_of = { "SELECT unnest(coalesce(tags, ARRAY[NULL::bytea])) FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
 
   -- As those of scan.lua, of the tag $2: keys from $3 (included) to $4 (excluded), at most $5.
@@ -80,10 +93,6 @@ SELECT count(*) FROM (%s AND key >= $3 AND key < $4) AS k
 CROSS JOIN LATERAL (
     SELECT 1 FROM {schema}.cache WHERE {mine} AND key = k.key AND $2 = ANY (tags) AND {live} LIMIT 1) AS c]]):format(TAGGED),
     "tyyy", true },
-
-  tag_pages = { [[
-SELECT pg_relation_size({tagsRelation}::regclass) / current_setting('block_size')::bigint]], "", true },
-  sweep_tags = { "SELECT {schema}.fpcache_sweep_tags($1, $2::integer)", "ii" },
 }
 
 local WRITES = { "set", "set_keep_ttl", "add", "replace", "replace_keep_ttl", "cas", "cas_keep_ttl" }
