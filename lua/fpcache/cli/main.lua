@@ -12,6 +12,7 @@ fpcache: a shared cache on PostgreSQL
   fpcache admin setup|status|upgrade|drop …    manage the database's schema
   fpcache admin watch|unwatch|watches …        tables whose writes delete cached keys
   fpcache admin quota|sweep …                  limits, and who keeps to them
+  fpcache doctor               what is wrong with a cache and what to do
   fpcache local start|stop|status|url|destroy  the private PostgreSQL that is used when no server is named
   fpcache --version            versions of what is built in
   fpcache COMMAND --help       more about a command
@@ -26,6 +27,7 @@ local COMMANDS = {
   admin = "fpcache.cli.admin",
   ["local"] = "fpcache.cli.local",
   shell = "fpcache.shell",
+  doctor = "fpcache.cli.doctor",
 }
 
 local function complain(message)
