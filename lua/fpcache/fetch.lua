@@ -31,9 +31,17 @@ end
 --- Errors after which doing without the server would hide a mistake, or the wish to stop.
 local FINAL = { closed = true, memory = true, interrupted = true, invalid = true }
 
+--- Whether nothing is to be done after this error but to give it back.
+function fetch.is_final(err)
+  return FINAL[err:match("^(%l+):")] or false
+end
+
+fetch.NOT_IN_TRANSACTIONS = "invalid: fetch is not for transactions, in which others would wait for its lease until COMMIT; "
+  .. "fetch before, or use get and set"
+
 --- The server did not answer: what the near cache last had, or else the loader at once; nothing is stored.
 local function without_server(self, call, err)
-  if err and FINAL[err:match("^(%l+):")] then return nil, err end
+  if err and fetch.is_final(err) then return nil, err end
   local flow, policy = self.flow, call.policy
   flow.counts.without_server = flow.counts.without_server + 1
   if policy.stale_ttl and self.near then
@@ -160,9 +168,7 @@ local function no_tags() return nil end
 
 --- Everything but a hit of the near cache.
 local function fetch_far(self, level, key, policy, loader, ...)
-  if self.is_transaction then
-    return nil, "invalid: fetch is not for transactions, in which others would wait for its lease; fetch before, or use get and set"
-  end
+  if self.is_transaction then return nil, fetch.NOT_IN_TRANSACTIONS end
   local stored, long = limits.stored_key(key, self.max_key_bytes, level + 1)
   if not stored then return nil, long end
   local count, arguments = select("#", ...), ...
@@ -174,14 +180,14 @@ local function fetch_far(self, level, key, policy, loader, ...)
     arguments = function() if count == 1 then return only end end
   end
   local call = { key = key, stored = stored, long = long, policy = policy, loader = loader, arguments = arguments, tags = no_tags }
-  local others
-  others, call.flight = flights.enter(self.flow.flights, self.space, key)
+  local others, is_alone
+  others, call.flight, is_alone = flights.enter(self.flow.flights, self.space, key)
   if others then
     self.flow.counts.waits = self.flow.counts.waits + 1
     local arrived, value, err, source, why = flights.wait(others, policy)
     if arrived then return value, err, source, why end
   end
-  call.deadline = waiting.now() + policy.lock_timeout
+  call.deadline = is_alone and 0 or waiting.now() + policy.lock_timeout
   if self.near and policy.near then
     local _, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
     call.spot, call.stamp, call.asked_at = spot, stamp, stamp and self.near.now()
@@ -190,14 +196,12 @@ local function fetch_far(self, level, key, policy, loader, ...)
   return land(self, call, pcall(lead, self, call))
 end
 
-local function is_callable(value)
-  if type(value) == "function" then return true end
-  local meta = getmetatable(value)
-  return type(meta) == "table" and meta.__call ~= nil
-end
-
-local function check_loader(loader, level)
-  if not is_callable(loader) then error(("bad loader (function expected, got %s)"):format(type(loader)), level + 1) end
+--- Raises when `loader` cannot be called.
+function fetch.check_loader(loader, level)
+  if type(loader) == "function" then return end
+  local meta = getmetatable(loader)
+  if type(meta) == "table" and meta.__call ~= nil then return end
+  error(("bad loader (function expected, got %s)"):format(type(loader)), level + 1)
 end
 
 --- The value of a key, loaded where the cache has none; by one caller at a time, however many ask.
@@ -227,7 +231,7 @@ function Cache:fetch(key, policy, loader, ...)
       if value ~= nil and value ~= ABSENT then return value, nil, "near" end
     end
   end
-  check_loader(loader, 2)
+  fetch.check_loader(loader, 2)
   local value, err, source, why = fetch_far(self, 2, key, policy, loader, ...)
   return value, err, source, why
 end

@@ -22,6 +22,9 @@ require("fpcache.bulk")
 require("fpcache.bulk_reading")
 require("fpcache.scan")
 require("fpcache.transaction")
+require("fpcache.fetch_many")
+require("fpcache.wrap")
+require("fpcache.rates")
 require("fpcache.stats")
 
 local fpcache = {
