@@ -109,54 +109,59 @@ local function load(self, call, answer, fence)
   return conclude(self, call, answer, fence, load_behind(self, call, answer, fence, old, source))
 end
 
-local function unlock(lock, ...)
-  if lock then lock.release() end
-  return ...
+--- Asks the server; nil when it did not answer.
+local function ask(self, call)
+  local flow, policy = self.flow, call.policy
+  local wants_lease = policy.lock ~= "host" or call.host_lock -- on a host its lock comes first
+  local answer, err = leases.ask(self, call.stored, call.long, wants_lease and policy.hard_timeout or nil, call.share, call.times)
+  if not answer then
+    flow.breaker:failed(err)
+    return nil, err
+  end
+  flow.breaker:succeeded()
+  if answer.granted ~= nil and not call.has_missed then
+    call.has_missed = true
+    self.counts.misses = self.counts.misses + 1
+  end
+  return answer
 end
 
---- Somebody else loads, and there is nothing to give: nil when it is to be asked again.
-local function wait_or_load(self, call, answer)
-  local policy = call.policy
-  if policy.lock == "process" then return load, nil end
-  if policy.lock == "host" then
-    local lock = host_lock.try(self.space, call.key)
-    if lock then return load, lock end
-  end
+--- Whether the time to wait for somebody else's loading is over; waits if not.
+local function is_over(self, call)
   local left = call.deadline - waiting.now()
-  if left <= 0 then return load, nil end
-  if call.pause == nil then self.flow.counts.waits = self.flow.counts.waits + 1 end
+  if left <= 0 then return true end
+  if not call.pause then self.flow.counts.waits = self.flow.counts.waits + 1 end
   call.pause = math.min(call.pause and call.pause * 1.5 or 0.002, 0.05)
   waiting.sleep(math.min(call.pause, left))
+  return false
 end
 
 --- Asks the server until there is a value, a lease, or no more time.
 local function lead(self, call)
-  local policy, flow = call.policy, self.flow
-  if not flow.breaker:lets_through() then return without_server(self, call) end
-  local share, times
-  if policy.refresh_ahead or policy.beta then share, times = lifetimes.early(policy) end
+  local policy = call.policy
+  if not self.flow.breaker:lets_through() then return without_server(self, call) end
+  if policy.refresh_ahead or policy.beta then call.share, call.times = lifetimes.early(policy) end
   while true do
-    local answer, err = leases.ask(self, call.stored, call.long, policy, share, times)
-    if not answer then
-      flow.breaker:failed(err)
-      return without_server(self, call, err)
-    end
-    flow.breaker:succeeded()
+    local answer, err = ask(self, call)
+    if not answer then return without_server(self, call, err) end
     if answer.granted == nil then return hit(self, call, answer) end
-    if call.pause == nil then self.counts.misses = self.counts.misses + 1 end
-    if answer.granted then
-      local lock = policy.lock == "host" and host_lock.try(self.space, call.key) or nil
-      return unlock(lock, load(self, call, answer, answer.fence))
+    if answer.granted then return load(self, call, answer, answer.fence) end
+    local is_first = false
+    if policy.lock == "host" and not call.host_lock then
+      call.host_lock = host_lock.try(self.space, call.key)
+      is_first = call.host_lock ~= nil -- asks again: it may have been loaded meanwhile
     end
-    local old, source = old_of(policy, answer)
-    if old ~= nil then return give_old(self, old, source) end
-    local how, lock = wait_or_load(self, call, answer)
-    if how then return unlock(lock, how(self, call, answer, nil)) end
+    if not is_first then
+      local old, source = old_of(policy, answer)
+      if old ~= nil then return give_old(self, old, source) end
+      if policy.lock == "process" or call.host_lock or is_over(self, call) then return load(self, call, answer, nil) end
+    end
   end
 end
 
---- Ends a flight by what its leader did.
+--- Ends the flight and the host's lock by what the leader did.
 local function land(self, call, called, ...)
+  if call.host_lock then call.host_lock.release() end
   if not called then
     flights.leave(self.flow.flights, call.flight, nil, "loader: another caller failed: " .. tostring((...)))
     error((...), 0)
@@ -192,7 +197,6 @@ local function fetch_far(self, level, key, policy, loader, ...)
     local _, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
     call.spot, call.stamp, call.asked_at = spot, stamp, stamp and self.near.now()
   end
-  if not call.flight then return lead(self, call) end
   return land(self, call, pcall(lead, self, call))
 end
 
