@@ -26,6 +26,7 @@ require("fpcache.fetch_many")
 require("fpcache.wrap")
 require("fpcache.rates")
 require("fpcache.stats")
+require("fpcache.prometheus")
 
 local fpcache = {
   _VERSION = core.version,
@@ -159,6 +160,14 @@ Cache.__close = Cache.close
 ---@return table? report, string? err
 function fpcache.setup_cache(opts)
   return require("fpcache.admin").setup(opts)
+end
+
+--- Stores what a source of records gives: files, a query, an iterator; see fpcache.warm and docs/warm.md.
+---@param opts table
+---@return fpcache.WarmState? state, string? err, fpcache.WarmState? reached
+function fpcache.warm(opts)
+  local state, err, reached = require("fpcache.warm").run(opts)
+  return state, err, reached
 end
 
 return fpcache
