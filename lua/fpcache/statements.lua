@@ -149,6 +149,7 @@ FROM pg_class AS c WHERE c.oid = {relation}::regclass]], "", true },
 require("fpcache.statements.policies").add(TEMPLATES)
 require("fpcache.statements.tags").add(TEMPLATES)
 require("fpcache.statements.keeping").add(TEMPLATES)
+require("fpcache.statements.rates").add(TEMPLATES)
 
 -- What a change writes into the feed (see schema/m002_feed.lua), in its own statement.
 local TELLS = {
@@ -160,6 +161,9 @@ local TELLS = {
 -- What took away rows that it had to find first names them by the common table expression `gone`.
 local TELL_GONE = [[,
 told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, array_agg(key) FROM gone HAVING count(*) > 0)]]
+-- What may have written nothing names its row by the common table expression `tried`.
+local TELL_TRIED = [[,
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, ARRAY[$2] FROM tried)]]
 local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row})\n"
 
 -- What the feed's reader sends on its two connections (src/core/feed*.c), which take these texts as they are.  The
@@ -231,6 +235,7 @@ function statements.new(quoted_schema, tells)
     places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row }) or ""
   end
   places.tellGone = tells and sql.fill(TELL_GONE, places) or ""
+  places.tellTried = tells and sql.fill(TELL_TRIED, places) or ""
   local made = {}
   for name, template in pairs(TEMPLATES) do
     local text = sql.fill(template[1], places)
