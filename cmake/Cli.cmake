@@ -20,10 +20,11 @@ add_custom_command(OUTPUT ${embedded}
   COMMAND ${CMAKE_COMMAND} -DOUT=${embedded} "-DMODULES=${modules}" -P ${CMAKE_CURRENT_SOURCE_DIR}/cmake/EmbedLua.cmake
   DEPENDS ${sources} cmake/EmbedLua.cmake VERBATIM)
 
-add_executable(fpcache src/cli/main.c ${embedded} ${FPC_LUA_SOURCES})
+pkg_check_modules(LIBEDIT REQUIRED IMPORTED_TARGET libedit)
+add_executable(fpcache src/cli/main.c src/cli/signals.c src/cli/terminal.c ${embedded} ${FPC_LUA_SOURCES})
 target_include_directories(fpcache PRIVATE ${LUA54_INCLUDE_DIR} src/cli src/lua ${CMAKE_CURRENT_BINARY_DIR}/generated)
 # The whole of liblua, exported: C modules that scripts require expect it in the program.
-target_link_libraries(fpcache PRIVATE fpc_flags fpc_core PkgConfig::JANSSON ${CJSON54_STATIC}
+target_link_libraries(fpcache PRIVATE fpc_flags fpc_core PkgConfig::JANSSON PkgConfig::LIBEDIT ${CJSON54_STATIC}
                       -Wl,--whole-archive ${LUA54_STATIC} -Wl,--no-whole-archive m dl)
 set_target_properties(fpcache PROPERTIES ENABLE_EXPORTS ON C_EXTENSIONS OFF)
 install(TARGETS fpcache)

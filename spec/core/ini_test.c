@@ -9,8 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "http.h"
 #include "ini.h"
-#include "text.h"
+#include "secret.h"
 
 static fpc_ini *parse(const char *text, int flags) {
     fpc_ini *ini = NULL;
@@ -127,30 +128,30 @@ static void a_file_may_be_missing_but_not_unreadable(void **state) {
     assert_int_equal(fpc_ini_load(path, 0, &ini, &err), FPC_OK);
     assert_string_equal(fpc_ini_get(ini, "a", "x"), "1");
     fpc_ini_delete(ini);
-    fpc_text text = {0};
-    assert_int_equal(fpc_text_read_file(&text, path, 7, &err), FPC_INVALID);
+    fpc_secret_buffer text = {0};
+    assert_int_equal(fpc_secret_read_file(&text, path, 7, &err), FPC_INVALID);
     assert_non_null(strstr(err.message, "longer than the 7 bytes"));
-    fpc_text_clear(&text);
-    assert_int_equal(fpc_text_read_file(&text, path, 8, &err), FPC_OK);
+    fpc_secret_buffer_clear(&text);
+    assert_int_equal(fpc_secret_read_file(&text, path, 8, &err), FPC_OK);
     assert_string_equal(text.bytes, "[a]\nx=1\n");
-    fpc_text_clear(&text);
+    fpc_secret_buffer_clear(&text);
     close(fd);
     unlink(path);
 }
 
 static void a_text_grows_and_escapes(void **state) {
     (void)state;
-    fpc_text text = {0};
-    for (int i = 0; i < 1000; i++) fpc_text_addf(&text, "%d,", i);
+    fpc_secret_buffer text = {0};
+    for (int i = 0; i < 1000; i++) fpc_secret_appendf(&text, "%d,", i);
     assert_int_equal(text.length, 3890);
     assert_int_equal(strlen(text.bytes), 3890);
-    fpc_text_clear(&text);
-    fpc_text_add_escaped(&text, "aZ09-_.~ /+=&%\xC3\xA4");
+    fpc_secret_buffer_clear(&text);
+    fpc_http_encode(&text, "aZ09-_.~ /+=&%\xC3\xA4");
     assert_string_equal(text.bytes, "aZ09-_.~%20%2F%2B%3D%26%25%C3%A4");
-    char *taken = fpc_text_take(&text);
+    char *taken = fpc_secret_take(&text);
     assert_null(text.bytes);
     fpc_secret_free(taken);
-    taken = fpc_text_take(&text);
+    taken = fpc_secret_take(&text);
     assert_string_equal(taken, "");
     fpc_secret_free(taken);
     fpc_secret_free(NULL);

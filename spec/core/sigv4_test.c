@@ -28,11 +28,11 @@ static void the_key_is_that_of_the_documents(void **state) {
 
 static void expect_presigned(const fpc_sigv4 *with, const char *host, const fpc_sigv4_field *fields,
                              size_t count, const char *expected) {
-    fpc_text out = {0};
+    fpc_secret_buffer out = {0};
     fpc_error err;
     assert_int_equal(fpc_sigv4_presign(with, host, fields, count, 900, &out, &err), FPC_OK);
     assert_string_equal(out.bytes, expected);
-    fpc_text_clear(&out);
+    fpc_secret_buffer_clear(&out);
 }
 
 static void a_database_token_is_that_of_botocore(void **state) {
@@ -89,7 +89,7 @@ static void a_post_is_signed_in_its_header(void **state) {
                       .service = "sts",
                       .now = NEW_YEAR};
     char date[FPC_SIGV4_DATE_SIZE];
-    fpc_text out = {0};
+    fpc_secret_buffer out = {0};
     fpc_error err;
     assert_int_equal(
         fpc_sigv4_authorize(&with, "sts.eu-west-1.amazonaws.com", body, strlen(body), date, &out, &err),
@@ -99,7 +99,7 @@ static void a_post_is_signed_in_its_header(void **state) {
                         "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/eu-west-1/sts/aws4_request, "
                         "SignedHeaders=content-type;host;x-amz-date;x-amz-security-token, "
                         "Signature=294a51c6468d9115c124fe40b6d4804ffc520ec30e4c27fefb02ad9a8bbd8157");
-    fpc_text_clear(&out);
+    fpc_secret_buffer_clear(&out);
     with.session = NULL;
     assert_int_equal(
         fpc_sigv4_authorize(&with, "sts.eu-west-1.amazonaws.com", body, strlen(body), date, &out, &err),
@@ -108,7 +108,7 @@ static void a_post_is_signed_in_its_header(void **state) {
                         "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/eu-west-1/sts/aws4_request, "
                         "SignedHeaders=content-type;host;x-amz-date, "
                         "Signature=5f5b69e15de0bf34c73f25a70b99a8c0c4c468a305ec72b1533e45e2a5f24f34");
-    fpc_text_clear(&out);
+    fpc_secret_buffer_clear(&out);
 }
 
 int main(void) {

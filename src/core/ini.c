@@ -4,7 +4,7 @@
  * it.  A section is an entry without a key, so an empty one is known too. */
 #include "ini.h"
 
-#include "text.h"
+#include "secret.h"
 
 #include <openssl/crypto.h>
 #include <stdlib.h>
@@ -78,11 +78,11 @@ static bool add(fpc_ini *ini, entry new) {
         ini->capacity = capacity;
     }
     if (new.parent != NULL) {
-        fpc_text name = {0};
-        fpc_text_adds(&name, new.parent);
-        fpc_text_adds(&name, ".");
-        fpc_text_adds(&name, new.key);
-        new.name = fpc_text_take(&name);
+        fpc_secret_buffer name = {0};
+        fpc_secret_append_text(&name, new.parent);
+        fpc_secret_append_text(&name, ".");
+        fpc_secret_append_text(&name, new.key);
+        new.name = fpc_secret_take(&name);
         if (new.name == NULL) return false;
     }
     ini->entries[ini->count++] = new;
@@ -162,13 +162,13 @@ fpc_status fpc_ini_load(const char *path, int flags, fpc_ini **out, fpc_error *e
     *out = NULL;
     struct stat st;
     if (stat(path, &st) != 0) return FPC_OK; /* one that is there and not readable fails below */
-    fpc_text text = {0};
-    fpc_status status = fpc_text_read_file(&text, path, MAX_FILE, err);
+    fpc_secret_buffer text = {0};
+    fpc_status status = fpc_secret_read_file(&text, path, MAX_FILE, err);
     if (status == FPC_OK && text.length > 0) {
         status = fpc_ini_parse(text.bytes, text.length, flags, out, err);
         if (status != FPC_OK) fpc_error_prefix(err, "%.200s: ", path);
     }
-    fpc_text_clear(&text);
+    fpc_secret_buffer_clear(&text);
     return status;
 }
 

@@ -4,6 +4,7 @@
 local USAGE = [[
 fpcache: a shared cache on PostgreSQL
 
+  fpcache                      a prompt, on a terminal; fpcache shell --help tells more
   fpcache SCRIPT.lua [ARGS…]   run a Lua script; require "fpcache" and "cjson" are built in
   fpcache -e CODE [ARGS…]      run a piece of Lua
   fpcache - [ARGS…]            run Lua from standard input
@@ -22,6 +23,7 @@ local COMMANDS = {
   keys = "fpcache.cli.kv", count = "fpcache.cli.kv", stats = "fpcache.cli.kv",
   admin = "fpcache.cli.admin",
   ["local"] = "fpcache.cli.local",
+  shell = "fpcache.shell",
 }
 
 local function complain(message)
@@ -61,6 +63,8 @@ return function(arguments)
   local words = { table.unpack(arguments, 1) }
   if name == "fpcache-admin" then return require("fpcache.cli.admin").run_as_python_tool(words) end
   local first = table.remove(words, 1)
+  local system = require("fpcache.core").system
+  if first == nil and system.isatty(0) and system.isatty(1) then first = "shell" end
   if first == nil then
     io.stderr:write(USAGE)
     return 2

@@ -7,6 +7,8 @@
  * The names are those of AWS's description of the process. */
 #include "token/sigv4.h"
 
+#include "http.h"
+
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -14,10 +16,11 @@
 #include <string.h>
 #include <time.h>
 
-#define ALGORITHM  "AWS4-HMAC-SHA256"
-#define HASH       32
-#define EMPTY_HASH "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" /* SHA-256 of nothing  \
-                                                                                       */
+#define ALGORITHM "AWS4-HMAC-SHA256"
+#define HASH      32
+#define EMPTY_HASH                                                                                           \
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" /* SHA-256 of nothing                 \
+                                                                        */
 #define DAY_LENGTH 8
 
 static void write_date(int64_t now, char date[FPC_SIGV4_DATE_SIZE]) {
@@ -45,9 +48,9 @@ static bool hmac(const unsigned char *key, size_t key_length, const char *bytes,
 }
 
 bool fpc_sigv4_key(const fpc_sigv4 *with, const char *day, unsigned char key[HASH]) {
-    fpc_text first = {0};
-    fpc_text_adds(&first, "AWS4");
-    fpc_text_adds(&first, with->secret);
+    fpc_secret_buffer first = {0};
+    fpc_secret_append_text(&first, "AWS4");
+    fpc_secret_append_text(&first, with->secret);
     unsigned char a[HASH], b[HASH];
     bool done = !first.failed && hmac((unsigned char *)first.bytes, first.length, day, strlen(day), a) &&
                 hmac(a, HASH, with->region, strlen(with->region), b) &&
@@ -55,55 +58,55 @@ bool fpc_sigv4_key(const fpc_sigv4 *with, const char *day, unsigned char key[HAS
                 hmac(a, HASH, "aws4_request", strlen("aws4_request"), key);
     OPENSSL_cleanse(a, sizeof a);
     OPENSSL_cleanse(b, sizeof b);
-    fpc_text_clear(&first);
+    fpc_secret_buffer_clear(&first);
     return done;
 }
 
-static void add_scope(const fpc_sigv4 *with, const char *date, fpc_text *out) {
-    fpc_text_add(out, date, DAY_LENGTH);
-    fpc_text_adds(out, "/");
-    fpc_text_adds(out, with->region);
-    fpc_text_adds(out, "/");
-    fpc_text_adds(out, with->service);
-    fpc_text_adds(out, "/aws4_request");
+static void add_scope(const fpc_sigv4 *with, const char *date, fpc_secret_buffer *out) {
+    fpc_secret_append(out, date, DAY_LENGTH);
+    fpc_secret_append_text(out, "/");
+    fpc_secret_append_text(out, with->region);
+    fpc_secret_append_text(out, "/");
+    fpc_secret_append_text(out, with->service);
+    fpc_secret_append_text(out, "/aws4_request");
 }
 
 /* Steps 2 to 4; `signature` in hex. */
-static fpc_status sign(const fpc_sigv4 *with, const char *date, fpc_text *canonical,
+static fpc_status sign(const fpc_sigv4 *with, const char *date, fpc_secret_buffer *canonical,
                        char signature[2 * HASH + 1], fpc_error *err) {
     char request_hash[2 * HASH + 1], day[DAY_LENGTH + 1];
     unsigned char key[HASH], mac[HASH];
-    fpc_text to_sign = {0};
+    fpc_secret_buffer to_sign = {0};
     snprintf(day, sizeof day, "%.8s", date);
     bool done = !canonical->failed && sha256_hex(canonical->bytes, canonical->length, request_hash);
     if (done) {
-        fpc_text_addf(&to_sign, ALGORITHM "\n%s\n", date);
+        fpc_secret_appendf(&to_sign, ALGORITHM "\n%s\n", date);
         add_scope(with, date, &to_sign);
-        fpc_text_addf(&to_sign, "\n%s", request_hash);
+        fpc_secret_appendf(&to_sign, "\n%s", request_hash);
         done = !to_sign.failed && fpc_sigv4_key(with, day, key) &&
                hmac(key, HASH, to_sign.bytes, to_sign.length, mac);
     }
     bool failed = canonical->failed || to_sign.failed;
     if (done) to_hex(mac, signature);
     OPENSSL_cleanse(key, sizeof key);
-    fpc_text_clear(&to_sign);
+    fpc_secret_buffer_clear(&to_sign);
     if (done) return FPC_OK;
     return failed ? fpc_fail(err, FPC_NOMEM, "signature")
                   : fpc_fail(err, FPC_SERVER, "OpenSSL could not compute an AWS signature (SHA-256)");
 }
 
-static void add_parameter(fpc_text *query, const char *name, const char *value) {
-    if (query->length > 0) fpc_text_adds(query, "&");
-    fpc_text_add_escaped(query, name);
-    fpc_text_adds(query, "=");
-    fpc_text_add_escaped(query, value);
+static void add_parameter(fpc_secret_buffer *query, const char *name, const char *value) {
+    if (query->length > 0) fpc_secret_append_text(query, "&");
+    fpc_http_encode(query, name);
+    fpc_secret_append_text(query, "=");
+    fpc_http_encode(query, value);
 }
 
 static void add_query(const fpc_sigv4 *with, const char *date, const fpc_sigv4_field *fields, size_t count,
-                      int seconds, fpc_text *query) {
-    fpc_text credential = {0};
-    fpc_text_adds(&credential, with->key_id);
-    fpc_text_adds(&credential, "/");
+                      int seconds, fpc_secret_buffer *query) {
+    fpc_secret_buffer credential = {0};
+    fpc_secret_append_text(&credential, with->key_id);
+    fpc_secret_append_text(&credential, "/");
     add_scope(with, date, &credential);
     for (size_t i = 0; i < count; i++) add_parameter(query, fields[i].name, fields[i].value);
     add_parameter(query, "X-Amz-Algorithm", ALGORITHM);
@@ -115,64 +118,64 @@ static void add_query(const fpc_sigv4 *with, const char *date, const fpc_sigv4_f
     if (with->session != NULL) add_parameter(query, "X-Amz-Security-Token", with->session);
     add_parameter(query, "X-Amz-SignedHeaders", "host");
     query->failed |= credential.failed;
-    fpc_text_clear(&credential);
+    fpc_secret_buffer_clear(&credential);
 }
 
 fpc_status fpc_sigv4_presign(const fpc_sigv4 *with, const char *host, const fpc_sigv4_field *fields,
-                             size_t count, int seconds, fpc_text *out, fpc_error *err) {
+                             size_t count, int seconds, fpc_secret_buffer *out, fpc_error *err) {
     char date[FPC_SIGV4_DATE_SIZE], signature[2 * HASH + 1];
-    fpc_text query = {0}, canonical = {0};
+    fpc_secret_buffer query = {0}, canonical = {0};
     write_date(with->now, date);
     add_query(with, date, fields, count, seconds, &query);
     if (!query.failed) {
-        fpc_text_adds(&canonical, "GET\n/\n");
-        fpc_text_add(&canonical, query.bytes, query.length);
-        fpc_text_adds(&canonical, "\nhost:");
-        fpc_text_adds(&canonical, host);
-        fpc_text_adds(&canonical, "\n\nhost\n" EMPTY_HASH);
+        fpc_secret_append_text(&canonical, "GET\n/\n");
+        fpc_secret_append(&canonical, query.bytes, query.length);
+        fpc_secret_append_text(&canonical, "\nhost:");
+        fpc_secret_append_text(&canonical, host);
+        fpc_secret_append_text(&canonical, "\n\nhost\n" EMPTY_HASH);
     }
     canonical.failed |= query.failed;
     fpc_status status = sign(with, date, &canonical, signature, err);
     if (status == FPC_OK) {
-        fpc_text_adds(out, host);
-        fpc_text_adds(out, "/?");
-        fpc_text_add(out, query.bytes, query.length);
-        fpc_text_addf(out, "&X-Amz-Signature=%s", signature);
+        fpc_secret_append_text(out, host);
+        fpc_secret_append_text(out, "/?");
+        fpc_secret_append(out, query.bytes, query.length);
+        fpc_secret_appendf(out, "&X-Amz-Signature=%s", signature);
         if (out->failed) status = fpc_fail(err, FPC_NOMEM, "signature");
     }
     OPENSSL_cleanse(signature, sizeof signature);
-    fpc_text_clear(&query);
-    fpc_text_clear(&canonical);
+    fpc_secret_buffer_clear(&query);
+    fpc_secret_buffer_clear(&canonical);
     return status;
 }
 
 fpc_status fpc_sigv4_authorize(const fpc_sigv4 *with, const char *host, const char *body, size_t length,
-                               char date[FPC_SIGV4_DATE_SIZE], fpc_text *out, fpc_error *err) {
+                               char date[FPC_SIGV4_DATE_SIZE], fpc_secret_buffer *out, fpc_error *err) {
     char body_hash[2 * HASH + 1], signature[2 * HASH + 1];
     const char *names = with->session != NULL ? "content-type;host;x-amz-date;x-amz-security-token"
                                               : "content-type;host;x-amz-date";
-    fpc_text canonical = {0};
+    fpc_secret_buffer canonical = {0};
     write_date(with->now, date);
     if (!sha256_hex(body, length, body_hash)) return fpc_fail(err, FPC_SERVER, "OpenSSL has no SHA-256");
-    fpc_text_adds(&canonical, "POST\n/\n\ncontent-type:" FPC_SIGV4_FORM "\nhost:");
-    fpc_text_adds(&canonical, host);
-    fpc_text_addf(&canonical, "\nx-amz-date:%s\n", date);
+    fpc_secret_append_text(&canonical, "POST\n/\n\ncontent-type:" FPC_SIGV4_FORM "\nhost:");
+    fpc_secret_append_text(&canonical, host);
+    fpc_secret_appendf(&canonical, "\nx-amz-date:%s\n", date);
     if (with->session != NULL) {
-        fpc_text_adds(&canonical, "x-amz-security-token:");
-        fpc_text_adds(&canonical, with->session);
-        fpc_text_adds(&canonical, "\n");
+        fpc_secret_append_text(&canonical, "x-amz-security-token:");
+        fpc_secret_append_text(&canonical, with->session);
+        fpc_secret_append_text(&canonical, "\n");
     }
-    fpc_text_addf(&canonical, "\n%s\n%s", names, body_hash);
+    fpc_secret_appendf(&canonical, "\n%s\n%s", names, body_hash);
     fpc_status status = sign(with, date, &canonical, signature, err);
     if (status == FPC_OK) {
-        fpc_text_adds(out, ALGORITHM " Credential=");
-        fpc_text_adds(out, with->key_id);
-        fpc_text_adds(out, "/");
+        fpc_secret_append_text(out, ALGORITHM " Credential=");
+        fpc_secret_append_text(out, with->key_id);
+        fpc_secret_append_text(out, "/");
         add_scope(with, date, out);
-        fpc_text_addf(out, ", SignedHeaders=%s, Signature=%s", names, signature);
+        fpc_secret_appendf(out, ", SignedHeaders=%s, Signature=%s", names, signature);
         if (out->failed) status = fpc_fail(err, FPC_NOMEM, "signature");
     }
     OPENSSL_cleanse(signature, sizeof signature);
-    fpc_text_clear(&canonical);
+    fpc_secret_buffer_clear(&canonical);
     return status;
 }

@@ -7,7 +7,7 @@
 #ifndef FPC_TOKEN_SIGV4_H
 #define FPC_TOKEN_SIGV4_H
 
-#include "text.h"
+#include "secret.h"
 
 #include <stdint.h>
 
@@ -27,13 +27,13 @@ typedef struct fpc_sigv4_field {
 /* "HOST/?QUERY" for a GET at `host` (with ":port" where the Host header has one), good for `seconds`.
  * `fields` come in the order of their names, which stand before "X-Amz-".  FPC_NOMEM, FPC_SERVER. */
 fpc_status fpc_sigv4_presign(const fpc_sigv4 *with, const char *host, const fpc_sigv4_field *fields,
-                             size_t count, int seconds, fpc_text *out, fpc_error *err);
+                             size_t count, int seconds, fpc_secret_buffer *out, fpc_error *err);
 
 /* The Authorization header's value for a POST of a form to the path "/" of `host`, whose headers
  * Content-Type (application/x-www-form-urlencoded; charset=utf-8), X-Amz-Date (`date`, filled in here) and,
  * with a session, X-Amz-Security-Token must be sent too. */
 fpc_status fpc_sigv4_authorize(const fpc_sigv4 *with, const char *host, const char *body, size_t length,
-                               char date[FPC_SIGV4_DATE_SIZE], fpc_text *out, fpc_error *err);
+                               char date[FPC_SIGV4_DATE_SIZE], fpc_secret_buffer *out, fpc_error *err);
 
 #define FPC_SIGV4_FORM "application/x-www-form-urlencoded; charset=utf-8"
 

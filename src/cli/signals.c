@@ -1,0 +1,81 @@
+/* A first SIGINT or SIGTERM interrupts the script: waits for the server end at once, and a hook raises an
+ * error at the next Lua instruction.  Then the state is closed, which closes the connections, and the server
+ * rolls back what was under way.  Where the hook does not come to be called (in another coroutine, in a long
+ * C function), the program ends anyway after some seconds.  A second signal kills.
+ *
+ * In the shell SIGINT is an interrupt that is cleared when the call has ended. */
+#include "signals.h"
+
+#include "fpcache/wait.h"
+
+#include <lauxlib.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define GRACE_SECONDS 2 /* from the first signal to the end */
+
+static lua_State *interrupted_state; /* written before the handlers are installed */
+static volatile sig_atomic_t caught_signal;
+static volatile sig_atomic_t caught_in_call;
+
+/* Raised again every few instructions, so that a script that catches errors in a loop ends too. */
+static void raise_interrupt(lua_State *L, lua_Debug *ar) {
+    (void)ar;
+    luaL_error(L, "interrupted");
+}
+
+static void interrupt(void) {
+    fpc_interrupt_raise();
+    lua_sethook(interrupted_state, raise_interrupt, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 100);
+}
+
+static void on_grace_over(int number) {
+    (void)number;
+    _exit(128 + caught_signal); /* the kernel closes the connections */
+}
+
+static void on_signal(int number) {
+    struct sigaction fallback = {.sa_handler = SIG_DFL};
+    sigaction(number, &fallback, NULL);
+    caught_signal = number;
+    alarm(GRACE_SECONDS);
+    interrupt();
+}
+
+static void on_signal_in_call(int number) {
+    (void)number;
+    caught_in_call = 1;
+    interrupt();
+}
+
+void fpc_cli_signals_catch(lua_State *L) {
+    fpc_error err;
+    if (fpc_interrupt_enable(&err) != FPC_OK) fprintf(stderr, "fpcache: %s\n", err.message);
+    interrupted_state = L;
+    struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: waits must notice */
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    struct sigaction last = {.sa_handler = on_grace_over};
+    sigaction(SIGALRM, &last, NULL);
+}
+
+int fpc_cli_signals_caught(void) {
+    return caught_signal;
+}
+
+void fpc_cli_signals_for_calls(void) {
+    struct sigaction action = {.sa_handler = on_signal_in_call};
+    sigaction(SIGINT, &action, NULL);
+}
+
+bool fpc_cli_signals_clear(lua_State *L) {
+    bool came = caught_in_call != 0;
+    if (came) {
+        lua_sethook(interrupted_state, NULL, 0, 0);
+        if (L != interrupted_state) lua_sethook(L, NULL, 0, 0);
+        if (caught_signal == 0) fpc_interrupt_clear(); /* SIGTERM's stays */
+    }
+    caught_in_call = 0;
+    return came;
+}
