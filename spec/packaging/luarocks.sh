@@ -4,6 +4,7 @@
 # Needs no network.  FPC_BUILD_DIR has the luajit-host; the counts go to FPC_TEST_COUNTS.
 set -eu
 cd "$(dirname "$0")/../.."
+here=$(pwd)/spec/packaging
 build=${FPC_BUILD_DIR:-build}
 case $build in /*) ;; *) build=$(pwd)/$build ;; esac
 work=$(mktemp -d)
@@ -16,21 +17,8 @@ cp -R CMakeLists.txt LICENSE cmake include lua rockspec src "$work/src/" 2>/dev/
 cd "$work/src"
 rockspec=rockspec/fpcache-scm-1.rockspec
 export HOME="$work/home"
-passed=0 failed=0
-
-# must WORDS COMMAND...: one test.
-must() {
-    what=$1
-    shift
-    if "$@" >"$work/log" 2>&1; then
-        echo "ok      $what"
-        passed=$((passed + 1))
-    else
-        echo "FAILED  $what"
-        cat "$work/log"
-        failed=$((failed + 1))
-    fi
-}
+# shellcheck disable=SC1091
+. "$here/must.sh"
 
 # make LUA_VERSION [VARIABLE=VALUE...]: into a tree for that version.
 make() {
@@ -89,5 +77,4 @@ chmod +x "$work/pg_config"
 must "missing headers of libpq are named" \
     refuses "install libpq-dev" cmake -S . -B "$work/nopq" -DPG_CONFIG="$work/pg_config"
 
-[ -z "${FPC_TEST_COUNTS:-}" ] || echo "$passed $failed 0" >"$FPC_TEST_COUNTS"
-[ "$failed" = 0 ]
+finish
