@@ -19,7 +19,7 @@ typedef struct file_source {
 } file_source;
 
 static fpc_status not_readable(const file_source *self, int why, fpc_token_failure *failure) {
-    return fpc_token_fail(failure, why == EACCES ? FPC_DENIED : FPC_INVALID,
+    return fpc_token_fail(failure, true, why == EACCES ? FPC_DENIED : FPC_INVALID,
                           "password_file %s could not be read: %s", self->path, strerror(why));
 }
 
@@ -29,7 +29,7 @@ static fpc_status check_mode(const file_source *self, int fd, fpc_token_failure 
     if (fstat(fd, &is) != 0) return not_readable(self, errno, failure);
     if (S_ISDIR(is.st_mode)) return not_readable(self, EISDIR, failure);
     if (S_ISREG(is.st_mode) && (is.st_mode & (S_IRWXO | S_IWGRP)) != 0) {
-        return fpc_token_fail(failure, FPC_DENIED,
+        return fpc_token_fail(failure, true, FPC_DENIED,
                               "password_file %s is open to others (mode %04o); chmod it to 0600 or 0640",
                               self->path, (unsigned)(is.st_mode & 07777));
     }
@@ -52,12 +52,14 @@ static ssize_t read_all(int fd, char *bytes, size_t room) {
 static fpc_status take(const file_source *self, char *bytes, ssize_t length, fpc_token_failure *failure) {
     if (length < 0) return not_readable(self, errno, failure);
     if (length > MAX_BYTES)
-        return fpc_token_fail(failure, FPC_INVALID, "password_file %s is longer than 64 KiB", self->path);
+        return fpc_token_fail(failure, true, FPC_INVALID, "password_file %s is longer than 64 KiB",
+                              self->path);
     bytes[length] = '\0';
     while (length > 0 && (bytes[length - 1] == '\n' || bytes[length - 1] == '\r')) bytes[--length] = '\0';
-    if (length == 0) return fpc_token_fail(failure, FPC_INVALID, "password_file %s is empty", self->path);
+    if (length == 0)
+        return fpc_token_fail(failure, true, FPC_INVALID, "password_file %s is empty", self->path);
     if (strlen(bytes) != (size_t)length || strchr(bytes, '\n') != NULL) {
-        return fpc_token_fail(failure, FPC_INVALID,
+        return fpc_token_fail(failure, true, FPC_INVALID,
                               "password_file %s holds more than one line, or a NUL byte", self->path);
     }
     return FPC_OK;
@@ -72,11 +74,9 @@ static fpc_status fetch(fpc_token_source *source, const fpc_token_fetch *how, fp
     if (fd < 0) return not_readable(self, errno, failure);
     fpc_status status = check_mode(self, fd, failure);
     char *bytes = NULL;
-    if (status == FPC_OK && (bytes = calloc(1, MAX_BYTES + 2)) == NULL)
-        status = fpc_token_fail(failure, FPC_NOMEM, "password_file");
+    if (status == FPC_OK && (bytes = calloc(1, MAX_BYTES + 2)) == NULL) status = fpc_token_no_memory(failure);
     if (status == FPC_OK) status = take(self, bytes, read_all(fd, bytes, MAX_BYTES + 1), failure);
-    if (status == FPC_OK && (out->password = strdup(bytes)) == NULL)
-        status = fpc_token_fail(failure, FPC_NOMEM, "password_file");
+    if (status == FPC_OK && (out->password = strdup(bytes)) == NULL) status = fpc_token_no_memory(failure);
     fpc_token_wipe(bytes);
     close(fd);
     return status;

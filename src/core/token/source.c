@@ -2,8 +2,6 @@
 #include "source.h"
 
 #include <openssl/crypto.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,13 +89,4 @@ void fpc_token_clear(fpc_token *token) {
     free(token->host);
     free(token->user);
     fpc_token_init(token);
-}
-
-fpc_status fpc_token_fail(fpc_token_failure *failure, fpc_status status, const char *format, ...) {
-    *failure = (fpc_token_failure){.error = {.status = status}};
-    va_list args;
-    va_start(args, format);
-    vsnprintf(failure->error.message, sizeof failure->error.message, format, args);
-    va_end(args);
-    return status;
 }

@@ -8,6 +8,7 @@
 #ifndef FPC_TOKEN_SOURCE_KINDS_H
 #define FPC_TOKEN_SOURCE_KINDS_H
 
+#include "failure.h"
 #include "fpcache/token_source.h"
 
 typedef struct fpc_token_settings {
@@ -33,10 +34,6 @@ void fpc_token_init(fpc_token *token);
 
 /* Wipes and frees a text; NULL is allowed. */
 void fpc_token_wipe(char *text);
-
-/* Fills `failure` as fpc_fail() does its error.  It is transient; the caller may change that. */
-fpc_status fpc_token_fail(fpc_token_failure *failure, fpc_status status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
 
 /* The constructors. */
 fpc_token_make fpc_token_make_password_file;
