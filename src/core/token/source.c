@@ -11,6 +11,9 @@ static const struct kind {
     bool is_of_server; /* see fpc_token_kind_is_of_server() */
 } KINDS[] = {
     {"password_file", fpc_token_make_password_file, false},
+    {"aws", fpc_token_make_aws, true},
+    {"azure", fpc_token_make_azure, false},
+    {"google", fpc_token_make_google, false},
 };
 
 static const struct kind *find(const char *name) {

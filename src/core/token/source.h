@@ -37,5 +37,8 @@ void fpc_token_wipe(char *text);
 
 /* The constructors. */
 fpc_token_make fpc_token_make_password_file;
+fpc_token_make fpc_token_make_aws;
+fpc_token_make fpc_token_make_azure;
+fpc_token_make fpc_token_make_google;
 
 #endif
