@@ -17,7 +17,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* A source's settings by name, as a user writes them; the values are text.  Each kind lists its names. */
+/* A source's settings by name, as a user writes them; the values are text, and an empty one counts as not
+ * given.  A list is one setting of that name for each element.  Each kind lists its names. */
 typedef struct fpc_token_setting {
     const char *name, *value;
 } fpc_token_setting;
@@ -61,6 +62,10 @@ struct fpc_token_source {
 fpc_status fpc_token_source_new(const char *kind, const fpc_token_setting *settings, size_t count,
                                 fpc_token_source **out, fpc_error *err);
 void fpc_token_source_delete(fpc_token_source *source); /* NULL is allowed */
+
+/* Whether a source of this kind is made for one server and login: its settings host, port and user are then
+ * taken from the connection's where they are not given. */
+bool fpc_token_kind_is_of_server(const char *kind);
 
 /* Wipes and frees the strings; the struct is empty afterwards. */
 void fpc_token_clear(fpc_token *token);
