@@ -4,6 +4,8 @@
 #ifndef FPC_SECRET_H
 #define FPC_SECRET_H
 
+#include "fpcache/error.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -20,13 +22,23 @@ void fpc_secret_clear(char **text);
 typedef struct fpc_secret_buffer {
     char *bytes;
     size_t length, capacity;
+    bool failed; /* memory ran out: something is missing, and nothing more is added */
 } fpc_secret_buffer;
 
-/* false: out of memory, and nothing was added. */
+/* false: out of memory, and nothing was added.  Who adds much asks `failed` once, at the end. */
 bool fpc_secret_append(fpc_secret_buffer *buffer, const char *bytes, size_t len);
 bool fpc_secret_append_text(fpc_secret_buffer *buffer, const char *text);
+/* For short pieces: at most 255 bytes of what the format makes. */
+bool fpc_secret_appendf(fpc_secret_buffer *buffer, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* The text, now the caller's (fpc_secret_free()), and an empty buffer; NULL when memory ran out. */
+char *fpc_secret_take(fpc_secret_buffer *buffer);
 /* Wipes, frees and empties it. */
 void fpc_secret_buffer_clear(fpc_secret_buffer *buffer);
+
+/* Appends a file's bytes.  Fails when it cannot be read, is no ordinary file, is longer than `max` or holds a
+ * NUL byte (statuses as in fpcache/os.h); the message names the path, never the content. */
+fpc_status fpc_secret_read_file(fpc_secret_buffer *buffer, const char *path, size_t max, fpc_error *err);
 
 /* Overwrites with "***" what looks like a token or its signature: texts of others are shown to people only
  * after this.  Works in place. */
