@@ -1,5 +1,5 @@
 /* failure.c -- filling in why a fetch failed. */
-#include "token/failure.h"
+#include "failure.h"
 
 #include <stdarg.h>
 #include <stdio.h>
