@@ -88,7 +88,8 @@ static void destroy(fpc_token_source *source) {
     free(self);
 }
 
-static const fpc_token_source_class CLASS = {.name = "password_file", .fetch = fetch, .destroy = destroy};
+static const fpc_token_source_class CLASS = {
+    .name = "password_file", .fetch = fetch, .destroy = destroy, .max_age_s = 1};
 
 fpc_status fpc_token_make_password_file(const fpc_token_settings *settings, fpc_token_source **out,
                                         fpc_error *err) {

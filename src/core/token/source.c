@@ -9,8 +9,9 @@ static const struct kind {
     const char *name;
     fpc_token_make *make;
     bool is_of_server; /* see fpc_token_kind_is_of_server() */
+    bool is_plain;     /* see fpc_token_kind_is_plain() */
 } KINDS[] = {
-    {"password_file", fpc_token_make_password_file, false},
+    {"password_file", fpc_token_make_password_file, false, false},
 };
 
 static const struct kind *find(const char *name) {
@@ -23,6 +24,11 @@ static const struct kind *find(const char *name) {
 bool fpc_token_kind_is_of_server(const char *kind) {
     const struct kind *found = find(kind);
     return found != NULL && found->is_of_server;
+}
+
+bool fpc_token_kind_is_plain(const char *kind) {
+    const struct kind *found = find(kind);
+    return found != NULL && found->is_plain;
 }
 
 fpc_status fpc_token_source_new(const char *kind, const fpc_token_setting *settings, size_t count,
