@@ -142,33 +142,18 @@ static void wake_waiters(fpc_token_keeper *keeper) {
     for (fpc_token_waiter *w = keeper->waiters; w != NULL; w = w->next) make_readable(w->fd);
 }
 
-static fpc_status join_waiters(fpc_token_keeper *keeper, fpc_token_waiter *self, fpc_error *err) {
-    self->fd = new_event();
-    if (self->fd < 0) return fpc_fail(err, FPC_NOMEM, "could not make an eventfd: %s", strerror(errno));
-    self->next = keeper->waiters;
-    keeper->waiters = self;
-    return FPC_OK;
-}
-
-static void leave_waiters(fpc_token_keeper *keeper, fpc_token_waiter *self) {
-    if (self->fd < 0) return;
-    fpc_token_waiter **at = &keeper->waiters;
-    while (*at != self) at = &(*at)->next;
-    *at = self->next;
-    close_fd(&self->fd);
-}
-
 /* Waits until something moved.  Lock held on entry and on return. */
-static fpc_status wait_moved(fpc_token_keeper *keeper, fpc_token_waiter *self, fpc_deadline until,
-                             fpc_error *err) {
-    fpc_status status = self->fd < 0 ? join_waiters(keeper, self, err) : FPC_OK;
-    if (status != FPC_OK) return status;
+static fpc_status wait_moved(fpc_token_keeper *keeper, fpc_deadline until, fpc_error *err) {
+    fpc_token_waiter self = {.next = keeper->waiters, .fd = new_event()};
+    if (self.fd < 0) return fpc_fail(err, FPC_NOMEM, "could not make an eventfd: %s", strerror(errno));
+    keeper->waiters = &self;
     fpc_token_keeper_unlock(keeper);
-    status = fpc_wait_fd(self->fd, POLLIN, until, err);
-    uint64_t count;
-    if (status == FPC_OK && read(self->fd, &count, sizeof count) < 0) { /* nobody else reads it */
-    }
+    fpc_status status = fpc_wait_fd(self.fd, POLLIN, until, err);
     fpc_token_keeper_lock(keeper);
+    fpc_token_waiter **at = &keeper->waiters;
+    while (*at != &self) at = &(*at)->next;
+    *at = self.next;
+    close(self.fd);
     return status == FPC_TIMEOUT ? FPC_OK : status; /* the caller looks at the clock himself */
 }
 
@@ -243,7 +228,6 @@ static bool comes_before(const fpc_token_schedule *s, int64_t now, fpc_deadline 
 static fpc_status obtain(fpc_token_keeper *keeper, uint64_t not_this, fpc_deadline deadline, fpc_token *out,
                          uint64_t *generation, fpc_error *err) {
     fpc_token_schedule *s = &keeper->schedule;
-    fpc_token_waiter self = {.fd = -1};
     fpc_deadline patience = half_way(deadline);
     uint64_t failures_before = keeper->failures;
     fpc_status status = FPC_OK;
@@ -268,10 +252,9 @@ static fpc_status obtain(fpc_token_keeper *keeper, uint64_t not_this, fpc_deadli
         /* 3. Wait for it. */
         status = fpc_token_keeper_start(keeper, err);
         if (status == FPC_OK)
-            status = wait_moved(keeper, &self, worth == FPC_TOKEN_TIRED ? patience : deadline, err);
+            status = wait_moved(keeper, worth == FPC_TOKEN_TIRED ? patience : deadline, err);
         if (status != FPC_OK) break;
     }
-    leave_waiters(keeper, &self);
     return status == FPC_OK ? give_out(keeper, out, generation, err) : status;
 }
 

@@ -3,6 +3,7 @@
  * After fork(2) the child forgets the list, which may be half changed; keepers that it has in its hands go
  * on. */
 #include "keeper.h"
+#include "secret.h"
 #include "source.h"
 
 #include "fpcache/fork.h"
@@ -36,7 +37,7 @@ static void destroy_order(void *arg) {
     order *o = arg;
     for (size_t i = 0; i < o->count; i++) {
         free((char *)o->settings[i].name);
-        fpc_token_wipe((char *)o->settings[i].value); /* a client's secret, say */
+        fpc_secret_free((char *)o->settings[i].value); /* a client's secret, say */
     }
     free(o->settings);
     free(o);
@@ -52,7 +53,7 @@ static bool insert(order *o, const fpc_token_setting *setting) {
     fpc_token_setting copy = {.name = strdup(setting->name), .value = strdup(setting->value)};
     if (copy.name == NULL || copy.value == NULL) {
         free((char *)copy.name);
-        fpc_token_wipe((char *)copy.value);
+        fpc_secret_free((char *)copy.value);
         return false;
     }
     size_t at = o->count++;

@@ -1,7 +1,7 @@
 /* source.c -- from the name of a kind to a source, and what all sources have in common. */
 #include "source.h"
+#include "secret.h"
 
-#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,18 +80,12 @@ const char *fpc_token_settings_next(const fpc_token_settings *settings, const ch
     return NULL;
 }
 
-void fpc_token_wipe(char *text) {
-    if (text == NULL) return;
-    OPENSSL_cleanse(text, strlen(text));
-    free(text);
-}
-
 void fpc_token_init(fpc_token *token) {
     *token = (fpc_token){.valid_for_s = -1};
 }
 
 void fpc_token_clear(fpc_token *token) {
-    fpc_token_wipe(token->password);
+    fpc_secret_free(token->password);
     free(token->host);
     free(token->user);
     fpc_token_init(token);
