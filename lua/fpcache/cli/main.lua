@@ -10,6 +10,7 @@ fpcache: a shared cache on PostgreSQL
   fpcache - [ARGS…]            run Lua from standard input
   fpcache get|set|del|ttl|keys|count|stats …   look into the cache
   fpcache admin setup|status|upgrade|drop …    manage the database's schema
+  fpcache doctor               what is wrong with a cache and what to do
   fpcache local start|stop|status|url|destroy  the private PostgreSQL that is used when no server is named
   fpcache --version            versions of what is built in
   fpcache COMMAND --help       more about a command
@@ -24,6 +25,7 @@ local COMMANDS = {
   admin = "fpcache.cli.admin",
   ["local"] = "fpcache.cli.local",
   shell = "fpcache.shell",
+  doctor = "fpcache.cli.doctor",
 }
 
 local function complain(message)

@@ -2,6 +2,7 @@
  *
  * The file is read at every fetch: how long its password is good for is not known, and reading it is cheap.
  * Settings: path. */
+#include "secret.h"
 #include "source.h"
 
 #include <errno.h>
@@ -77,7 +78,7 @@ static fpc_status fetch(fpc_token_source *source, const fpc_token_fetch *how, fp
     if (status == FPC_OK && (bytes = calloc(1, MAX_BYTES + 2)) == NULL) status = fpc_token_no_memory(failure);
     if (status == FPC_OK) status = take(self, bytes, read_all(fd, bytes, MAX_BYTES + 1), failure);
     if (status == FPC_OK && (out->password = strdup(bytes)) == NULL) status = fpc_token_no_memory(failure);
-    fpc_token_wipe(bytes);
+    fpc_secret_free(bytes);
     close(fd);
     return status;
 }
@@ -88,7 +89,8 @@ static void destroy(fpc_token_source *source) {
     free(self);
 }
 
-static const fpc_token_source_class CLASS = {.name = "password_file", .fetch = fetch, .destroy = destroy};
+static const fpc_token_source_class CLASS = {
+    .name = "password_file", .fetch = fetch, .destroy = destroy, .max_age_s = 1};
 
 fpc_status fpc_token_make_password_file(const fpc_token_settings *settings, fpc_token_source **out,
                                         fpc_error *err) {

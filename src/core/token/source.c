@@ -1,7 +1,7 @@
 /* source.c -- from the name of a kind to a source, and what all sources have in common. */
 #include "source.h"
+#include "secret.h"
 
-#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,11 +9,12 @@ static const struct kind {
     const char *name;
     fpc_token_make *make;
     bool is_of_server; /* see fpc_token_kind_is_of_server() */
+    bool is_plain;     /* see fpc_token_kind_is_plain() */
 } KINDS[] = {
-    {"password_file", fpc_token_make_password_file, false},
-    {"aws", fpc_token_make_aws, true},
-    {"azure", fpc_token_make_azure, false},
-    {"google", fpc_token_make_google, false},
+    {"password_file", fpc_token_make_password_file, false, false},
+    {"aws", fpc_token_make_aws, true, false},
+    {"azure", fpc_token_make_azure, false, false},
+    {"google", fpc_token_make_google, false, false},
 };
 
 static const struct kind *find(const char *name) {
@@ -26,6 +27,11 @@ static const struct kind *find(const char *name) {
 bool fpc_token_kind_is_of_server(const char *kind) {
     const struct kind *found = find(kind);
     return found != NULL && found->is_of_server;
+}
+
+bool fpc_token_kind_is_plain(const char *kind) {
+    const struct kind *found = find(kind);
+    return found != NULL && found->is_plain;
 }
 
 fpc_status fpc_token_source_new(const char *kind, const fpc_token_setting *settings, size_t count,
@@ -77,18 +83,12 @@ const char *fpc_token_settings_next(const fpc_token_settings *settings, const ch
     return NULL;
 }
 
-void fpc_token_wipe(char *text) {
-    if (text == NULL) return;
-    OPENSSL_cleanse(text, strlen(text));
-    free(text);
-}
-
 void fpc_token_init(fpc_token *token) {
     *token = (fpc_token){.valid_for_s = -1};
 }
 
 void fpc_token_clear(fpc_token *token) {
-    fpc_token_wipe(token->password);
+    fpc_secret_free(token->password);
     free(token->host);
     free(token->user);
     fpc_token_init(token);

@@ -32,9 +32,6 @@ const char *fpc_token_settings_next(const fpc_token_settings *settings, const ch
 /* Empty and without an end, before a source fills it. */
 void fpc_token_init(fpc_token *token);
 
-/* Wipes and frees a text; NULL is allowed. */
-void fpc_token_wipe(char *text);
-
 /* The constructors. */
 fpc_token_make fpc_token_make_password_file;
 fpc_token_make fpc_token_make_aws;
