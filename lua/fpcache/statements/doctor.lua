@@ -1,0 +1,52 @@
+--- What `fpcache doctor` asks.  Everything a plain user of the cache may read; $1 is the schema, except where told.  Tables
+-- are looked up in pg_class: to_regclass() fails in a schema that one may not use.
+return {
+  server = [[
+SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS number,
+       pg_is_in_recovery() AS is_standby, extract(epoch FROM clock_timestamp())::float8 AS clock,
+       extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8 AS up_s,
+       current_setting('autovacuum') = 'on' AS autovacuum,
+       (SELECT setting::bigint * 8192 FROM pg_settings WHERE name = 'shared_buffers') AS buffer_bytes,
+       current_setting('max_connections')::int AS connections_max,
+       (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+       session_user::text AS login, current_database()::text AS database,
+       (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = session_user) AS unbound,
+       EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+               WHERE n.nspname = $1 AND c.relname = 'cache') AS has_table,
+       EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+               WHERE n.nspname = $1 AND c.relname = 'fpcache_schema') AS has_versions]],
+
+  -- The rights of this login; each is asked for by name, so that the answer can name it.
+  rights = [[
+SELECT coalesce(string_agg(object || ' ' || privilege, ', ' ORDER BY object), '') AS missing
+FROM unnest(ARRAY['cache', 'cache', 'cache', 'cache', 'fpcache_feed', 'fpcache_feed', 'fpcache_state', 'fpcache_schema'],
+            ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'SELECT', 'INSERT', 'SELECT', 'SELECT']) AS need (object, privilege)
+WHERE NOT coalesce((SELECT has_table_privilege(c.oid, privilege)
+                    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                    WHERE n.nspname = $1 AND c.relname = object), false)]],
+  uses_schema = "SELECT has_schema_privilege(oid, 'USAGE') AS usage FROM pg_namespace WHERE nspname = $1",
+
+  table_ = [[
+SELECT c.relpersistence = 'u' AS unlogged, c.relrowsecurity AND c.relforcerowsecurity AS isolated,
+       pg_get_userbyid(c.relowner)::text AS owner, pg_relation_size(c.oid) AS heap_bytes,
+       pg_total_relation_size(c.oid) AS bytes,
+       greatest(c.reltuples::bigint, s.n_live_tup, 0) AS rows, s.n_dead_tup AS dead,
+       s.n_tup_upd AS updates, s.n_tup_hot_upd AS hot_updates,
+       coalesce('autovacuum_enabled=false' = ANY (c.reloptions) OR 'autovacuum_enabled=off' = ANY (c.reloptions),
+                false) AS autovacuum_off
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace LEFT JOIN pg_stat_user_tables AS s ON s.relid = c.oid
+WHERE n.nspname = $1 AND c.relname = 'cache']],
+
+  -- {schema} is filled in: no user data, and rows cannot be asked for by a parameter.
+  versions = "SELECT coalesce(max(version), 0) AS version FROM {schema}.fpcache_schema",
+  feed = [[
+SELECT (SELECT count(*) FROM {schema}.fpcache_state) AS states,
+       (SELECT extract(epoch FROM clock_timestamp())::bigint / 10 - slot FROM {schema}.fpcache_state) AS slots_behind,
+       pg_total_relation_size('{schema}.fpcache_feed_0') + pg_total_relation_size('{schema}.fpcache_feed_1')
+         + pg_total_relation_size('{schema}.fpcache_feed_2') AS bytes]],
+  -- $1: per cent of the pages
+  expired = [[
+SELECT count(*) AS seen, count(*) FILTER (WHERE expires_at <= statement_timestamp()) AS expired
+FROM {schema}.cache TABLESAMPLE SYSTEM ($1::float4)]],
+  backend = "SELECT pg_backend_pid() AS pid",
+}
