@@ -12,6 +12,9 @@ static const struct kind {
     bool is_plain;     /* see fpc_token_kind_is_plain() */
 } KINDS[] = {
     {"password_file", fpc_token_make_password_file, false, false},
+    {"aws", fpc_token_make_aws, true, false},
+    {"azure", fpc_token_make_azure, false, false},
+    {"google", fpc_token_make_google, false, false},
 };
 
 static const struct kind *find(const char *name) {

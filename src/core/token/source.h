@@ -34,5 +34,8 @@ void fpc_token_init(fpc_token *token);
 
 /* The constructors. */
 fpc_token_make fpc_token_make_password_file;
+fpc_token_make fpc_token_make_aws;
+fpc_token_make fpc_token_make_azure;
+fpc_token_make fpc_token_make_google;
 
 #endif
