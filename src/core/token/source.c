@@ -15,6 +15,7 @@ static const struct kind {
     {"aws", fpc_token_make_aws, true, false},
     {"azure", fpc_token_make_azure, false, false},
     {"google", fpc_token_make_google, false, false},
+    {"databricks", fpc_token_make_databricks, false, true},
 };
 
 static const struct kind *find(const char *name) {
