@@ -199,7 +199,8 @@ static fpc_status give_out(const fpc_token_keeper *keeper, fpc_token *out, uint6
 static fpc_status none(const fpc_token_keeper *keeper, int64_t now, fpc_error *err) {
     if (keeper->schedule.failures == 0) {
         if (keeper->origin.make == NULL)
-            return fpc_fail(err, FPC_AUTH, "%s has not given a password yet", keeper->kind);
+            return fpc_fail(err, FPC_AUTH, "%s has given no %spassword yet", keeper->kind,
+                            keeper->schedule.generation > 0 ? "other " : "");
         return fpc_fail(err, FPC_CONNECT, "no password from %s in time", keeper->kind);
     }
     fpc_status status = keeper->failure.error.status;
