@@ -16,6 +16,7 @@ static const struct kind {
     {"aws", fpc_token_make_aws, true, true},
     {"azure", fpc_token_make_azure, false, true},
     {"google", fpc_token_make_google, false, true},
+    {"databricks", fpc_token_make_databricks, false, true},
 };
 
 static const struct kind *find(const char *name) {

@@ -38,5 +38,6 @@ fpc_token_make fpc_token_make_password_file;
 fpc_token_make fpc_token_make_aws;
 fpc_token_make fpc_token_make_azure;
 fpc_token_make fpc_token_make_google;
+fpc_token_make fpc_token_make_databricks;
 
 #endif
