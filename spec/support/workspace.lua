@@ -117,15 +117,26 @@ function Workspace:fault(fault)
   self:apply()
 end
 
+--- Waits until it listens, or does not.
+function Workspace:await(listening)
+  local deadline = system.now() + 10
+  while self:read("listening.json") ~= tostring(listening) do
+    assert(system.now() < deadline, "the stand-in workspace does not obey: " .. self:read("log"))
+    system.sleep(0.005)
+  end
+end
+
 --- Refuses every connection for some seconds from now on.
 function Workspace:down(seconds)
   self:set { down_until = system.wall() + seconds }
+  self:await(false)
 end
 
 --- Back to the beginning; counts go on.
 function Workspace:reset()
   self.control = defaults()
   self:apply()
+  self:await(true)
 end
 
 --- {counts, requests, issued, minted} so far.

@@ -239,7 +239,7 @@ bool fpc_table_stash(fpc_table *t, uint64_t id, uint64_t copies) {
     return true;
 }
 
-static fpc_room add_crowded(fpc_table *t, fpc_print p) {
+fpc_room fpc_table_add_crowded(fpc_table *t, fpc_print p) {
     uint32_t slot;
     bool known = fpc_stash_copies(&t->stash) > 0 && fpc_stash_has(&t->stash, stash_id(p));
     if (!known && make_room(t, p, &slot)) { /* one copy there: the next ones need no search */
@@ -249,23 +249,6 @@ static fpc_room add_crowded(fpc_table *t, fpc_print p) {
     }
     fpc_table_count(t, 1);
     return FPC_ROOM_OK;
-}
-
-fpc_room fpc_table_add_crowded(fpc_table *t, uint64_t hash) {
-    return add_crowded(t, fpc_table_print(t, hash));
-}
-
-fpc_room fpc_table_add_print(fpc_table *t, fpc_print p) {
-    uint32_t windows[2] = {p.first, p.second};
-    if (fpc_table_size(t) >= t->capacity) return FPC_ROOM_FULL;
-    for (uint32_t i = 0; i < 4; i++) {
-        uint32_t slot = windows[i >> 1] + (i & 1);
-        if (entry_at(t, slot) != 0) continue;
-        fpc_table_put(t, slot, p.tag << 1 | (i & 1));
-        fpc_table_count(t, 1);
-        return FPC_ROOM_OK;
-    }
-    return add_crowded(t, p);
 }
 
 bool fpc_table_look(const fpc_table *t, uint64_t hash) {

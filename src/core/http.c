@@ -64,10 +64,14 @@ fpc_status fpc_http_open(const fpc_http_options *options, fpc_http **out, fpc_to
         fpc_http_close(http);
         return fpc_token_no_memory(failure);
     }
-    snprintf(http->agent, sizeof http->agent, "fpcache/" FPC_VERSION " os/linux%s%s",
-             options->auth == NULL ? "" : " auth/", options->auth == NULL ? "" : options->auth);
+    fpc_http_name_auth(http, options->auth);
     *out = http;
     return FPC_OK;
+}
+
+void fpc_http_name_auth(fpc_http *http, const char *auth) {
+    snprintf(http->agent, sizeof http->agent, "fpcache/" FPC_VERSION " os/linux%s%s",
+             auth == NULL ? "" : " auth/", auth == NULL ? "" : auth);
 }
 
 void fpc_http_close(fpc_http *http) {

@@ -61,7 +61,8 @@ typedef struct fpc_http_response {
 fpc_status fpc_http_prepare(fpc_error *err);
 
 fpc_status fpc_http_open(const fpc_http_options *options, fpc_http **out, fpc_token_failure *failure);
-void fpc_http_close(fpc_http *http); /* NULL is allowed */
+void fpc_http_close(fpc_http *http);                       /* NULL is allowed */
+void fpc_http_name_auth(fpc_http *http, const char *auth); /* another word for the User-Agent */
 
 /* Asks and waits for the whole answer.  The response must be zeroed before; clear it in any case. */
 fpc_status fpc_http_send(fpc_http *http, const fpc_http_request *request, fpc_http_response *response,

@@ -4,6 +4,7 @@ local sql = require("fpcache.sql")
 local MIGRATIONS = {
   (require("fpcache.schema.m001_cache")), -- in parentheses: Lua 5.4's require returns a second value
   (require("fpcache.schema.m002_feed")),
+  (require("fpcache.schema.m004_leases")),
 }
 
 local schema = { MIGRATIONS = MIGRATIONS, VERSION = #MIGRATIONS }
@@ -42,6 +43,7 @@ DROP FUNCTION IF EXISTS {schema}.fpcache_sweep(bigint, integer);
 DROP FUNCTION IF EXISTS {schema}.fpcache_text(bytea);
 DROP FUNCTION IF EXISTS {schema}.fpcache_stored_key(bytea);
 DROP FUNCTION IF EXISTS {schema}.fpcache_begin_incarnation();
+DROP FUNCTION IF EXISTS {schema}.fpcache_claim(text, bytea, bytea, bigint, double precision, bigint);
 DROP FUNCTION IF EXISTS {schema}.fpcache_rotate_feed();
 DROP FUNCTION IF EXISTS {schema}.fpcache_tell_row();
 DROP FUNCTION IF EXISTS {schema}.fpcache_tell_truncate()]]

@@ -3,6 +3,7 @@
 -- DIR/config.json   read once: parent (pid), certificate, key, postgres
 -- DIR/control.json  read before each request: lives of tokens, who is known, faults (see workspace.lua)
 -- DIR/report.json   written before each answer: counts, requests, and every secret that was given out
+-- DIR/listening.json  whether it accepts connections: false while it is down
 -- DIR/ready.json    written when it listens: the two ports, of HTTPS and of plain HTTP
 local dir = ...
 package.path = arg[0]:match("^(.*)/[^/]*$") .. "/?.lua;" .. package.path
@@ -157,6 +158,7 @@ end
 loop.go(accept, function() return listener end, tls)
 loop.go(accept, function() return plain end)
 write_json("report.json", report)
+write_json("listening.json", true)
 write_json("ready.json", { port = port, plain_port = plain_port })
 
 local turns = 0
@@ -168,8 +170,10 @@ loop.run(function()
     listener = nil
     closed:close()
     loop.wake(closed)
+    write_json("listening.json", false)
   elseif not server.is_down() and not listener then
     listener = listen(port)
+    write_json("listening.json", true)
   end
   if turns % 50 == 0 then
     local parent = io.open(("/proc/%d/stat"):format(config.parent))

@@ -3,6 +3,7 @@
  * A waiter sleeps on a descriptor of its own, so that whatever ends other waits of its thread (an interrupt,
  * the end of the feed) ends this one too. */
 #include "keeper.h"
+#include "secret.h"
 
 #include "fpcache/fork.h"
 #include "fpcache/wait.h"
@@ -168,6 +169,7 @@ void fpc_token_keeper_take(fpc_token_keeper *keeper, int64_t asked, fpc_token *t
 
 void fpc_token_keeper_take_failure(fpc_token_keeper *keeper, const fpc_token_failure *failure) {
     keeper->failure = *failure;
+    fpc_secret_redact(keeper->failure.error.message); /* it may quote others */
     fpc_token_schedule_fail(&keeper->schedule, fpc_clock_boot_ns(), failure);
     keeper->failures++;
     wake_waiters(keeper);
@@ -199,7 +201,8 @@ static fpc_status give_out(const fpc_token_keeper *keeper, fpc_token *out, uint6
 static fpc_status none(const fpc_token_keeper *keeper, int64_t now, fpc_error *err) {
     if (keeper->schedule.failures == 0) {
         if (keeper->origin.make == NULL)
-            return fpc_fail(err, FPC_AUTH, "%s has not given a password yet", keeper->kind);
+            return fpc_fail(err, FPC_AUTH, "%s has given no %spassword yet", keeper->kind,
+                            keeper->schedule.generation > 0 ? "other " : "");
         return fpc_fail(err, FPC_CONNECT, "no password from %s in time", keeper->kind);
     }
     fpc_status status = keeper->failure.error.status;

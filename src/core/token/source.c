@@ -11,10 +11,12 @@ static const struct kind {
     bool is_of_server; /* see fpc_token_kind_is_of_server() */
     bool is_plain;     /* see fpc_token_kind_is_plain() */
 } KINDS[] = {
+    {"password_command", fpc_token_make_password_command, false, false},
     {"password_file", fpc_token_make_password_file, false, false},
     {"aws", fpc_token_make_aws, true, true},
-    {"azure", fpc_token_make_azure, false, false},
-    {"google", fpc_token_make_google, false, false},
+    {"azure", fpc_token_make_azure, false, true},
+    {"google", fpc_token_make_google, false, true},
+    {"databricks", fpc_token_make_databricks, false, true},
 };
 
 static const struct kind *find(const char *name) {

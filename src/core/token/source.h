@@ -33,9 +33,11 @@ const char *fpc_token_settings_next(const fpc_token_settings *settings, const ch
 void fpc_token_init(fpc_token *token);
 
 /* The constructors. */
+fpc_token_make fpc_token_make_password_command;
 fpc_token_make fpc_token_make_password_file;
 fpc_token_make fpc_token_make_aws;
 fpc_token_make fpc_token_make_azure;
 fpc_token_make fpc_token_make_google;
+fpc_token_make fpc_token_make_databricks;
 
 #endif
