@@ -1,7 +1,8 @@
-/* thread.c -- starting a thread of our own. */
+/* thread.c -- starting a thread of ours inside somebody's program. */
 #include "thread.h"
 
 #include <signal.h>
+#include <stddef.h>
 
 int fpc_thread_start(pthread_t *thread, const char *name, void *(*run)(void *), void *arg) {
     sigset_t blocked, before;

@@ -4,12 +4,13 @@
 
 #include "fpcache/pipeline.h"
 #include "fpcache/pool.h"
-#include "types.h"
+#include "token.h"
 
 /* Lives until the last of them is closed or collected. */
 typedef struct fpc_lua_shared_pool {
     fpc_pool *pool;
     fpc_pipeline *pipeline; /* to the same server, for those who do not wait */
+    fpc_lua_keeper *token; /* NULL: none, or the pool was closed */
     int references;
 } fpc_lua_shared_pool;
 
