@@ -1,4 +1,5 @@
 -- Tasks: cache calls that yield inside coroutines, and the same calls outside.
+local child = require "support.child"
 local core = require "fpcache.core"
 local database = require "support.database"
 local fpcache = require "fpcache"
@@ -235,6 +236,42 @@ describe("tasks", function()
     assert.equal(30, results.n)
     local _, err = fpcache.parallel { each = function() error("no more", 0) end, run = print }
     assert.equal("raised: no more", err)
+  end)
+
+  it("do not hold up the end of a program", function()
+    local began = core.system.now()
+    local result = child.run([[
+      local fpcache = require "fpcache"
+      local cache = assert(fpcache.new { connection_string = ..., feed = false })
+      for i = 1, 500 do fpcache.spawn(function() cache:set("end" .. i, i) end) end
+      fpcache.spawn(function() cache:transaction(function(tx) fpcache.sleep(30) end) end)
+      fpcache.step()
+      print("end")]], { db:url_of() })
+    assert.equal("end\n", result.output)
+    assert.equal(0, result.status)
+    assert.is_true(core.system.now() - began < 5)
+  end)
+
+  it("let policies wait without blocking", function()
+    local loads, ticks = 0, 0
+    local policy = fpcache.policy { ttl = 60 }
+    local tasks = {}
+    for i = 1, 20 do
+      tasks[i] = fpcache.spawn(function()
+        return cache:fetch("slow", policy, function()
+          loads = loads + 1
+          fpcache.sleep(0.05)
+          return "loaded"
+        end)
+      end)
+    end
+    local ticker = fpcache.spawn(function()
+      for _ = 1, 5 do fpcache.sleep(0.005); ticks = loads end
+    end)
+    for i = 1, 20 do assert.equal("loaded", (fpcache.await(tasks[i]))) end
+    fpcache.await(ticker)
+    assert.equal(1, loads)
+    assert.equal(1, ticks)
   end)
 
   it("refuse what is no task, no function, no list", function()
