@@ -104,7 +104,9 @@ local function main()
   local statements = client_statements()
   local files = {}
   for _, name in ipairs({ "get", "set", "get_merged" }) do files[name] = write_file(name .. ".sql", statements[name]) end
-  for _, name in ipairs({ "get", "set" }) do files["bench_" .. name] = write_file(name .. ".pgbench", pgbench_script(statements[name])) end
+  for _, name in ipairs({ "get", "set" }) do
+    files["bench_" .. name] = write_file(name .. ".pgbench", pgbench_script(statements[name]))
+  end
   -- A session as the client's: its setting keeps the feed's trigger from telling a second time.
   local peer = URL .. (URL:find("?", 1, true) and "&" or "?") .. "options=-c%20fpcache.tells%3Don%20-c%20random_page_cost%3D0.05"
 

@@ -65,7 +65,7 @@ local parallel = {}
 --- Calls run(...) for each item, for `jobs` items at once; their cache calls travel together.  In the order of the items
 -- they begin, not in that in which they end.
 ---@param opts table { jobs = 64, each = list or iterator, run = function }
----@return table? results { n = items, [i] = what run returned for the i-th } nil when the iterator raised or the program is to end
+---@return table? results { n = items, [i] = what run returned for the i-th } nil when the iterator raised or the program ends
 ---@return table|string|nil errors { [i] = err } of those for which run raised ("raised: ...") or returned nil, err; nil: none
 function parallel.run(opts)
   local read = options.read(OPTIONS, opts, 2)

@@ -8,13 +8,11 @@
 local core = require("fpcache.core")
 local timers = require("fpcache.timers")
 
-local running, yield, resume, create, status_of = coroutine.running, coroutine.yield, coroutine.resume,
-  coroutine.create, coroutine.status
+local running, yield, resume = coroutine.running, coroutine.yield, coroutine.resume
 local isyieldable = coroutine.isyieldable or function() return true end
 local now = core.system.now
 local pack = table.pack or function(...) return { n = select("#", ...), ... } end
 local unpack = table.unpack or unpack -- luacheck: ignore 143
-
 local WAIT = {}            -- what a task of ours yields while it waits
 local KICK_EVERY = 32      -- requests that are submitted before the pipeline is woken in the midst of a turn
 local MAX_OUTSTANDING = 10000
@@ -22,7 +20,7 @@ local CANCELLED = "interrupted: the task was cancelled"
 local INTERRUPTED = "interrupted: interrupted"
 local FORKED = "closed: the process is a fork, and its parent gets the answer"
 
-local scheduler = { MAX_OUTSTANDING = MAX_OUTSTANDING }
+local scheduler = {}
 
 ---@class fpcache.Task
 ---@field status string "ready", "waiting" or "done"
@@ -58,7 +56,7 @@ local function wake(task, value, err)
   ready[last_ready] = task
 end
 
---- Waits in this task until wake() or a completion resumes it.  `stop` undoes the wait when it is cancelled.
+--- Waits in this task until it is woken.  `stop` undoes the wait when it is cancelled.
 local function wait(task, stop)
   task.status, task.stop = "waiting", stop
   return yield(WAIT)
@@ -72,7 +70,7 @@ local function break_off(task, err)
 end
 
 local function finish(task, ok, ...)
-  if ok and status_of(task.co) ~= "dead" then
+  if ok and coroutine.status(task.co) ~= "dead" then
     if (...) ~= WAIT then wake(task) end -- a yield of the task's own: let others run, then go on
     return
   end
@@ -102,7 +100,7 @@ function scheduler.spawn(fn, ...)
   if type(fn) ~= "function" then error(("bad fn (function expected, got %s)"):format(type(fn)), 2) end
   local task = { co = nil, waiters = {} }
   local arguments = pack(...)
-  task.co = create(function() return fn(unpack(arguments, 1, arguments.n)) end)
+  task.co = coroutine.create(function() return fn(unpack(arguments, 1, arguments.n)) end)
   tasks[task.co] = task
   alive = alive + 1
   wake(task)
@@ -119,10 +117,7 @@ local function stop_sleep(task) clock:cancel(task.timer) end
 function scheduler.sleep(seconds)
   if type(seconds) ~= "number" then error(("bad seconds (number expected, got %s)"):format(type(seconds)), 2) end
   local task = scheduler.current()
-  if not task then
-    local ok, err = scheduler.pass(seconds)
-    return ok, err
-  end
+  if not task then return scheduler.pass(seconds) end
   if task.cancelled then return nil, CANCELLED end
   task.timer = clock:add(now() + seconds, task)
   return wait(task, stop_sleep)
@@ -177,7 +172,6 @@ function scheduler.await(task, timeout)
 end
 
 --- Ends what a task waits for, now and later: its calls return nil, "interrupted: ...".  A write under way may happen.
----@param task fpcache.Task
 function scheduler.cancel(task)
   check_task(task, 2)
   if task.status == "done" then return end
@@ -228,8 +222,7 @@ local function kick()
   submitted = 0
 end
 
---- Sends a statement and waits for its answer, which is then in the completion queue: the next thing to do is to take it
--- from what this returns.
+--- Sends a statement and waits for its answer, which is to be taken at once from the queue that this returns.
 ---@param task fpcache.Task the current one
 ---@param pool userdata
 ---@param timeout number seconds
@@ -256,8 +249,7 @@ function scheduler.request(task, pool, statement, timeout, ...)
   submitted = submitted + 1
   if submitted >= KICK_EVERY then kick() end
   local ok, err = wait(task, stop_request)
-  if not ok then return nil, err end
-  return queue
+  return ok and queue, err
 end
 
 -- --- turns ---
@@ -268,8 +260,9 @@ end
 
 --- What the parent process asked for is answered to the parent.
 local function check_fork()
-  if core.fork_generation() == generation then return end
-  generation = core.fork_generation()
+  local current = core.fork_generation()
+  if current == generation then return end
+  generation = current
   for id, task in next, requests do
     requests[id] = nil
     wake(task, nil, FORKED)

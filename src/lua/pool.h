@@ -10,7 +10,7 @@
 typedef struct fpc_lua_shared_pool {
     fpc_pool *pool;
     fpc_pipeline *pipeline; /* to the same server, for those who do not wait */
-    fpc_lua_keeper *token; /* NULL: none, or the pool was closed */
+    fpc_lua_keeper *token;  /* NULL: none, or the pool was closed */
     int references;
 } fpc_lua_shared_pool;
 
