@@ -147,6 +147,40 @@ static void test_error_among_writes(void **state) {
     assert_true(stats().groups >= COUNT); /* each has its own */
 }
 
+/* A success can still be taken back at the commit: it is reported only after it. */
+static void test_commit_fails(void **state) {
+    (void)state;
+    db_admin("DROP TABLE IF EXISTS late; CREATE TABLE late (k bytea UNIQUE DEFERRABLE INITIALLY DEFERRED, n "
+             "bigint)");
+    fpc_statement *late = requests_key_statement("INSERT INTO late VALUES ($1, $2) RETURNING n", false);
+    for (int i = 0; i < 4; i++) requests_send_key(engine, queue, late, i < 3 ? "same" : "other", i);
+    for (int i = 0; i < 4; i++) {
+        fpc_request *request = requests_next(engine, queue);
+        fpc_status status = requests_status(request);
+        assert_int_equal(i == 1 || i == 2, status != FPC_OK);
+        if (status != FPC_OK) assert_string_equal("23505", db_err.sqlstate);
+        fpc_request_delete(request);
+    }
+    assert_int_equal(2, db_admin_number("SELECT count(*) FROM late"));
+    assert_int_equal(0, stats().lost);
+    fpc_statement_delete(late);
+}
+
+static void test_each_write_has_its_sync(void **state) {
+    (void)state;
+    char key[20];
+    for (int i = 0; i < 50; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        requests_send_key(engine, queue, insert, key, 1);
+    }
+    for (int i = 0; i < 50; i++) {
+        fpc_request *request = requests_next(engine, queue);
+        assert_int_equal(i + 1, requests_number(request));
+        fpc_request_delete(request);
+    }
+    assert_int_equal(51, stats().groups); /* one more to prepare the statement */
+}
+
 /* A write is visible to a read that was asked for after its answer. */
 static void test_reads_its_writes(void **state) {
     (void)state;
@@ -435,6 +469,8 @@ int main(void) {
         TEST(test_full_queue),
         TEST(test_error_among_reads),
         TEST(test_error_among_writes),
+        TEST(test_commit_fails),
+        TEST(test_each_write_has_its_sync),
         TEST(test_reads_its_writes),
         TEST(test_refused_statement),
         TEST(test_changed_table),

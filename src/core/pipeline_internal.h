@@ -111,6 +111,7 @@ typedef struct fpc_pipe {
     size_t head, owed, capacity; /* of the ring; the capacity is a power of two */
     int in_flight;               /* QUERYs in it */
     bool has_result;             /* of the entry at the head */
+    bool commit_failed;          /* at the sync that is the head */
     bool unflushed;              /* libpq could not write all */
     bool silent, retiring;
     bool not_run;   /* the server said that it ended the session before running what is in the ring */

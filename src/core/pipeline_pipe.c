@@ -52,7 +52,7 @@ void fpc_pipe_begin(fpc_pipe *pipe, fpc_conn *conn) {
     pipe->conn = conn;
     pipe->pg = fpc_conn_pg(conn);
     pipe->state = FPC_PIPE_OPEN;
-    pipe->silent = pipe->retiring = pipe->unflushed = pipe->has_result = false;
+    pipe->silent = pipe->retiring = pipe->unflushed = pipe->has_result = pipe->commit_failed = false;
     pipe->not_run = false;
     pipe->lost.status = FPC_OK;
     pipe->opened_ns = pipe->heard_ns = pipe->io->now;
@@ -309,6 +309,7 @@ static bool take_error(fpc_pipe *pipe, fpc_sent *sent, const PGresult *error) {
         fpc_id_set_remove(&pipe->prepared, sent->statement_id);
         break;
     case FPC_SENT_SYNC: /* the commit itself failed; the sync still comes */
+        pipe->commit_failed = true;
         if (pipe->committing != NULL) {
             fpc_request *request = pipe->committing;
             pipe->committing = NULL;
@@ -360,9 +361,14 @@ bool fpc_pipe_read(fpc_pipe *pipe) {
     pipe->heard_ns = pipe->io->now;
     while (pipe->owed > 0 && !PQisBusy(pipe->pg)) {
         PGresult *result = PQgetResult(pipe->pg);
-        if (result == NULL && !pipe->has_result) return false; /* nothing more, though it owes something */
-        if (result == NULL)
+        bool ends_error = pipe->commit_failed; /* libpq ends the words of a failed commit by NULL too */
+        pipe->commit_failed = false;
+        if (result == NULL && !pipe->has_result && !ends_error)
+            return false; /* nothing more, but it owes something */
+        if (result == NULL && pipe->has_result)
             pop(pipe); /* NULL ends the answer to one query */
+        else if (result == NULL)
+            continue;
         else if (!take_result(pipe, result))
             return false;
     }
