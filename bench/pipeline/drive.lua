@@ -66,18 +66,15 @@ end
 
 --- A statement for pgbench: variables for the parameters, as many as it can give.
 local function pgbench_script(text)
-  local names = { "ns", "key", "NULL::bytea", "value", "format", "ttl", "NULL::float8" }
-  text = text:gsub("%$(%d)", function(digit)
-    local name = names[tonumber(digit)]
-    return name:find("::", 1, true) and name or ":" .. name
-  end)
+  local values = { ":ns", ":key::bytea", "NULL::bytea", ":value", ":format", ":ttl", "NULL::float8" }
+  text = text:gsub("%$(%d)", function(digit) return values[tonumber(digit)] end)
   return ("\\set key random(%d, %d)\n%s;\n"):format(data.FIRST_KEY, data.FIRST_KEY + data.ROWS - 1, text)
 end
 
-local function pgbench(file, count, clients)
+local function pgbench(url, file, count, clients)
   return table.concat({
     environment("BENCH_BINDIR") .. "/pgbench -n -M prepared -c", clients, "-j 1 --random-seed=42 -t", count // clients,
-    "-f", file, "-D ns=" .. data.NAMESPACE, "-D format=s", "-D ttl=" .. data.TTL, "-D value=" .. data.VALUE, quoted(URL),
+    "-f", file, "-D ns=" .. data.NAMESPACE, "-D format=s", "-D ttl=" .. data.TTL, "-D value=" .. data.VALUE, quoted(url),
   }, " ")
 end
 
@@ -135,7 +132,7 @@ local function main()
       end
       if depth <= 64 then
         sides[#sides + 1] = { name = ("pgbench, %d clients"):format(depth), measure = function()
-          return rate_of(pgbench(files["bench_" .. operation], count, depth), "tps = ([%d.]+)")
+          return rate_of(pgbench(peer, files["bench_" .. operation], count, depth), "tps = ([%d.]+)")
         end }
       end
       local results = rounds.run(sides, ROUNDS)

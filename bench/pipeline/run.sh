@@ -2,7 +2,8 @@
 # run.sh BUILD_DIR [--quick] -- what do many requests in flight give in one process, against bare libpq in pipeline mode
 # and against pgbench with as many clients?
 #
-# Takes 2 minutes; --quick 40 s.  The server is private and removed at the end.  Writes BUILD_DIR/bench/pipeline.json.
+# Takes 3 minutes; --quick 60 to 100 s.  The server is private and removed at the end.  Writes
+# BUILD_DIR/bench/pipeline.json.  Last runs: docs/performance.md.
 set -eu
 
 [ $# -ge 1 ] || { echo "usage: run.sh BUILD_DIR [--quick]" >&2; exit 2; }
