@@ -5,6 +5,7 @@
 --     cache:set("user:1", { name = "Alice" }, 3600)
 --     print(cache:get("user:1").name)
 local announce = require("fpcache.announce")
+local auth = require("fpcache.auth")
 local codec = require("fpcache.codec")
 local connection = require("fpcache.connection")
 local core = require("fpcache.core")
@@ -37,6 +38,7 @@ local fpcache = {
   array_mt = codec.array_mt,       -- setmetatable({}, array_mt) is stored as []
   empty_array = codec.empty_array,
   CuckooFilter = require("fpcache.cuckoo_filter"),
+  DatabricksTokenProvider = auth.DatabricksTokenProvider,
   waiting = require("fpcache.waiting"), -- where a scheduler of coroutines plugs in
 }
 
@@ -57,9 +59,6 @@ local OPTIONS = {
   max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
   breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
-  -- Accepted for the Python library's sake:
-  instance_name = { type = "string" },
-  profile = { type = "string" },
 }
 for _, more in ipairs { connection.OPTIONS, layers.OPTIONS } do
   for name, about in pairs(more) do OPTIONS[name] = about end
@@ -86,9 +85,6 @@ function fpcache.new(opts)
   if o.codec then codec.check(o.codec, 3) end
   local quoted, err = sql.quote_identifier(o.schema)
   if not quoted then return nil, err end
-  if o.instance_name or o.profile then
-    return nil, "invalid: instance_name and profile (Databricks tokens) are not in this build yet"
-  end
   local pool
   pool, err = connection.open(o, 2)
   if not pool then return nil, err end
