@@ -3,6 +3,7 @@
  * A waiter sleeps on a descriptor of its own, so that whatever ends other waits of its thread (an interrupt,
  * the end of the feed) ends this one too. */
 #include "keeper.h"
+#include "secret.h"
 
 #include "fpcache/fork.h"
 #include "fpcache/wait.h"
@@ -168,6 +169,7 @@ void fpc_token_keeper_take(fpc_token_keeper *keeper, int64_t asked, fpc_token *t
 
 void fpc_token_keeper_take_failure(fpc_token_keeper *keeper, const fpc_token_failure *failure) {
     keeper->failure = *failure;
+    fpc_secret_redact(keeper->failure.error.message); /* it may quote others */
     fpc_token_schedule_fail(&keeper->schedule, fpc_clock_boot_ns(), failure);
     keeper->failures++;
     wake_waiters(keeper);
