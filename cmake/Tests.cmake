@@ -25,7 +25,8 @@ endfunction()
 
 if(CMOCKA_FOUND)
   # A private server, a proxy before it, and short words for both.
-  add_library(fpc_test_support STATIC spec/core/support/db.c spec/core/support/proxy.c spec/core/support/server.c)
+  add_library(fpc_test_support STATIC spec/core/support/canned.c spec/core/support/db.c
+              spec/core/support/proxy.c spec/core/support/server.c)
   target_include_directories(fpc_test_support PUBLIC spec/core/support)
   target_link_libraries(fpc_test_support PRIVATE fpc_flags fpc_core PkgConfig::CMOCKA Threads::Threads)
   set_target_properties(fpc_test_support PROPERTIES C_EXTENSIONS OFF)
@@ -49,6 +50,13 @@ if(CMOCKA_FOUND)
     target_link_libraries(${name}_portable PRIVATE PkgConfig::XXHASH)
     target_compile_definitions(${name}_portable PRIVATE FPC_FILTER_PORTABLE)
   endforeach()
+  # The filter with a stop before each access that its readers and its writer share.
+  foreach(way IN ITEMS "" _portable)
+    fpc_add_c_test(filter_steps_test${way} spec/core/filter_steps.c ${FPC_FILTER_SOURCES})
+    target_link_libraries(filter_steps_test${way} PRIVATE PkgConfig::XXHASH)
+    target_compile_definitions(filter_steps_test${way} PRIVATE FPC_FILTER_STEPS)
+  endforeach()
+  target_compile_definitions(filter_steps_test_portable PRIVATE FPC_FILTER_PORTABLE)
   target_link_libraries(filter_io_test PRIVATE PkgConfig::XXHASH)
   target_link_libraries(filter_simd_test PRIVATE PkgConfig::XXHASH)
 else()

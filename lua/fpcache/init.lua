@@ -16,11 +16,14 @@ local policies = require("fpcache.policy")
 local schema = require("fpcache.schema")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements")
+local sweeper = require("fpcache.sweeper")
+local touches = require("fpcache.touches")
 local Cache = require("fpcache.client")
 require("fpcache.reading")
 require("fpcache.bulk")
 require("fpcache.bulk_reading")
 require("fpcache.scan")
+require("fpcache.tags")
 require("fpcache.transaction")
 require("fpcache.fetch_many")
 require("fpcache.wrap")
@@ -113,6 +116,9 @@ function fpcache.new(opts)
     pool:close()
     return nil, err
   end
+  -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
+  local found, has_quota = cache.db:row(cache.statements.has_quota, cache.timeout)
+  if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
   local feed, near = layers.open(o, quoted, pool)
   if not feed then
     pool:close()
@@ -120,6 +126,22 @@ function fpcache.new(opts)
   end
   cache.feed, cache.near = feed, near
   return cache
+end
+
+--- A sweeper, which removes what has expired and evicts what is beyond a quota; see docs/quotas.md.
+---@param opts table? those of new, and { every = 10 | "10s", duty = 0.25 }
+---@return fpcache.Sweeper? sweeper with pass(), run(tell), stop() and close()
+---@return string? err
+function fpcache.sweeper(opts)
+  local description, rest = {}, {}
+  for name, about in pairs(OPTIONS) do description[name] = { type = about.type, check = about.check } end
+  for name, about in pairs(sweeper.OPTIONS) do description[name] = about end
+  local o = options.read(description, opts, 2)
+  for name in pairs(OPTIONS) do rest[name] = o[name] end
+  rest.feed, rest.minconn, rest.maxconn = false, 1, 1
+  local cache, err = fpcache.new(rest)
+  if not cache then return nil, err end
+  return sweeper.new(cache, o)
 end
 
 --- The same cache, connections included, seen in another namespace.
