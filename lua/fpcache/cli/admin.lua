@@ -1,4 +1,4 @@
---- `fpcache admin setup|status|upgrade|drop`, and `fpcache-admin` with the Python tool's flags.
+--- `fpcache admin setup|status|upgrade|feed|drop`, and `fpcache-admin` with the Python tool's flags.
 local admin = require("fpcache.admin")
 local argparse = require("argparse")
 local codec = require("fpcache.codec")
@@ -25,6 +25,8 @@ local function make_parser()
   setup:flag("--force", FORCE_HELP)
   command("status", "Tell what is installed.")
   command("upgrade", "Run the missing migrations.")
+  command("feed", "Switch the change feed on or off: off, writes cost less and every read asks the server."):argument(
+    "switch", "on or off"):choices { "on", "off" }
   command("drop", "Remove the cache and all its data."):flag("--force", "Do not ask.")
   return parser
 end
@@ -56,6 +58,7 @@ local function print_status(report)
   print(("  table     %s.cache, %s, owned by %s"):format(report.schema,
     report.unlogged and "UNLOGGED" or "LOGGED", report.owner))
   print("  isolation " .. (report.isolated and "row-level security, forced" or "OFF: row-level security is disabled"))
+  print("  feed      " .. (report.feed_on and "on" or "OFF: no near cache and no filter answers"))
   print(("  size      %s, about %d rows"):format(bytes(report.bytes), report.rows))
   print(("  server    %s"):format(report.server:match("^%S+ %S+") or report.server))
 end
@@ -122,6 +125,10 @@ function cli.run(words)
   elseif flags.command == "drop" then
     opts.force = flags.force
     return drop(opts, flags.json)
+  elseif flags.command == "feed" then
+    local report, err = connection_flags.call(function(o) return admin.switch_feed(o, flags.switch == "on") end, opts)
+    if not report then return fail(err) end
+    return say(report, flags.json, print_status)
   end
   local report, err = connection_flags.call(admin[flags.command], opts)
   if not report then return fail(err) end
