@@ -5,6 +5,7 @@
 --     cache:set("user:1", { name = "Alice" }, 3600)
 --     print(cache:get("user:1").name)
 local announce = require("fpcache.announce")
+local auth = require("fpcache.auth")
 local codec = require("fpcache.codec")
 local connection = require("fpcache.connection")
 local core = require("fpcache.core")
@@ -16,12 +17,18 @@ local policies = require("fpcache.policy")
 local schema = require("fpcache.schema")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements")
+local sweeper = require("fpcache.sweeper")
+local touches = require("fpcache.touches")
 local Cache = require("fpcache.client")
 require("fpcache.reading")
 require("fpcache.bulk")
 require("fpcache.bulk_reading")
 require("fpcache.scan")
+require("fpcache.tags")
 require("fpcache.transaction")
+require("fpcache.fetch_many")
+require("fpcache.wrap")
+require("fpcache.rates")
 require("fpcache.stats")
 require("fpcache.prometheus")
 
@@ -31,6 +38,7 @@ local fpcache = {
   array_mt = codec.array_mt,       -- setmetatable({}, array_mt) is stored as []
   empty_array = codec.empty_array,
   CuckooFilter = require("fpcache.cuckoo_filter"),
+  DatabricksTokenProvider = auth.DatabricksTokenProvider,
   waiting = require("fpcache.waiting"), -- where a scheduler of coroutines plugs in
 }
 
@@ -51,9 +59,6 @@ local OPTIONS = {
   max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
   breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
-  -- Accepted for the Python library's sake:
-  instance_name = { type = "string" },
-  profile = { type = "string" },
 }
 for _, more in ipairs { connection.OPTIONS, layers.OPTIONS } do
   for name, about in pairs(more) do OPTIONS[name] = about end
@@ -80,9 +85,6 @@ function fpcache.new(opts)
   if o.codec then codec.check(o.codec, 3) end
   local quoted, err = sql.quote_identifier(o.schema)
   if not quoted then return nil, err end
-  if o.instance_name or o.profile then
-    return nil, "invalid: instance_name and profile (Databricks tokens) are not in this build yet"
-  end
   local pool
   pool, err = connection.open(o, 2)
   if not pool then return nil, err end
@@ -110,6 +112,9 @@ function fpcache.new(opts)
     pool:close()
     return nil, err
   end
+  -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
+  local found, has_quota = cache.db:row(cache.statements.has_quota, cache.timeout)
+  if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
   local feed, near = layers.open(o, quoted, pool)
   if not feed then
     pool:close()
@@ -117,6 +122,22 @@ function fpcache.new(opts)
   end
   cache.feed, cache.near = feed, near
   return cache
+end
+
+--- A sweeper, which removes what has expired and evicts what is beyond a quota; see docs/quotas.md.
+---@param opts table? those of new, and { every = 10 | "10s", duty = 0.25 }
+---@return fpcache.Sweeper? sweeper with pass(), run(tell), stop() and close()
+---@return string? err
+function fpcache.sweeper(opts)
+  local description, rest = {}, {}
+  for name, about in pairs(OPTIONS) do description[name] = { type = about.type, check = about.check } end
+  for name, about in pairs(sweeper.OPTIONS) do description[name] = about end
+  local o = options.read(description, opts, 2)
+  for name in pairs(OPTIONS) do rest[name] = o[name] end
+  rest.feed, rest.minconn, rest.maxconn = false, 1, 1
+  local cache, err = fpcache.new(rest)
+  if not cache then return nil, err end
+  return sweeper.new(cache, o)
 end
 
 --- The same cache, connections included, seen in another namespace.

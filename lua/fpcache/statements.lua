@@ -21,16 +21,17 @@ local PARTS = {
 }
 
 -- One row in: $1 namespace, $2 key, $3 long key, $4 value, $5 format, $6 ttl, $7 expires_at.
+-- A write without tags takes them off: `tags` is not named, so excluded.tags is NULL.
 local INSERT = [[
 {tellKey}INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
 VALUES ($1, $2, $3, $4, $5, {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
-SET value = excluded.value, format = excluded.format, version = {nextVersion}, ]]
+SET value = excluded.value, format = excluded.format, version = {nextVersion}, tags = excluded.tags, ]]
 
 -- A change of a live row: the parameters of INSERT, $3 being unused.
 local UPDATE = [[
 {tellKey}UPDATE {schema}.cache AS c
-SET value = $4, format = $5, version = greatest(c.version + 1, {version}), expires_at = %s
+SET value = $4, format = $5, version = greatest(c.version + 1, {version}), tags = NULL, expires_at = %s
 WHERE {own} AND {live}%s RETURNING version]]
 
 local KEEP_TTL = "CASE WHEN {cLive} THEN c.expires_at ELSE excluded.expires_at END"
@@ -72,7 +73,8 @@ SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WH
   -- The old value.  The inner query locks the row first, so that what it returns is what is replaced.
   get_set = { [[
 {tellKey}UPDATE {schema}.cache AS c
-SET value = $4, format = $5, version = greatest(c.version + 1, {version}), expires_at = {expiry}
+SET value = $4, format = $5, version = greatest(c.version + 1, {version}), tags = NULL,
+    expires_at = {expiry}
 FROM (SELECT value, format FROM {schema}.cache WHERE {own} AND {live} FOR UPDATE) AS old
 WHERE c.user_id = session_user::text AND c.namespace = $1 AND c.key = $2
 RETURNING old.value, old.format]], "tyyycff" },
@@ -89,7 +91,7 @@ VALUES ($1, $2, $3, convert_to($4::text, 'UTF8'), 'i', {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = CASE WHEN {cLive} THEN convert_to((convert_from(c.value, 'UTF8')::bigint + $5)::text, 'UTF8')
                  ELSE excluded.value END,
-    format = 'i', version = {nextVersion}, expires_at = ]] .. KEEP_TTL .. [[
+    format = 'i', version = {nextVersion}, tags = CASE WHEN {cLive} THEN c.tags END, expires_at = ]] .. KEEP_TTL .. [[
 
 WHERE NOT {cLive} OR c.format = 'i'
    OR (c.format = 't' AND octet_length(c.value) < 20 AND convert_from(c.value, 'UTF8') ~ '^-?[0-9]+$')
@@ -122,7 +124,7 @@ FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unn
              unnest($6) AS ttl) AS r
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = excluded.value, format = excluded.format, version = {nextVersion},
-    expires_at = excluded.expires_at]], "tB" },
+    tags = excluded.tags, expires_at = excluded.expires_at]], "tB" },
 
   -- A page of a scan: keys from $2 (included) to $3 (excluded), at most $4.
   scan_keys = { [[
@@ -137,10 +139,6 @@ SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND 
   clear = { "{tellSpace}DELETE FROM {schema}.cache WHERE {mine}", "t" },
   clear_all = { "{tellAll}DELETE FROM {schema}.cache WHERE user_id = session_user::text", "" },
 
-  pages = { [[
-SELECT pg_relation_size({relation}::regclass) / current_setting('block_size')::bigint]], "", true },
-  sweep = { "SELECT {schema}.fpcache_sweep($1, $2::integer)", "ii" },
-
   -- Of the whole table, for everybody; the number of rows is the server's estimate.
   table_stats = { [[
 SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0), pg_total_relation_size(c.oid),
@@ -149,6 +147,9 @@ FROM pg_class AS c WHERE c.oid = {relation}::regclass]], "", true },
 }
 
 require("fpcache.statements.policies").add(TEMPLATES)
+require("fpcache.statements.tags").add(TEMPLATES)
+require("fpcache.statements.keeping").add(TEMPLATES)
+require("fpcache.statements.rates").add(TEMPLATES)
 
 -- What a change writes into the feed (see schema/m002_feed.lua), in its own statement.
 local TELLS = {
@@ -157,6 +158,12 @@ local TELLS = {
   tellSpace = "($1, NULL)",
   tellAll = "(NULL, NULL)",
 }
+-- What took away rows that it had to find first names them by the common table expression `gone`.
+local TELL_GONE = [[,
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, array_agg(key) FROM gone HAVING count(*) > 0)]]
+-- What may have written nothing names its row by the common table expression `tried`.
+local TELL_TRIED = [[,
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, ARRAY[$2] FROM tried)]]
 local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row})\n"
 
 -- What the feed's reader sends on its two connections (src/core/feed*.c), which take these texts as they are.  The
@@ -221,11 +228,14 @@ end
 ---@param tells boolean whether changes write the feed; behind a transaction pooler the table's trigger does
 ---@return table<string, userdata>
 function statements.new(quoted_schema, tells)
-  local places = { schema = quoted_schema, relation = sql.quote_literal(quoted_schema .. ".cache") }
+  local places = { schema = quoted_schema, relation = sql.quote_literal(quoted_schema .. ".cache"),
+    tagsRelation = sql.quote_literal(quoted_schema .. ".fpcache_tags") }
   for name, part in pairs(PARTS) do places[name] = part end -- a part holds no places itself
   for name, row in pairs(TELLS) do
     places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row }) or ""
   end
+  places.tellGone = tells and sql.fill(TELL_GONE, places) or ""
+  places.tellTried = tells and sql.fill(TELL_TRIED, places) or ""
   local made = {}
   for name, template in pairs(TEMPLATES) do
     local text = sql.fill(template[1], places)

@@ -1,9 +1,12 @@
---- `fpcache admin setup|status|upgrade|drop`, and `fpcache-admin` with the Python tool's flags.
+--- `fpcache admin`: setup, status, upgrade, drop; watch, unwatch, watches; quota, sweep.  And `fpcache-admin` with the
+-- Python tool's flags.
 local admin = require("fpcache.admin")
 local argparse = require("argparse")
 local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local core = require("fpcache.core")
+local keeping = require("fpcache.cli.keeping")
+local watch = require("fpcache.cli.watch")
 
 local cli = {}
 
@@ -26,6 +29,8 @@ local function make_parser()
   command("status", "Tell what is installed.")
   command("upgrade", "Run the missing migrations.")
   command("drop", "Remove the cache and all its data."):flag("--force", "Do not ask.")
+  watch.add(command)
+  keeping.add(command)
   return parser
 end
 
@@ -122,6 +127,10 @@ function cli.run(words)
   elseif flags.command == "drop" then
     opts.force = flags.force
     return drop(opts, flags.json)
+  elseif watch.has(flags.command) or keeping.has(flags.command) then
+    local report, print_report = (watch.has(flags.command) and watch or keeping).run(flags, opts)
+    if not report then return fail(print_report) end
+    return say(report, flags.json, print_report)
   end
   local report, err = connection_flags.call(admin[flags.command], opts)
   if not report then return fail(err) end

@@ -19,6 +19,7 @@ CASE WHEN c.expires_at = 'infinity' OR ({share} IS NULL AND {times} IS NULL) THE
                            OR coalesce({noted} AND {left} <= {times} * c.load_seconds, false) END]]
 
 -- A hit; or a miss with the lease granted; or a miss while somebody loads.  Only a miss calls the function, which writes.
+-- With {lease} NULL nobody is granted any.
 -- value, format, seconds it lives (-1: no end, NULL: it does not), seconds it may still be given as stale or absent, its age,
 -- cost of loading, validator, granted? (NULL: a hit), the lease's fence.
 local ASK = [[
@@ -29,7 +30,7 @@ c.value, c.format, CASE WHEN c.expires_at = 'infinity' THEN -1 WHEN {fresh} THEN
        CASE WHEN {noted} THEN c.validator END,
        CASE WHEN {fresh} AND NOT {early} THEN NULL
             WHEN {absent} THEN NULL
-            WHEN {leased} THEN false
+            WHEN {leased} OR {lease} IS NULL THEN false
             ELSE {schema}.fpcache_claim($1, {key}, {longKey}, fence.holder, {lease},
                                         CASE WHEN {fresh} THEN c.version END) END, fence.holder]]
 
