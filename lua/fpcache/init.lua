@@ -15,6 +15,7 @@ local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 local policies = require("fpcache.policy")
 local schema = require("fpcache.schema")
+local sealing = require("fpcache.sealing")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements")
 local sweeper = require("fpcache.sweeper")
@@ -60,7 +61,7 @@ local OPTIONS = {
   breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
   breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
 }
-for _, more in ipairs { connection.OPTIONS, layers.OPTIONS } do
+for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS } do
   for name, about in pairs(more) do OPTIONS[name] = about end
 end
 fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
@@ -112,6 +113,16 @@ function fpcache.new(opts)
     pool:close()
     return nil, err
   end
+  local user
+  if o.encrypt then -- what is encrypted is bound to the login
+    ok, user = pool:row(cache.statements.login, cache.timeout)
+    if not ok then
+      pool:close()
+      return nil, user
+    end
+  end
+  cache.sealing, cache.user_codec = sealing.plan(o, user), o.codec
+  cache.codec = sealing.codec(cache.sealing, o.codec, o.namespace)
   -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
   local found, has_quota = cache.db:row(cache.statements.has_quota, cache.timeout)
   if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
@@ -150,6 +161,7 @@ function Cache:namespace(name)
   local view = {}
   for field, value in pairs(self) do view[field] = value end
   view.space, view.seed = name, core.feed_seed(name)
+  view.codec = sealing.codec(self.sealing, self.user_codec, name)
   return setmetatable(view, getmetatable(self))
 end
 

@@ -39,6 +39,7 @@ local KEEP_TTL = "CASE WHEN {cLive} THEN c.expires_at ELSE excluded.expires_at E
 -- name = { SQL, parameter types (see src/lua/statement.c), read-only? }
 local TEMPLATES = {
   schema_version = { "SELECT max(version) FROM {schema}.fpcache_schema", "", true },
+  login = { "SELECT session_user::text", "", true },
   ping = { "SELECT 1", "", true },
 
   get = { "SELECT value, format FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
