@@ -62,7 +62,7 @@ local function names_a_server(o)
     or auth.names_a_server(o)
 end
 
---- The caller's settings in libpq's words.
+--- The caller's settings in libpq's words; nil, err for a NUL byte.
 local function explicit_settings(o, level)
   local settings = {
     host = o.host, port = o.port and ("%d"):format(o.port), dbname = o.database, user = o.user,
@@ -73,6 +73,12 @@ local function explicit_settings(o, level)
       error("options.libpq: a table of libpq keywords and strings is expected", level + 1)
     end
     settings[keyword] = tostring(value)
+  end
+  for keyword, value in pairs(settings) do
+    if value:find("\0", 1, true) then return nil, ("invalid: %s holds a NUL byte"):format(keyword) end
+  end
+  if o.connection_string and o.connection_string:find("\0", 1, true) then
+    return nil, "invalid: connection_string holds a NUL byte"
   end
   return settings
 end
@@ -123,27 +129,37 @@ local function open_pool(o, text, settings, found)
   return pool
 end
 
+--- Where the password of these options comes from, without a connection: see auth.open().
+---@param o table as options.read() gives it for connection.OPTIONS
+---@param level integer
+---@return fpcache.Auth? auth, string? err
+function connection.auth(o, level)
+  local settings, err = explicit_settings(o, level + 1)
+  if not settings then return nil, err end
+  return auth.open(o, o.connection_string, settings)
+end
+
 --- A pool by these options; opens minconn connections, at least one, so that a mistake shows at once.
 ---@param o table as options.read() gives it for connection.OPTIONS; `silent`: sessions that do not write the change feed
 ---@param level integer
 ---@return userdata? pool, string? err
 function connection.open(o, level)
-  local text = o.connection_string
-  if not names_a_server(o) then
-    local err
+  local text, err
+  if names_a_server(o) then
+    text = o.connection_string
+  else
     text, err = connection.default_url()
     if err then return nil, err end
   end
   -- A connection string wins over the single options, which then fill its gaps, as in Python.
-  local settings = explicit_settings(o, level + 1)
-  for keyword, value in pairs(settings) do
-    if value:find("\0", 1, true) then return nil, ("invalid: %s holds a NUL byte"):format(keyword) end
-  end
-  if text and text:find("\0", 1, true) then return nil, "invalid: connection_string holds a NUL byte" end
+  local settings
+  settings, err = explicit_settings(o, level + 1)
+  if not settings then return nil, err end
   if o.minconn > o.maxconn then
     return nil, ("invalid: minconn (%d) exceeds maxconn (%d)"):format(o.minconn, o.maxconn)
   end
-  local found, err = auth.open(o, text, settings)
+  local found
+  found, err = auth.open(o, text, settings)
   if err then return nil, err end
   local pool
   pool, err = open_pool(o, text, settings, found)

@@ -148,20 +148,22 @@ end
 ---@return integer exit_code
 function cli.run_as_python_tool(words)
   local parser = argparse("fpcache-admin", "Set up the cache once; users then only connect.")
-  parser:option("--host", "Database host.", "localhost")
+  parser:option("--host", "Database host (default: localhost; Databricks: the instance's).")
   parser:option("--port", "Database port.", "5432"):convert(tonumber)
-  parser:option("--database", "Database name.", "postgres")
-  parser:option("--user", "User with the right to create tables.", "postgres")
+  parser:option("--database", "Database name (default: postgres; Databricks: databricks_postgres).")
+  parser:option("--user", "User with the right to create tables (default: postgres; Databricks: who you are there).")
   parser:option("--password", "Database password.")
   parser:option("--schema", "Schema for the cache table.", "public")
   parser:flag("--force", FORCE_HELP)
-  parser:flag("--databricks", "Log in with a Databricks token.")
+  parser:flag("--databricks", "Log in with a Databricks token; needs --instance-name.")
   parser:option("--instance-name", "Databricks instance name.")
   parser:option("--profile", "Databricks profile.")
   local flags, code = connection_flags.parse(parser, words)
   if not flags then return code end
-  if flags.databricks or flags.instance_name or flags.profile then
-    return fail("--databricks, --instance-name and --profile are not in this build yet")
+  if flags.databricks and not flags.instance_name then return fail("--databricks needs --instance-name") end
+  if not flags.instance_name then
+    flags.host, flags.user = flags.host or "localhost", flags.user or "postgres"
+    flags.database = flags.database or "postgres"
   end
   local opts = connection_flags.read(flags)
   opts.force = flags.force
