@@ -38,7 +38,7 @@ for _, method in ipairs { "value", "map" } do
     if not task then return pool[method](pool, statement, timeout, codec, parse_json, ...) end
     local answers, err = request(task, pool, statement, timeout, ...)
     if not answers then return nil, err end
-    return answers[method](answers, codec, parse_json)
+    return answers[method](answers, codec, parse_json, ...) -- the stored key is what a sealed value is bound to
   end
 end
 

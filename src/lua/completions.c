@@ -1,8 +1,9 @@
 /* completions.c -- `core.completions(max_outstanding)`: where the answers of pool:submit() arrive.
  *
  * queue:next() gives the id of a finished request and keeps its answer; the converting method that follows
- * takes it: run() row() rows() value(codec, parse_json) map(codec, parse_json)   as the pool's methods return
- * (see db.h) The answer is freed by the next next(), so that nobody who vanished in between leaves it behind.
+ * takes it: run() row() rows() value(codec, parse_json, namespace, stored_key) map(codec, parse_json)   as
+ * the pool's methods return (see db.h) The answer is freed by the next next(), so that nobody who vanished in
+ * between leaves it behind.
  */
 #include "completions.h"
 #include "db.h"
@@ -96,7 +97,7 @@ static int take(lua_State *L, fpc_lua_convert *convert) {
     fpc_answer answer;
     completions_ud *ud = check(L, 1);
     luaL_argcheck(L, ud->current != NULL, 1, "there is no answer to take");
-    lua_settop(L, 3);
+    lua_settop(L, 5);
     if (fpc_request_answer(ud->current, &answer, &err) != FPC_OK) return fpc_lua_failure(L, &err);
     return convert(L, &answer, 2);
 }

@@ -1,7 +1,8 @@
 /* db.c -- statements in, Lua values out. */
 #include "db.h"
+#include "fpcache/key.h"
 #include "number.h"
-#include "value.h"
+#include "seal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -121,14 +122,23 @@ int fpc_lua_convert_rows(lua_State *L, const fpc_answer *answer, int codec) {
     return 2;
 }
 
-/* Pushes the value of the columns `column` and the next, which is its format. */
+/* Pushes the value of the columns `column` and the next, which is its format.  `key`: the stored one. */
 static bool push_value(lua_State *L, const fpc_result *result, int row, int column, int codec,
-                       fpc_error *err) {
+                       const char *key, size_t key_length, fpc_error *err) {
     size_t length, format_length;
     const char *bytes = fpc_result_bytes(result, row, column, &length);
     const char *format = fpc_result_bytes(result, row, column + 1, &format_length);
     int decoder = lua_isnoneornil(L, codec) ? 0 : codec;
-    return fpc_lua_value_push(L, bytes, length, *format, decoder, lua_toboolean(L, codec + 1), err);
+    return fpc_lua_seal_push(L, bytes, length, *format, decoder, key, key_length, lua_toboolean(L, codec + 1),
+                             err);
+}
+
+/* Pushes the bytes that the value of the columns `column` and the next has, opened and unpacked. */
+static void push_size(lua_State *L, const fpc_result *result, int row, int column) {
+    size_t length, format_length;
+    const char *bytes = fpc_result_bytes(result, row, column, &length);
+    const char *format = fpc_result_bytes(result, row, column + 1, &format_length);
+    lua_pushinteger(L, (lua_Integer)fpc_lua_seal_size(bytes, length, *format));
 }
 
 int fpc_lua_convert_value(lua_State *L, const fpc_answer *answer, int codec) {
@@ -136,13 +146,14 @@ int fpc_lua_convert_value(lua_State *L, const fpc_answer *answer, int codec) {
     bool found = answer->rows > 0;
     lua_pushboolean(L, found);
     if (!found) return 1;
-    if (!push_value(L, answer->result, answer->row, answer->column, codec, &err))
+    /* The stored key is the second argument of every statement that gives one value. */
+    size_t key_length = 0;
+    const char *key = lua_type(L, codec + 3) == LUA_TSTRING ? lua_tolstring(L, codec + 3, &key_length) : NULL;
+    if (!push_value(L, answer->result, answer->row, answer->column, codec, key, key_length, &err))
         return fpc_lua_failure(L, &err);
     if (fpc_result_columns(answer->result) - answer->column <= 2) return 2;
-    size_t length;
-    fpc_result_bytes(answer->result, answer->row, answer->column, &length);
     push_column(L, answer->result, answer->row, answer->column + 2);
-    lua_pushinteger(L, (lua_Integer)length);
+    push_size(L, answer->result, answer->row, answer->column);
     return 4;
 }
 
@@ -150,6 +161,7 @@ int fpc_lua_convert_map(lua_State *L, const fpc_answer *answer, int codec) {
     fpc_error err;
     const fpc_result *result = answer->result;
     int key_column = answer->column, values = lua_gettop(L) + 1;
+    char stored[FPC_KEY_STORED_MAX];
     bool has_ttl = fpc_result_columns(result) - answer->column > 3;
     lua_createtable(L, 0, answer->rows);
     if (has_ttl) {
@@ -162,16 +174,16 @@ int fpc_lua_convert_map(lua_State *L, const fpc_answer *answer, int codec) {
         const char *key = fpc_result_bytes(result, row, key_column, &key_length);
         lua_pushlstring(L, key, key_length);
         if (has_ttl) {
-            size_t length;
-            fpc_result_bytes(result, row, key_column + 1, &length);
             lua_pushvalue(L, -1);
             push_column(L, result, row, key_column + 3);
             lua_rawset(L, values + 1);
             lua_pushvalue(L, -1);
-            lua_pushinteger(L, (lua_Integer)length);
+            push_size(L, result, row, key_column + 1);
             lua_rawset(L, values + 2);
         }
-        if (!push_value(L, result, row, key_column + 1, codec, &err)) {
+        if (key_length > FPC_KEY_INLINE && fpc_key_shorten(key, key_length, stored, &err) == FPC_OK)
+            key = stored, key_length = FPC_KEY_STORED_MAX;
+        if (!push_value(L, result, row, key_column + 1, codec, key, key_length, &err)) {
             fpc_error_prefix(&err, "key %d of the answer: ", n + 1);
             return fpc_lua_failure(L, &err);
         }
