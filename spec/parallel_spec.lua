@@ -238,6 +238,22 @@ describe("tasks", function()
     assert.equal("raised: no more", err)
   end)
 
+  it("open sealed values, merged ones and those of long keys too", function()
+    local sealed = db:open { encrypt = { keys = { k = ("a"):rep(32) } }, compress = true }
+    local long = ("l"):rep(3000)
+    local results, errors = fpcache.parallel {
+      jobs = 64, each = (function() local i = 0; return function() i = i + 1; return i <= 200 and i or nil end end)(),
+      run = function(i)
+        local key = i % 10 == 0 and long .. i or "sealed" .. i
+        assert(sealed:set(key, { text = ("x"):rep(i * 50) }))
+        local value = assert(sealed:get(key))
+        return #value.text == i * 50 and #assert(sealed:get_many { key })[key].text == i * 50
+      end,
+    }
+    assert.is_nil(errors)
+    for i = 1, 200 do assert.is_true(results[i]) end
+  end)
+
   it("do not hold up the end of a program", function()
     local began = core.system.now()
     local result = child.run([[
