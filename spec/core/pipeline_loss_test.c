@@ -187,11 +187,11 @@ static void test_frozen_reader(void **state) {
         fpc_request_delete(request);
     }
     int64_t took = fpc_clock_ns() - began;
-    assert_true(took > FPC_NS_PER_SECOND / 4 && took < 3 * FPC_NS_PER_SECOND);
+    assert_true(took > FPC_NS_PER_SECOND / 4 && took < 10 * FPC_NS_PER_SECOND);
     assert_int_equal(1, stats().went_silent);
     began = fpc_clock_ns();
     for (int i = 0; i < 20; i++) assert_int_equal(2 * i, requests_ask(engine, queue, twice, i));
-    assert_true(fpc_clock_ns() - began < FPC_NS_PER_SECOND / 4); /* out of rotation */
+    assert_true(fpc_clock_ns() - began < 3 * FPC_NS_PER_SECOND); /* out of rotation: not 20 silences */
     kill((pid_t)frozen, SIGCONT);
 }
 
@@ -255,7 +255,7 @@ static void test_server_away(void **state) {
     for (int i = 0; i < 20; i++) {
         int64_t began = fpc_clock_ns();
         assert_int_equal(FPC_CONNECT, requests_try(engine, queue, twice, 1, 10));
-        assert_true(fpc_clock_ns() - began < FPC_NS_PER_SECOND / 2);
+        assert_true(fpc_clock_ns() - began < 2 * FPC_NS_PER_SECOND);
     }
     assert_int_equal(FPC_CONNECT, requests_try(engine, queue, write_pid, 1, 10));
     assert_true(stats().open_failures < 20); /* not one attempt for each */
