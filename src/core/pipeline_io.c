@@ -129,16 +129,16 @@ static void take_news(fpc_io *io) {
     bool begins_to_stop = engine->closed && !io->stopping;
     double grace_s = engine->grace_s;
     pthread_mutex_unlock(&engine->lock);
+    if (begins_to_stop) { /* first: openers that were stopped fail for that reason only */
+        io->stopping = true;
+        io->stop_by = fpc_deadline_in(grace_s);
+    }
     enqueue(io, submitted);
     while (opened != NULL) {
         fpc_opened *next = opened->next;
         fpc_lane_opened(&io->lanes[opened->pipe->lane], opened);
         free(opened);
         opened = next;
-    }
-    if (begins_to_stop) {
-        io->stopping = true;
-        io->stop_by = fpc_deadline_in(grace_s);
     }
 }
 

@@ -78,7 +78,7 @@ void fpc_lane_opened(fpc_lane_state *lane, fpc_opened *opened) {
     lane->last_error = opened->error;
     set_pause(lane);
     census c = count_pipes(lane);
-    if (c.usable + c.opening == 0) fpc_lane_fail_waiting(lane, &lane->last_error);
+    if (c.usable + c.opening == 0 && !lane->io->stopping) fpc_lane_fail_waiting(lane, &lane->last_error);
 }
 
 static void open_one(fpc_lane_state *lane) {
