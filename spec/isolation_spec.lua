@@ -103,6 +103,29 @@ describe("isolation", function()
     assert.is_false(ann:exists("mine"))
   end)
 
+  it("is not opened by the setting of the functions that keep the cache", function()
+    assert(ann:set("secret", "ann's", { tags = "t" }))
+    bob:transaction(function(tx)
+      assert(tx:query("SET LOCAL fpcache.keeps = 'on'"))
+      for _, name in ipairs { "cache", "valid_cache", "fpcache_tags" } do
+        assert.same({}, tx:query("SELECT * FROM shared." .. name))
+      end
+      assert.equal(0, tx:query("DELETE FROM shared.cache"))
+      assert.equal(0, tx:query("DELETE FROM shared.fpcache_tags"))
+      assert.same({ { n = 0 } }, tx:query("SELECT shared.cache_cleanup() AS n"))
+      return true
+    end)
+    local _, err = sql(bob, "SELECT shared.fpcache_forget(NULL, '', ARRAY['secret'::bytea], NULL)")
+    assert.matches("SQLSTATE 42501", err)
+    assert.equal("ann's", ann:get("secret"))
+    -- the owner of the tables sees rows of his own only, too
+    local keeper = db:open { as = "keeper" }
+    assert.same({}, sql(keeper, "SELECT * FROM shared.cache"))
+    assert.same({ { n = 1 } }, sql(keeper, "SELECT shared.fpcache_forget(NULL, '', NULL, ARRAY['t'::bytea]) AS n"))
+    assert.is_nil((ann:get("secret")))
+    assert.same({}, sql(keeper, "SELECT * FROM shared.fpcache_tags"))
+  end)
+
   it("cannot be switched off by those who use it", function()
     for _, text in ipairs { "ALTER TABLE shared.cache DISABLE ROW LEVEL SECURITY",
       "DROP POLICY cache_own_rows ON shared.cache", "CREATE POLICY mine ON shared.cache USING (true)",

@@ -31,6 +31,7 @@ local SET_OPTIONS = {
   if_absent = { type = "boolean" }, -- only when there is no such key
   if_present = { type = "boolean" },
   if_version = { type = "number cdata", expected = "integer" }, -- only when the version (see entry) is still this one
+  tags = { type = "string table" }, -- see limits.tags; a write without them takes the old ones off
 }
 
 --- The expiry that options ask for.
@@ -126,12 +127,12 @@ end
 --- Stores a value.  Strings, numbers, booleans, fpcache.null and tables that JSON can hold come back as they are.
 ---@param key string 1 to max_key_bytes bytes, any content
 ---@param value any not nil
----@param opts number|table|nil ttl in seconds, or { ttl, expires_at, keep_ttl, if_absent, if_present, if_version }
+---@param opts number|table|nil ttl in seconds, or { ttl, expires_at, keep_ttl, if_absent, if_present, if_version, tags }
 ---@return boolean? stored false when a condition did not hold
 ---@return string? err
 ---@return integer? version of what was stored, for cas
 function Cache:set(key, value, opts)
-  local statement, version = "set", nil
+  local statement, version, tags = "set", nil, nil
   local ok, ttl, expires_at
   if type(opts) == "table" then
     local read = options.read(SET_OPTIONS, opts, 2)
@@ -141,31 +142,40 @@ function Cache:set(key, value, opts)
       version, problem = check_integer(read.if_version, "if_version", 2)
       if not version then return nil, problem end
     end
+    if read.tags ~= nil then
+      local problem
+      tags, problem = limits.tags(read.tags, 2)
+      if not tags then return nil, problem end
+      if #tags == 0 then tags = nil end
+      if tags then statement = statement .. "_tagged" end
+    end
     ok, ttl, expires_at = read_expiry(read, 2)
   else
     ok, ttl = check_ttl(opts, 2)
   end
   if not ok then return nil, ttl end
-  local written, answer = write(self, statement, key, value, ttl, expires_at, 2, version)
+  local first, second = version, tags -- the parameters after the expiry
+  if version == nil then first, second = tags, nil end
+  local written, answer = write(self, statement, key, value, ttl, expires_at, 2, first, second)
   if written == nil then return nil, answer end
   return written, nil, answer
 end
 
-local DELETE_OPTIONS = { near = { type = "boolean", default = true } } -- false: asks the server in any case
+local DELETE_OPTIONS = { near = { type = "boolean", default = false } } -- true: spares the round trip where it can
 
---- Deletes a key.  One that the filter knows to be absent costs no round trip.
+--- Deletes a key, what is stale of it included, and overtakes who is loading it (see docs/policies.md).
 ---@param key string
----@param opts table? { near = false } asks the server in any case
+---@param opts table? { near = true }: a key that the filter knows to be absent costs no round trip, and whoever loads it just
+--- now is not overtaken
 ---@return boolean? deleted false when there was none
 ---@return string? err
 function Cache:delete(key, opts)
   local stored, err = stored_key(key, self.max_key_bytes, 2)
   if not stored then return nil, err end
-  local asks = opts ~= nil and not options.read(DELETE_OPTIONS, opts, 2).near
-  if not asks and self.feed:look(self.seed, stored) then return false end
-  local deleted
-  deleted, err = change(self, "delete", stored)
-  return deleted, err
+  if opts ~= nil and options.read(DELETE_OPTIONS, opts, 2).near and self.feed:look(self.seed, stored) then return false end
+  local found, lived = told(self, stored, self.db:row(self.statements.delete, self.timeout, self.space, stored))
+  if found == nil then return nil, lived end
+  return found and lived
 end
 
 --- Gives a key a new time to live in seconds: (key, ttl) -> true, false when there is none, or nil, err.

@@ -8,19 +8,28 @@ local announce = require("fpcache.announce")
 local codec = require("fpcache.codec")
 local connection = require("fpcache.connection")
 local core = require("fpcache.core")
+local fetch = require("fpcache.fetch")
 local layers = require("fpcache.layers")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
+local policies = require("fpcache.policy")
 local schema = require("fpcache.schema")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements")
+local sweeper = require("fpcache.sweeper")
+local touches = require("fpcache.touches")
 local Cache = require("fpcache.client")
 require("fpcache.reading")
 require("fpcache.bulk")
 require("fpcache.bulk_reading")
 require("fpcache.scan")
+require("fpcache.tags")
 require("fpcache.transaction")
+require("fpcache.fetch_many")
+require("fpcache.wrap")
+require("fpcache.rates")
 require("fpcache.stats")
+require("fpcache.prometheus")
 
 local fpcache = {
   _VERSION = core.version,
@@ -28,7 +37,16 @@ local fpcache = {
   array_mt = codec.array_mt,       -- setmetatable({}, array_mt) is stored as []
   empty_array = codec.empty_array,
   CuckooFilter = require("fpcache.cuckoo_filter"),
+  waiting = require("fpcache.waiting"), -- where a scheduler of coroutines plugs in
 }
+
+--- A named way to load, keep and renew entries, for cache:fetch; see docs/policies.md.
+---@param opts table
+---@return fpcache.Policy
+function fpcache.policy(opts)
+  local made = policies.new(opts, 2)
+  return made
+end
 
 local OPTIONS = {
   namespace = { type = "string", default = "", check = limits.namespace },
@@ -37,6 +55,8 @@ local OPTIONS = {
   max_key_bytes = { type = "integer", default = 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   -- One value of PostgreSQL holds less than 1 GB.
   max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
+  breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
+  breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
   -- Accepted for the Python library's sake:
   instance_name = { type = "string" },
   profile = { type = "string" },
@@ -47,20 +67,20 @@ end
 fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
 
 --- Asks whether the schema is there and of our version.
----@return boolean? feed_is_on
+---@return boolean? tells the feed is on, and our sessions say that they tell it
 ---@return string? err
 local function check_schema(cache)
-  local found, version, is_on = cache.db:row(cache.statements.schema_version, cache.timeout)
+  local found, version, tells = cache.db:row(cache.statements.schema_version, cache.timeout)
   if found == nil then return nil, version end
   version = tonumber(version) or 0
-  if version == schema.VERSION then return tonumber(is_on) == 1 end
+  if version == schema.VERSION then return tonumber(tells) == 1 end
   if version == 0 then return nil, "schema: the tables are not set up; run `fpcache admin setup` on this database" end
   return nil, ("schema: the database has version %d and this fpcache needs %d; %s"):format(version, schema.VERSION,
     version < schema.VERSION and "run `fpcache admin upgrade`" or "install a newer fpcache")
 end
 
---- Has a cache not write the change feed, which is switched off.  Its sessions do not claim that they do, so should the feed be
--- switched on later, the table's triggers tell in their place.
+--- Has a cache not write the change feed, which is switched off, or behind a pooler.  Its sessions do not claim that they do, so
+-- while the feed is on, the table's triggers tell in their place.
 ---@return userdata? pool
 ---@return string? err
 local function fall_silent(cache, o, quoted)
@@ -103,18 +123,22 @@ function fpcache.new(opts)
     bulk_timeout = math.max(o.bulk_timeout, o.timeout),
     max_key_bytes = o.max_key_bytes,
     max_value_bytes = o.max_value_bytes,
+    flow = fetch.new_flow(o),
     counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
-  local is_on
-  is_on, err = check_schema(cache)
-  if is_on == false and o.prepared then
+  local tells
+  tells, err = check_schema(cache)
+  if tells == false and o.prepared then
     pool, err = fall_silent(cache, o, quoted)
-    is_on = pool and false
+    tells = pool and false
   end
-  if is_on == nil then
+  if tells == nil then
     cache.pool:close()
     return nil, err
   end
+  -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
+  local found, has_quota = cache.db:row(cache.statements.has_quota, cache.timeout)
+  if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
   local feed, near = layers.open(o, quoted, pool)
   if not feed then
     pool:close()
@@ -122,6 +146,22 @@ function fpcache.new(opts)
   end
   cache.feed, cache.near = feed, near
   return cache
+end
+
+--- A sweeper, which removes what has expired and evicts what is beyond a quota; see docs/quotas.md.
+---@param opts table? those of new, and { every = 10 | "10s", duty = 0.25 }
+---@return fpcache.Sweeper? sweeper with pass(), run(tell), stop() and close()
+---@return string? err
+function fpcache.sweeper(opts)
+  local description, rest = {}, {}
+  for name, about in pairs(OPTIONS) do description[name] = { type = about.type, check = about.check } end
+  for name, about in pairs(sweeper.OPTIONS) do description[name] = about end
+  local o = options.read(description, opts, 2)
+  for name in pairs(OPTIONS) do rest[name] = o[name] end
+  rest.feed, rest.minconn, rest.maxconn = false, 1, 1
+  local cache, err = fpcache.new(rest)
+  if not cache then return nil, err end
+  return sweeper.new(cache, o)
 end
 
 --- The same cache, connections included, seen in another namespace.
@@ -162,6 +202,14 @@ Cache.__close = Cache.close
 ---@return table? report, string? err
 function fpcache.setup_cache(opts)
   return require("fpcache.admin").setup(opts)
+end
+
+--- Stores what a source of records gives: files, a query, an iterator; see fpcache.warm and docs/warm.md.
+---@param opts table
+---@return fpcache.WarmState? state, string? err, fpcache.WarmState? reached
+function fpcache.warm(opts)
+  local state, err, reached = require("fpcache.warm").run(opts)
+  return state, err, reached
 end
 
 return fpcache

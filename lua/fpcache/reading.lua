@@ -21,6 +21,7 @@ local function load(self, key, stored, parse_json, spot, stamp)
     self.timeout, self.codec, parse_json, self.space, stored)
   if found then
     counts.hits = counts.hits + 1
+    if self.touches then self.touches:hit(self.space, stored) end
     if near then near:put(self.space, key, value, bytes, asked_at, ttl, spot, stamp) end
     return value, nil, "db"
   end

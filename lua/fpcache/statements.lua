@@ -21,25 +21,28 @@ local PARTS = {
 }
 
 -- One row in: $1 namespace, $2 key, $3 long key, $4 value, $5 format, $6 ttl, $7 expires_at.
+-- A write without tags takes them off: `tags` is not named, so excluded.tags is NULL.
 local INSERT = [[
 {tellKey}INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
 VALUES ($1, $2, $3, $4, $5, {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
-SET value = excluded.value, format = excluded.format, version = {nextVersion}, ]]
+SET value = excluded.value, format = excluded.format, version = {nextVersion}, tags = excluded.tags, ]]
 
 -- A change of a live row: the parameters of INSERT, $3 being unused.
 local UPDATE = [[
 {tellKey}UPDATE {schema}.cache AS c
-SET value = $4, format = $5, version = greatest(c.version + 1, {version}), expires_at = %s
+SET value = $4, format = $5, version = greatest(c.version + 1, {version}), tags = NULL, expires_at = %s
 WHERE {own} AND {live}%s RETURNING version]]
 
 local KEEP_TTL = "CASE WHEN {cLive} THEN c.expires_at ELSE excluded.expires_at END"
 
 -- name = { SQL, parameter types (see src/lua/statement.c), read-only? }
 local TEMPLATES = {
-  -- and whether the change feed is switched on
+  -- and whether this session is to tell the change feed: it is switched on, and no pooler kept the session from saying so
   schema_version = { [[
-SELECT max(version), (SELECT is_on FROM {switch} AS t)::integer FROM {schema}.fpcache_schema]], "", true },
+SELECT max(version), (SELECT is_on AND coalesce(current_setting('fpcache.tells', true) = 'on', false)
+                      FROM {switch} AS t)::integer
+FROM {schema}.fpcache_schema]], "", true },
   ping = { "SELECT 1", "", true },
 
   get = { "SELECT value, format FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
@@ -74,11 +77,16 @@ SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WH
   -- The old value.  The inner query locks the row first, so that what it returns is what is replaced.
   get_set = { [[
 {tellKey}UPDATE {schema}.cache AS c
-SET value = $4, format = $5, version = greatest(c.version + 1, {version}), expires_at = {expiry}
+SET value = $4, format = $5, version = greatest(c.version + 1, {version}), tags = NULL,
+    expires_at = {expiry}
 FROM (SELECT value, format FROM {schema}.cache WHERE {own} AND {live} FOR UPDATE) AS old
 WHERE c.user_id = session_user::text AND c.namespace = $1 AND c.key = $2
 RETURNING old.value, old.format]], "tyyycff" },
-  get_delete = { "{tellKey}DELETE FROM {schema}.cache WHERE {own} AND {live} RETURNING value, format", "ty" },
+  -- Every delete takes rows that have expired too: what is stale is forgotten, and who loads the key has lost his lease (see
+  -- schema/m004_leases.lua).  Its answer speaks of living ones.
+  get_delete = { [[
+{tellKey}WITH gone AS (DELETE FROM {schema}.cache WHERE {own} RETURNING value, format, {live} AS lived)
+SELECT value, format FROM gone WHERE lived]], "ty" },
 
   -- $4 the first value, $5 what is added to an old one.  An old value that is no integer gives no row.
   incr = { [[
@@ -87,20 +95,21 @@ VALUES ($1, $2, $3, convert_to($4::text, 'UTF8'), 'i', {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = CASE WHEN {cLive} THEN convert_to((convert_from(c.value, 'UTF8')::bigint + $5)::text, 'UTF8')
                  ELSE excluded.value END,
-    format = 'i', version = {nextVersion}, expires_at = ]] .. KEEP_TTL .. [[
+    format = 'i', version = {nextVersion}, tags = CASE WHEN {cLive} THEN c.tags END, expires_at = ]] .. KEEP_TTL .. [[
 
 WHERE NOT {cLive} OR c.format = 'i'
    OR (c.format = 't' AND octet_length(c.value) < 20 AND convert_from(c.value, 'UTF8') ~ '^-?[0-9]+$')
 RETURNING convert_from(value, 'UTF8')::bigint]], "tyyiiff" },
 
-  delete = { "{tellKey}DELETE FROM {schema}.cache WHERE {own} AND {live}", "ty" },
+  delete = { "{tellKey}DELETE FROM {schema}.cache WHERE {own} RETURNING {live}", "ty" },
   -- Locked in the order of keys, as bulk writes are: two of them cannot deadlock.
   delete_many = { [[
 {tellKeys}WITH victims AS (
     SELECT c.ctid FROM (SELECT unnest($2) AS key ORDER BY key) AS k
     CROSS JOIN LATERAL (
-        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1 FOR UPDATE) AS c)
-DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims))]], "tY" },
+        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key LIMIT 1 FOR UPDATE) AS c),
+gone AS (DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING {live} AS lived)
+SELECT count(*) FROM gone WHERE lived]], "tY" },
   expire = { [[
 {tellKey}UPDATE {schema}.cache SET expires_at = statement_timestamp() + $3 * interval '1 second'
 WHERE {own} AND {live}]], "tyf" },
@@ -119,7 +128,7 @@ FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unn
              unnest($6) AS ttl) AS r
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = excluded.value, format = excluded.format, version = {nextVersion},
-    expires_at = excluded.expires_at]], "tB" },
+    tags = excluded.tags, expires_at = excluded.expires_at]], "tB" },
 
   -- A page of a scan: keys from $2 (included) to $3 (excluded), at most $4.
   scan_keys = { [[
@@ -134,16 +143,17 @@ SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND 
   clear = { "{tellSpace}DELETE FROM {schema}.cache WHERE {mine}", "t" },
   clear_all = { "{tellAll}DELETE FROM {schema}.cache WHERE user_id = session_user::text", "" },
 
-  pages = { [[
-SELECT pg_relation_size({relation}::regclass) / current_setting('block_size')::bigint]], "", true },
-  sweep = { "SELECT {schema}.fpcache_sweep($1, $2::integer)", "ii" },
-
   -- Of the whole table, for everybody; the number of rows is the server's estimate.
   table_stats = { [[
 SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0), pg_total_relation_size(c.oid),
        c.relpersistence = 'u'
 FROM pg_class AS c WHERE c.oid = {relation}::regclass]], "", true },
 }
+
+require("fpcache.statements.policies").add(TEMPLATES)
+require("fpcache.statements.tags").add(TEMPLATES)
+require("fpcache.statements.keeping").add(TEMPLATES)
+require("fpcache.statements.rates").add(TEMPLATES)
 
 -- The switch of the change feed is whether the triggers of the table are on that tell it for writers that are not ours.  Each
 -- turn of it, also by hand, leaves other transactions' numbers on them: `since`, NULL when it is off.
@@ -159,16 +169,24 @@ local TELLS = {
   tellSpace = "($1, NULL)",
   tellAll = "(NULL, NULL)",
 }
+-- What took away rows that it had to find first names them by the common table expression `gone`.
+local TELL_GONE = [[,
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, array_agg(key) FROM gone HAVING count(*) > 0)]]
+-- What may have written nothing names its row by the common table expression `tried`.
+local TELL_TRIED = [[,
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, ARRAY[$2] FROM tried)]]
 local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row})\n"
 
 -- What the feed's reader sends on its two connections (src/core/feed*.c), which take these texts as they are.  The
 -- poll must be one plain statement in READ COMMITTED: then the server locks the feed's tables before it takes the
 -- snapshot, and no rotation comes in between.  `{seen}`: nothing was truncated that $1 had not seen.
 local FEED = {
+  -- $backend: see connection.lua.
   session = [[
-SET application_name = 'fpcache feed'; SET default_transaction_isolation = 'read committed'; SET statement_timeout = 60000;
-SET enable_seqscan = off;
-SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit']],
+SELECT set_config('application_name', 'fpcache feed', false), set_config('statement_timeout', '60000', false),
+       set_config('default_transaction_isolation', 'read committed', false), set_config('enable_seqscan', 'off', false)
+WHERE pg_backend_pid() = $backend;
+SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit' AND pg_backend_pid() = $backend]],
   -- A plan made while the feed was empty must do when it is full; its cost is then so high that the server
   -- would compile it at each poll.
 
@@ -190,8 +208,9 @@ LEFT JOIN {schema}.fpcache_feed AS f
   begin_incarnation = "SELECT {schema}.fpcache_begin_incarnation()",
 
   load_session = [[
-SET application_name = 'fpcache filter'; SET statement_timeout = 60000;
-SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit']],
+SELECT set_config('application_name', 'fpcache filter', false), set_config('statement_timeout', '60000', false)
+WHERE pg_backend_pid() = $backend;
+SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit' AND pg_backend_pid() = $backend]],
   -- All live keys of this user, as of one moment, with the incarnation they belong to.
   load_count = "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}",
   load_begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
@@ -229,11 +248,14 @@ end
 ---@param tells boolean whether changes write the feed; if not, the table's trigger does while the feed is switched on
 ---@return table<string, userdata>
 function statements.new(quoted_schema, tells)
-  local places = { schema = quoted_schema, relation = relation_of(quoted_schema), switch = switch_of(quoted_schema) }
+  local places = { schema = quoted_schema, relation = relation_of(quoted_schema), switch = switch_of(quoted_schema),
+    tagsRelation = sql.quote_literal(quoted_schema .. ".fpcache_tags") }
   for name, part in pairs(PARTS) do places[name] = part end -- a part holds no places itself
   for name, row in pairs(TELLS) do
     places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row }) or ""
   end
+  places.tellGone = tells and sql.fill(TELL_GONE, places) or ""
+  places.tellTried = tells and sql.fill(TELL_TRIED, places) or ""
   local made = {}
   for name, template in pairs(TEMPLATES) do
     local text = sql.fill(template[1], places)

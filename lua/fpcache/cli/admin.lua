@@ -1,9 +1,12 @@
---- `fpcache admin setup|status|upgrade|feed|drop`, and `fpcache-admin` with the Python tool's flags.
+--- `fpcache admin`: setup, status, upgrade, feed, drop; watch, unwatch, watches; quota, sweep.  And `fpcache-admin` with the
+-- Python tool's flags.
 local admin = require("fpcache.admin")
 local argparse = require("argparse")
 local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local core = require("fpcache.core")
+local keeping = require("fpcache.cli.keeping")
+local watch = require("fpcache.cli.watch")
 
 local cli = {}
 
@@ -28,6 +31,8 @@ local function make_parser()
   command("feed", "Switch the change feed on or off: off, writes cost less and every read asks the server."):argument(
     "switch", "on or off"):choices { "on", "off" }
   command("drop", "Remove the cache and all its data."):flag("--force", "Do not ask.")
+  watch.add(command)
+  keeping.add(command)
   return parser
 end
 
@@ -129,6 +134,10 @@ function cli.run(words)
     local report, err = connection_flags.call(function(o) return admin.switch_feed(o, flags.switch == "on") end, opts)
     if not report then return fail(err) end
     return say(report, flags.json, print_status)
+  elseif watch.has(flags.command) or keeping.has(flags.command) then
+    local report, print_report = (watch.has(flags.command) and watch or keeping).run(flags, opts)
+    if not report then return fail(print_report) end
+    return say(report, flags.json, print_report)
   end
   local report, err = connection_flags.call(admin[flags.command], opts)
   if not report then return fail(err) end
