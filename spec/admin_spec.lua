@@ -248,10 +248,17 @@ describe("admin", function()
 
   describe("upgrade", function()
     it("runs what is missing and keeps the data", function()
-      local newest, grants, later = schema.VERSION, schema.GRANTS, {}
-      for version = 2, newest do later[#later + 1] = schema.MIGRATIONS[version].name end
-      schema.VERSION = 1
-      finally(function() schema.VERSION, schema.GRANTS = newest, grants end)
+      local newest, all, grants = schema.VERSION, {}, schema.GRANTS
+      for i, migration in ipairs(schema.MIGRATIONS) do all[i] = migration end
+      local function know(count)
+        schema.VERSION = count
+        for i = 1, newest do schema.MIGRATIONS[i] = i <= count and all[i] or nil end
+      end
+      know(1)
+      finally(function()
+        know(newest)
+        schema.GRANTS = grants
+      end)
       schema.GRANTS = [[
         GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.cache TO {role};
         GRANT SELECT ON {schema}.fpcache_schema TO {role}]] -- those of that time name no feed
@@ -259,10 +266,12 @@ describe("admin", function()
       assert.equal(1, assert(call("setup", { grant = "guest" })).version)
       schema.GRANTS = grants
       db:sql("INSERT INTO cache (key, value, format) VALUES ('old', 'row', 's')")
-      schema.VERSION = newest
+      know(newest)
       assert.matches("^schema: the database has version 1 and this fpcache needs %d; run `fpcache admin upgrade`$",
         select(2, fpcache.new { connection_string = db.url }))
-      assert.same(later, assert(call("upgrade")).applied)
+      local names = {}
+      for i = 2, newest do names[i - 1] = all[i].name end
+      assert.same(names, assert(call("upgrade")).applied)
       local cache = assert(fpcache.new { connection_string = db.url })
       assert.equal("fpcache", db:sql("SELECT user_id FROM cache WHERE key = 'old'"))
       assert.equal("row", (cache:get("old")))

@@ -45,15 +45,50 @@ describe("fpcache admin", function()
   it("answers in JSON where asked", function()
     local answer = fpcache { "admin", "setup", "--json" }
     assert.equal(0, answer.code)
-    assert.matches('"version":2', answer.out)
+    assert.matches(('"version":%d'):format(schema.VERSION), answer.out)
     assert.matches('^{.*"unlogged":true.*}\n$', fpcache { "admin", "status", "--json" }.out)
+  end)
+
+  it("watch, watches and unwatch", function()
+    fpcache { "admin", "setup" }
+    db:sql("CREATE SCHEMA shop; CREATE TABLE shop.products (id int, shop_id int)")
+    local words = { "admin", "watch", "shop.products", "--key", "product:{id}", "--key", "p:{id}", "--tag", "shop:{shop_id}",
+      "--namespace", "pages", "--cache-of", "app" }
+    local line = "1  shop.products  --key product:{id} --key p:{id} --tag shop:{shop_id} --namespace pages --cache-of app\n"
+    has("Watching: " .. line, fpcache(words))
+    has("Watched already: " .. line, fpcache(words))
+    has(line, fpcache { "admin", "watches" })
+    assert.matches('^%[{.*"state":"watching".*}%]\n$', fpcache { "admin", "watches", "--json" }.out)
+    has("invalid: a watch needs a key or a tag to invalidate", fpcache { "admin", "watch", "shop.products" }, 1)
+    has("invalid: there is no table shop.none", fpcache { "admin", "watch", "shop.none", "--key", "k" }, 1)
+    has("No longer watched: " .. line, fpcache { "admin", "unwatch", "shop.products" })
+    has("It was not watched.", fpcache { "admin", "unwatch", "1" })
+    assert.equal("[]\n", fpcache { "admin", "watches", "--json" }.out)
+  end)
+
+  it("quota and sweep", function()
+    fpcache { "admin", "setup" }
+    has("No quota is set.\n", fpcache { "admin", "quota" })
+    has("all together: about 0 of 10 entries, 0 of 2097152 bytes\n",
+      fpcache { "admin", "quota", "--max-entries", "10", "--max-bytes", "2MB" })
+    has("app: about 0 of 5 entries, 0 bytes", fpcache { "admin", "quota", "--cache-of", "app", "--max-entries", "5" })
+    db:sql("INSERT INTO cache (key, value) SELECT i::text::bytea, 'x' FROM generate_series(1, 20) AS i")
+    assert.matches("^expired 0, evicted 11, tags in vain 0, 0%.%d%d s\n$", fpcache { "admin", "sweep" }.out)
+    assert.matches('"evicted":0', fpcache { "admin", "sweep", "--json" }.out)
+    assert.matches('^%[{.*"max_entries":10.*}%]\n$', fpcache { "admin", "quota", "--json" }.out)
+    has("app: about", fpcache { "admin", "quota", "--remove" })
+    has("invalid: every: ", fpcache { "admin", "sweep", "--every", "often" }, 1)
+    has("2XB is no size", fpcache { "admin", "quota", "--max-bytes", "2XB" }, 2)
+    local job = fpcache:start { "admin", "sweep", "--every", "100ms" }
+    assert.is_truthy(database.eventually(function() return job:output():find("expired 0, .*\nexpired 0, ") end))
+    assert.equal(143, job:kill(15))
   end)
 
   it("status and upgrade tell what is", function()
     has("nothing is set up.  Run: fpcache admin setup", fpcache { "admin", "status" })
     has("schema: nothing to upgrade", fpcache { "admin", "upgrade" }, 1)
     fpcache { "admin", "setup" }
-    has("version 2", fpcache { "admin", "status" })
+    has("version " .. schema.VERSION, fpcache { "admin", "status" })
     has("Nothing to do", fpcache { "admin", "upgrade" })
     db:sql("INSERT INTO fpcache_schema (version, name) VALUES (9, 'x')")
     has("install a newer fpcache", fpcache { "admin", "setup" }, 1)
@@ -66,7 +101,7 @@ describe("fpcache admin", function()
     assert.equal(1, answer.code)
     assert.matches("Drop public.cache and DELETE all cached data? [y/N]", answer.out, 1, true)
     assert.matches("nothing was changed", answer.out)
-    has("version 2", fpcache { "admin", "status" })
+    has("version " .. schema.VERSION, fpcache { "admin", "status" })
     answer = fpcache:on_terminal({ "admin", "drop" }, "y\n")
     assert.equal(0, answer.code)
     assert.matches("Dropped the cache in schema public.", answer.out, 1, true)

@@ -103,6 +103,29 @@ describe("isolation", function()
     assert.is_false(ann:exists("mine"))
   end)
 
+  it("is not opened by the setting of the functions that keep the cache", function()
+    assert(ann:set("secret", "ann's", { tags = "t" }))
+    bob:transaction(function(tx)
+      assert(tx:query("SET LOCAL fpcache.keeps = 'on'"))
+      for _, name in ipairs { "cache", "valid_cache", "fpcache_tags" } do
+        assert.same({}, tx:query("SELECT * FROM shared." .. name))
+      end
+      assert.equal(0, tx:query("DELETE FROM shared.cache"))
+      assert.equal(0, tx:query("DELETE FROM shared.fpcache_tags"))
+      assert.same({ { n = 0 } }, tx:query("SELECT shared.cache_cleanup() AS n"))
+      return true
+    end)
+    local _, err = sql(bob, "SELECT shared.fpcache_forget(NULL, '', ARRAY['secret'::bytea], NULL)")
+    assert.matches("SQLSTATE 42501", err)
+    assert.equal("ann's", ann:get("secret"))
+    -- the owner of the tables sees rows of his own only, too
+    local keeper = db:open { as = "keeper" }
+    assert.same({}, sql(keeper, "SELECT * FROM shared.cache"))
+    assert.same({ { n = 1 } }, sql(keeper, "SELECT shared.fpcache_forget(NULL, '', NULL, ARRAY['t'::bytea]) AS n"))
+    assert.is_nil((ann:get("secret")))
+    assert.same({}, sql(keeper, "SELECT * FROM shared.fpcache_tags"))
+  end)
+
   it("cannot be switched off by those who use it", function()
     for _, text in ipairs { "ALTER TABLE shared.cache DISABLE ROW LEVEL SECURITY",
       "DROP POLICY cache_own_rows ON shared.cache", "CREATE POLICY mine ON shared.cache USING (true)",
@@ -121,6 +144,28 @@ describe("isolation", function()
       return tx:query("SELECT * FROM shared.cache")
     end)
     assert.matches("would be affected by row%-level security", err)
+  end)
+
+  it("lets a role tell and hear of changes only in its own name", function()
+    assert(ann:set("secret", 1))
+    assert.same({ { n = 0 } }, sql(bob, "SELECT count(*) AS n FROM shared.fpcache_feed WHERE user_id <> 'bob'"))
+    for _, text in ipairs { "INSERT INTO shared.fpcache_feed (user_id) VALUES ('ann')",
+      "INSERT INTO shared.fpcache_feed (xid) VALUES (1)", "INSERT INTO shared.fpcache_feed (slot) VALUES (1)",
+      "INSERT INTO shared.fpcache_feed_0 (namespace) VALUES ('')", "DELETE FROM shared.fpcache_feed",
+      "UPDATE shared.fpcache_feed SET user_id = 'ann'", "TRUNCATE shared.fpcache_feed",
+      "SELECT * FROM shared.fpcache_feed_0" } do
+      local rows, err = sql(bob, text)
+      assert.is_nil(rows, text)
+      assert.matches("SQLSTATE 42501", err, nil, text)
+    end
+    -- Nor by the function that tells in the name of a row's owner, on a table of his own.
+    local _, err = bob:transaction(function(tx)
+      assert(tx:query("CREATE TEMPORARY TABLE bait (user_id text, namespace text, key bytea)"))
+      return tx:query("CREATE TRIGGER t AFTER INSERT ON bait FOR EACH ROW EXECUTE PROCEDURE shared.fpcache_tell_row()")
+    end)
+    assert.matches("permission denied for function .*fpcache_tell_row", err)
+    assert.same({ { user_id = "bob" } }, sql(bob, "INSERT INTO shared.fpcache_feed (namespace, keys) "
+      .. "VALUES ('', '{}') RETURNING user_id"))
   end)
 
   describe("of the owner, who is no superuser", function()
@@ -175,7 +220,7 @@ describe("isolation", function()
       db:url_of("stranger")
       db:sql("GRANT USAGE ON SCHEMA shared TO stranger; GRANT SELECT, INSERT, UPDATE, DELETE ON shared.cache TO "
         .. "stranger; GRANT SELECT ON shared.fpcache_schema TO stranger; "
-        .. "GRANT SELECT, INSERT ON shared.fpcache_feed TO stranger")
+        .. "GRANT SELECT, INSERT (namespace, keys) ON shared.fpcache_feed TO stranger")
       local stranger = db:open { as = "stranger" }
       assert(stranger:set("k", 1))
       local swept, err = stranger:cleanup()

@@ -73,3 +73,19 @@ describe("examples/warmup.lua", function()
     assert.matches("UNLOGGED yes", result.output)
   end)
 end)
+
+describe("examples/product_page.lua", function()
+  it("makes again exactly the pages whose rows changed", function()
+    local url = server.start():fresh_database()
+    assert(admin.setup { connection_string = url })
+    local result = assert(core.run {
+      argv = { BUILD .. "/fpcache", "examples/product_page.lua" },
+      env = { "FPCACHE_URL=" .. url, "PATH=" .. os.getenv("PATH") }, timeout = 120,
+    })
+    assert.equal(0, result.status, result.output)
+    assert.matches("2000 views of 100 pages: 100 made", result.output)
+    assert.matches("<h1>Product 7</h1><p>9.99 at Market</p>\n<h1>Product 3</h1><p>3 at Old market</p>", result.output)
+    assert.matches("after one price and one shop's name: 51 made again", result.output)
+    assert.same({}, admin.watches { connection_string = url })
+  end)
+end)

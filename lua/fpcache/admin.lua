@@ -1,13 +1,12 @@
 --- Setting the schema up, upgrading, granting, dropping it.  For administrators; users only connect.
-local connection = require("fpcache.connection")
-local options = require("fpcache.options")
+local quota = require("fpcache.admin.quota")
 local schema = require("fpcache.schema")
+local session = require("fpcache.admin.session")
 local sql = require("fpcache.sql")
+local watch = require("fpcache.admin.watch")
 
-local admin = {}
-
--- Serialises two setups of one database; any number will do, as long as it is always this one.
-local ADVISORY_LOCK = 7305808869229538304
+local admin = { quota = quota.quota, watch = watch.watch, unwatch = watch.unwatch, watches = watch.watches }
+local one = session.one
 
 local function roles(value)
   for _, role in ipairs(type(value) == "table" and value or {}) do
@@ -15,57 +14,17 @@ local function roles(value)
   end
 end
 
-local OPTIONS = {
+local OPTIONS = session.options {
   logged = { type = "boolean" }, -- a table that survives a crash, and is slower
   force = { type = "boolean" },  -- drop what is there first: DELETES ALL CACHED DATA
   grant = { type = "string table", check = roles }, -- role or roles that may use the cache; "public" for all
 }
-for name, about in pairs(connection.OPTIONS) do OPTIONS[name] = about end
 
---- A refusal of the server in words that help an administrator.
-local function explain(err)
-  if type(err) ~= "string" or not err:find("(SQLSTATE 42501)", 1, true) then return err end
-  return err:gsub("^%a+", "denied", 1)
-    .. "; this needs the owner of the cache, or for a first setup a role that may create tables there"
-end
+local NEEDS = "the owner of the cache, or for a first setup a role that may create tables there"
 
---- Calls work(conn, quoted_schema, o) on a connection of its own, in one transaction under the advisory lock.
 local function with_connection(opts, level, work)
-  local o = options.read(OPTIONS, opts, level + 1)
-  local quoted, err = sql.quote_identifier(o.schema)
-  if not quoted then return nil, err end
-  o.minconn, o.maxconn = 1, 1
-  local pool
-  pool, err = connection.open(o, level + 1)
-  if not pool then return nil, err end
-  local conn
-  conn, err = pool:acquire(o.timeout)
-  if not conn then
-    pool:close()
-    return nil, err
-  end
-  local function run()
-    local ok, reason = conn:script(("BEGIN; SELECT pg_advisory_xact_lock(%d)"):format(ADVISORY_LOCK), o.bulk_timeout)
-    if not ok then return nil, reason end
-    local report
-    report, reason = work(conn, quoted, o)
-    if not report then return nil, reason end
-    ok, reason = conn:script("COMMIT", o.bulk_timeout)
-    if not ok then return nil, reason end
-    return report
-  end
-  local called, report, reason = pcall(run)
-  conn:close() -- still in a transaction: the pool closes it and the server rolls back
-  pool:close()
-  if not called then error(report, 0) end
-  return report, explain(reason)
-end
-
---- The one row that a query gives.
-local function one(conn, o, text, ...)
-  local rows, err = conn:query(text, o.timeout, ...)
-  if not rows then return nil, err end
-  return rows[1] or {}
+  local report, err = session.run(OPTIONS, opts, level + 1, NEEDS, work)
+  return report, err
 end
 
 --- What stands in the database.
@@ -91,7 +50,9 @@ SELECT to_regnamespace($1) IS NOT NULL AS has_schema, to_regclass($1 || '.cache'
     row, err = one(conn, o, [[
 SELECT c.relpersistence = 'u' AS unlogged, greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0) AS rows,
        pg_total_relation_size(c.oid) AS bytes, pg_get_userbyid(c.relowner) AS owner,
-       c.relrowsecurity AND c.relforcerowsecurity AS isolated
+       c.relrowsecurity AND c.relforcerowsecurity AS isolated,
+       (SELECT count(*) = 2 FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND t.tgenabled IN ('O', 'A')
+          AND t.tgname IN ('fpcache_tell_row', 'fpcache_tell_deleted_row')) AS feed_on
 FROM pg_class AS c WHERE c.oid = to_regclass($1 || '.cache')]], quoted)
     if not row then return nil, err end
     for name, value in pairs(row) do report[name] = value end
@@ -108,9 +69,11 @@ local function migrate(conn, quoted, o, report)
   local ok, err = conn:script(sql.fill(schema.VERSION_TABLE, { schema = quoted }), o.timeout)
   if not ok then return nil, err end
   report.applied = {}
+  local is_logged = o.logged or false
+  if report.version > 0 then is_logged = not report.unlogged end -- what is added lives and dies with what is there
   for version = report.version + 1, schema.VERSION do
     local migration = schema.MIGRATIONS[version]
-    ok, err = conn:script(schema.migration_sql(migration, quoted, o.logged or false), o.bulk_timeout)
+    ok, err = conn:script(schema.migration_sql(migration, quoted, is_logged), o.bulk_timeout)
     if ok then
       ok, err = conn:query(sql.fill(schema.RECORD, { schema = quoted }), o.timeout, version, migration.name)
     end
@@ -154,9 +117,11 @@ local function install(conn, quoted, o, may_create)
   local report, err = inspect(conn, quoted, o)
   if not report then return nil, err end
   report.version_before = report.version
-  local ok
+  local ok, watched
   if o.force then
-    ok, err = conn:script(sql.fill(schema.DROP, { schema = quoted }), o.bulk_timeout)
+    watched, err = watch.list(conn, quoted, o)
+    if not watched then return nil, err end
+    ok, err = conn:script(schema.drop_sql(quoted), o.bulk_timeout)
     if not ok then return nil, err end
     report.version, report.recreated = 0, report.has_table
   elseif report.is_foreign then
@@ -168,6 +133,8 @@ local function install(conn, quoted, o, may_create)
     return nil, ("schema: nothing to upgrade in schema %s; run `fpcache admin setup`"):format(o.schema)
   end
   ok, err = migrate(conn, quoted, o, report)
+  if not ok then return nil, err end
+  ok, err = watch.restore(conn, quoted, o, watched or {}) -- tables go on being watched
   if not ok then return nil, err end
   ok, err = grant(conn, quoted, o, report)
   if not ok then return nil, err end
@@ -202,6 +169,28 @@ function admin.status(opts)
   return report, err
 end
 
+--- Switches the change feed of a schema on or off.  Waits up to `timeout` for writers that have begun.  Off: writes cost less, and
+-- neither near cache nor filter of anybody answers.
+---@param opts table connection options, schema
+---@param is_on boolean
+---@return table? report as of status(), string? err
+function admin.switch_feed(opts, is_on)
+  if type(is_on) ~= "boolean" then error(("bad is_on (boolean expected, got %s)"):format(type(is_on)), 2) end
+  local report, err = with_connection(opts, 2, function(conn, quoted, o)
+    local report, err = inspect(conn, quoted, o)
+    if not report then return nil, err end
+    if report.version < schema.VERSION then
+      return nil, ("schema: there is no up-to-date cache in schema %s; run `fpcache admin setup`"):format(o.schema)
+    end
+    if report.feed_on == is_on then return report end
+    local ok
+    ok, err = conn:script(sql.fill(schema.SWITCH_FEED, { schema = quoted, verb = is_on and "ENABLE" or "DISABLE" }), o.timeout)
+    if not ok then return nil, err end
+    return inspect(conn, quoted, o)
+  end)
+  return report, err
+end
+
 --- Removes the schema's objects and all cached data; the schema itself stays.
 ---@return table? report what was there, string? err
 function admin.drop(opts)
@@ -210,7 +199,7 @@ function admin.drop(opts)
     if not report then return nil, err end
     if report.is_foreign and not o.force then return nil, foreign(report) end
     local ok
-    ok, err = conn:script(sql.fill(schema.DROP, { schema = quoted }), o.bulk_timeout)
+    ok, err = conn:script(schema.drop_sql(quoted), o.bulk_timeout)
     if not ok then return nil, err end
     return report
   end)

@@ -15,6 +15,7 @@ local BATCH_BYTES = 8 * 1024 * 1024
 local SET_MANY_OPTIONS = {
   ttl = { type = "number table" }, -- seconds for all, or { key = seconds } with none for the others
   batch = { type = "integer", default = BATCH_ROWS, check = options.between(1, 1000000, "") }, -- rows in one statement
+  tags = { type = "string table" }, -- of all of them
 }
 
 --- An iterator of key, value, ttl from what the caller gave.
@@ -70,7 +71,7 @@ end
 --- Sends batches one after the other in a transaction.
 local function send_batches(self, batch, source)
   while batch:rows() > 0 do
-    local ok, err = self.db:send(self.statements.set_many, self.bulk_timeout, self.space, batch)
+    local ok, err = self.db:send(source.statement, self.bulk_timeout, self.space, batch, source.tags)
     if not ok then return nil, err end
     self.feed:wrote_batch(self.seed, batch) -- announced after COMMIT
     batch:clear()
@@ -82,7 +83,7 @@ end
 
 --- Stores many values: all or none of a call.
 ---@param items table|function { key = value }, or an iterator of key, value[, ttl in seconds]
----@param opts number|table|nil ttl in seconds, or { ttl = seconds | { key = seconds }, batch = rows }
+---@param opts number|table|nil ttl in seconds, or { ttl = seconds | { key = seconds }, batch = rows, tags = list }
 ---@return integer? count items taken (of a key that comes twice the last value stays)
 ---@return string? err
 function Cache:set_many(items, opts)
@@ -90,13 +91,19 @@ function Cache:set_many(items, opts)
   local read = options.read(SET_MANY_OPTIONS, opts, 2)
   local source = { batch_rows = read.batch, count = 0, has_more = true }
   source.next, source.state = source_of(items, 2)
+  if read.tags ~= nil then
+    local tags, problem = limits.tags(read.tags, 2)
+    if not tags then return nil, problem end
+    if #tags > 0 then source.tags = tags end
+  end
+  source.statement = self.statements[source.tags and "set_many_tagged" or "set_many"]
   if type(read.ttl) == "table" then source.ttls = read.ttl else source.ttl = read.ttl end
   local batch = core.batch()
   local more, err = fill(self, batch, source, 2)
   local ok = more ~= nil
   if more == false then -- it all fits: one statement is its own transaction
     if batch:rows() > 0 then
-      ok, err = self.db:run(self.statements.set_many, self.bulk_timeout, self.space, batch)
+      ok, err = self.db:run(source.statement, self.bulk_timeout, self.space, batch, source.tags)
       if ok or not announce.is_surely_undone(err) then self.feed:wrote_batch(self.seed, batch) end
     end
   elseif more then -- in a transaction of the caller's: a savepoint
@@ -188,23 +195,6 @@ function Cache:clear(opts)
   if deleted or not announce.is_surely_undone(err) then self.feed:wrote_all() end
   if not deleted then return nil, err end
   if self.near then self.near:clear() end -- nothing in it is valid any more: the memory
-  return deleted
-end
-
-local SWEEP_PAGES = 1000 -- 8 MB: a few milliseconds of work and of locks
-
---- Deletes expired rows, everybody's, in small slices; rows being written are passed over.
----@return integer? deleted
----@return string? err
-function Cache:cleanup()
-  local found, pages = self.db:row(self.statements.pages, self.timeout)
-  if not found then return nil, pages end
-  local deleted = 0
-  for first = 0, tonumber(pages), SWEEP_PAGES do
-    local ok, swept = self.db:row(self.statements.sweep, self.bulk_timeout, first, SWEEP_PAGES)
-    if not ok then return nil, swept end
-    deleted = deleted + swept
-  end
   return deleted
 end
 

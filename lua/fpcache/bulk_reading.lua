@@ -66,6 +66,7 @@ local function ask_server(self, question, near, parse_json, values)
     if not found then return nil, rows end
     if near then keep(self, near, question, done + 1, done + #slice, asked_at, found, ttls, sizes) end
     hits, done = hits + rows, done + #slice
+    if self.touches then self.touches:hits(self.space, slice) end
     if next(values) == nil then
       values = found
     else

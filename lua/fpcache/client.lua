@@ -31,6 +31,7 @@ local SET_OPTIONS = {
   if_absent = { type = "boolean" }, -- only when there is no such key
   if_present = { type = "boolean" },
   if_version = { type = "number cdata", expected = "integer" }, -- only when the version (see entry) is still this one
+  tags = { type = "string table" }, -- see limits.tags; a write without them takes the old ones off
 }
 
 --- The expiry that options ask for.
@@ -67,8 +68,8 @@ local function choose_statement(opts, level)
 end
 
 --- Bytes and format of a value, within the limit.
-local function encode(self, value)
-  local bytes, format = value_encode(value, self.codec)
+local function encode(self, value, stored)
+  local bytes, format = value_encode(value, self.codec, stored)
   if not bytes then return nil, format end
   if #bytes > self.max_value_bytes then
     return nil, ("invalid: a value of %d bytes exceeds max_value_bytes (%d)"):format(#bytes, self.max_value_bytes)
@@ -88,7 +89,7 @@ local function write(self, statement, key, value, ttl, expires_at, level, ...)
   if value == nil then error("bad value (nil cannot be stored; use fpcache.null, or delete the key)", level + 1) end
   local stored, long = stored_key(key, self.max_key_bytes, level + 1)
   if not stored then return nil, long end
-  local bytes, format = encode(self, value)
+  local bytes, format = encode(self, value, stored)
   if not bytes then return nil, format end
   local written, answer, old_format = told(self, stored, self.db:row(self.statements[statement], self.timeout, self.space,
     stored, long, bytes, format, ttl, expires_at, ...))
@@ -126,12 +127,12 @@ end
 --- Stores a value.  Strings, numbers, booleans, fpcache.null and tables that JSON can hold come back as they are.
 ---@param key string 1 to max_key_bytes bytes, any content
 ---@param value any not nil
----@param opts number|table|nil ttl in seconds, or { ttl, expires_at, keep_ttl, if_absent, if_present, if_version }
+---@param opts number|table|nil ttl in seconds, or { ttl, expires_at, keep_ttl, if_absent, if_present, if_version, tags }
 ---@return boolean? stored false when a condition did not hold
 ---@return string? err
 ---@return integer? version of what was stored, for cas
 function Cache:set(key, value, opts)
-  local statement, version = "set", nil
+  local statement, version, tags = "set", nil, nil
   local ok, ttl, expires_at
   if type(opts) == "table" then
     local read = options.read(SET_OPTIONS, opts, 2)
@@ -141,12 +142,21 @@ function Cache:set(key, value, opts)
       version, problem = check_integer(read.if_version, "if_version", 2)
       if not version then return nil, problem end
     end
+    if read.tags ~= nil then
+      local problem
+      tags, problem = limits.tags(read.tags, 2)
+      if not tags then return nil, problem end
+      if #tags == 0 then tags = nil end
+      if tags then statement = statement .. "_tagged" end
+    end
     ok, ttl, expires_at = read_expiry(read, 2)
   else
     ok, ttl = check_ttl(opts, 2)
   end
   if not ok then return nil, ttl end
-  local written, answer = write(self, statement, key, value, ttl, expires_at, 2, version)
+  local first, second = version, tags -- the parameters after the expiry
+  if version == nil then first, second = tags, nil end
+  local written, answer = write(self, statement, key, value, ttl, expires_at, 2, first, second)
   if written == nil then return nil, answer end
   return written, nil, answer
 end
@@ -280,7 +290,7 @@ function Cache:get_set(key, value, ttl)
   for _ = 1, 10 do
     local found, bytes, format = write(self, "get_set", key, value, seconds, nil, 2)
     if found == nil then return nil, bytes end
-    if found then return value_decode(bytes, format, self.codec, self.parse_json) end
+    if found then return value_decode(bytes, format, self.codec, self.parse_json, (stored_key(key, self.max_key_bytes, 2))) end
     local added, err = write(self, "add", key, value, seconds, nil, 2)
     if added == nil then return nil, err end
     if added then return nil end

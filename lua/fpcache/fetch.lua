@@ -31,9 +31,17 @@ end
 --- Errors after which doing without the server would hide a mistake, or the wish to stop.
 local FINAL = { closed = true, memory = true, interrupted = true, invalid = true }
 
+--- Whether nothing is to be done after this error but to give it back.
+function fetch.is_final(err)
+  return FINAL[err:match("^(%l+):")] or false
+end
+
+fetch.NOT_IN_TRANSACTIONS = "invalid: fetch is not for transactions, in which others would wait for its lease until COMMIT; "
+  .. "fetch before, or use get and set"
+
 --- The server did not answer: what the near cache last had, or else the loader at once; nothing is stored.
 local function without_server(self, call, err)
-  if err and FINAL[err:match("^(%l+):")] then return nil, err end
+  if err and fetch.is_final(err) then return nil, err end
   local flow, policy = self.flow, call.policy
   flow.counts.without_server = flow.counts.without_server + 1
   if policy.stale_ttl and self.near then
@@ -101,54 +109,59 @@ local function load(self, call, answer, fence)
   return conclude(self, call, answer, fence, load_behind(self, call, answer, fence, old, source))
 end
 
-local function unlock(lock, ...)
-  if lock then lock.release() end
-  return ...
+--- Asks the server; nil when it did not answer.
+local function ask(self, call)
+  local flow, policy = self.flow, call.policy
+  local wants_lease = policy.lock ~= "host" or call.host_lock -- on a host its lock comes first
+  local answer, err = leases.ask(self, call.stored, call.long, wants_lease and policy.hard_timeout or nil, call.share, call.times)
+  if not answer then
+    flow.breaker:failed(err)
+    return nil, err
+  end
+  flow.breaker:succeeded()
+  if answer.granted ~= nil and not call.has_missed then
+    call.has_missed = true
+    self.counts.misses = self.counts.misses + 1
+  end
+  return answer
 end
 
---- Somebody else loads, and there is nothing to give: nil when it is to be asked again.
-local function wait_or_load(self, call, answer)
-  local policy = call.policy
-  if policy.lock == "process" then return load, nil end
-  if policy.lock == "host" then
-    local lock = host_lock.try(self.space, call.key)
-    if lock then return load, lock end
-  end
+--- Whether the time to wait for somebody else's loading is over; waits if not.
+local function is_over(self, call)
   local left = call.deadline - waiting.now()
-  if left <= 0 then return load, nil end
-  if call.pause == nil then self.flow.counts.waits = self.flow.counts.waits + 1 end
+  if left <= 0 then return true end
+  if not call.pause then self.flow.counts.waits = self.flow.counts.waits + 1 end
   call.pause = math.min(call.pause and call.pause * 1.5 or 0.002, 0.05)
   waiting.sleep(math.min(call.pause, left))
+  return false
 end
 
 --- Asks the server until there is a value, a lease, or no more time.
 local function lead(self, call)
-  local policy, flow = call.policy, self.flow
-  if not flow.breaker:lets_through() then return without_server(self, call) end
-  local share, times
-  if policy.refresh_ahead or policy.beta then share, times = lifetimes.early(policy) end
+  local policy = call.policy
+  if not self.flow.breaker:lets_through() then return without_server(self, call) end
+  if policy.refresh_ahead or policy.beta then call.share, call.times = lifetimes.early(policy) end
   while true do
-    local answer, err = leases.ask(self, call.stored, call.long, policy, share, times)
-    if not answer then
-      flow.breaker:failed(err)
-      return without_server(self, call, err)
-    end
-    flow.breaker:succeeded()
+    local answer, err = ask(self, call)
+    if not answer then return without_server(self, call, err) end
     if answer.granted == nil then return hit(self, call, answer) end
-    if call.pause == nil then self.counts.misses = self.counts.misses + 1 end
-    if answer.granted then
-      local lock = policy.lock == "host" and host_lock.try(self.space, call.key) or nil
-      return unlock(lock, load(self, call, answer, answer.fence))
+    if answer.granted then return load(self, call, answer, answer.fence) end
+    local is_first = false
+    if policy.lock == "host" and not call.host_lock then
+      call.host_lock = host_lock.try(self.space, call.key)
+      is_first = call.host_lock ~= nil -- asks again: it may have been loaded meanwhile
     end
-    local old, source = old_of(policy, answer)
-    if old ~= nil then return give_old(self, old, source) end
-    local how, lock = wait_or_load(self, call, answer)
-    if how then return unlock(lock, how(self, call, answer, nil)) end
+    if not is_first then
+      local old, source = old_of(policy, answer)
+      if old ~= nil then return give_old(self, old, source) end
+      if policy.lock == "process" or call.host_lock or is_over(self, call) then return load(self, call, answer, nil) end
+    end
   end
 end
 
---- Ends a flight by what its leader did.
+--- Ends the flight and the host's lock by what the leader did.
 local function land(self, call, called, ...)
+  if call.host_lock then call.host_lock.release() end
   if not called then
     flights.leave(self.flow.flights, call.flight, nil, "loader: another caller failed: " .. tostring((...)))
     error((...), 0)
@@ -156,13 +169,9 @@ local function land(self, call, called, ...)
   return flights.leave(self.flow.flights, call.flight, ...)
 end
 
-local function no_tags() return nil end
-
 --- Everything but a hit of the near cache.
 local function fetch_far(self, level, key, policy, loader, ...)
-  if self.is_transaction then
-    return nil, "invalid: fetch is not for transactions, in which others would wait for its lease; fetch before, or use get and set"
-  end
+  if self.is_transaction then return nil, fetch.NOT_IN_TRANSACTIONS end
   local stored, long = limits.stored_key(key, self.max_key_bytes, level + 1)
   if not stored then return nil, long end
   local count, arguments = select("#", ...), ...
@@ -173,31 +182,28 @@ local function fetch_far(self, level, key, policy, loader, ...)
     local only = arguments
     arguments = function() if count == 1 then return only end end
   end
-  local call = { key = key, stored = stored, long = long, policy = policy, loader = loader, arguments = arguments, tags = no_tags }
-  local others
-  others, call.flight = flights.enter(self.flow.flights, self.space, key)
+  local call = { key = key, stored = stored, long = long, policy = policy, loader = loader, arguments = arguments }
+  local others, is_alone
+  others, call.flight, is_alone = flights.enter(self.flow.flights, self.space, key)
   if others then
     self.flow.counts.waits = self.flow.counts.waits + 1
     local arrived, value, err, source, why = flights.wait(others, policy)
     if arrived then return value, err, source, why end
   end
-  call.deadline = waiting.now() + policy.lock_timeout
+  call.deadline = is_alone and 0 or waiting.now() + policy.lock_timeout
   if self.near and policy.near then
     local _, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
     call.spot, call.stamp, call.asked_at = spot, stamp, stamp and self.near.now()
   end
-  if not call.flight then return lead(self, call) end
   return land(self, call, pcall(lead, self, call))
 end
 
-local function is_callable(value)
-  if type(value) == "function" then return true end
-  local meta = getmetatable(value)
-  return type(meta) == "table" and meta.__call ~= nil
-end
-
-local function check_loader(loader, level)
-  if not is_callable(loader) then error(("bad loader (function expected, got %s)"):format(type(loader)), level + 1) end
+--- Raises when `loader` cannot be called.
+function fetch.check_loader(loader, level)
+  if type(loader) == "function" then return end
+  local meta = getmetatable(loader)
+  if type(meta) == "table" and meta.__call ~= nil then return end
+  error(("bad loader (function expected, got %s)"):format(type(loader)), level + 1)
 end
 
 --- The value of a key, loaded where the cache has none; by one caller at a time, however many ask.
@@ -227,7 +233,7 @@ function Cache:fetch(key, policy, loader, ...)
       if value ~= nil and value ~= ABSENT then return value, nil, "near" end
     end
   end
-  check_loader(loader, 2)
+  fetch.check_loader(loader, 2)
   local value, err, source, why = fetch_far(self, 2, key, policy, loader, ...)
   return value, err, source, why
 end

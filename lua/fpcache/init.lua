@@ -15,14 +15,21 @@ local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 local policies = require("fpcache.policy")
 local schema = require("fpcache.schema")
+local sealing = require("fpcache.sealing")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements")
+local sweeper = require("fpcache.sweeper")
+local touches = require("fpcache.touches")
 local Cache = require("fpcache.client")
 require("fpcache.reading")
 require("fpcache.bulk")
 require("fpcache.bulk_reading")
 require("fpcache.scan")
+require("fpcache.tags")
 require("fpcache.transaction")
+require("fpcache.fetch_many")
+require("fpcache.wrap")
+require("fpcache.rates")
 require("fpcache.stats")
 require("fpcache.prometheus")
 
@@ -54,20 +61,36 @@ local OPTIONS = {
   breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
   breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
 }
-for _, more in ipairs { connection.OPTIONS, layers.OPTIONS } do
+for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS } do
   for name, about in pairs(more) do OPTIONS[name] = about end
 end
 fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
 
 --- Asks whether the schema is there and of our version.
+---@return boolean? feed_is_on
+---@return string? err
 local function check_schema(cache)
-  local found, version = cache.db:row(cache.statements.schema_version, cache.timeout)
+  local found, version, is_on = cache.db:row(cache.statements.schema_version, cache.timeout)
   if found == nil then return nil, version end
   version = tonumber(version) or 0
-  if version == schema.VERSION then return true end
+  if version == schema.VERSION then return tonumber(is_on) == 1 end
   if version == 0 then return nil, "schema: the tables are not set up; run `fpcache admin setup` on this database" end
   return nil, ("schema: the database has version %d and this fpcache needs %d; %s"):format(version, schema.VERSION,
     version < schema.VERSION and "run `fpcache admin upgrade`" or "install a newer fpcache")
+end
+
+--- Has a cache not write the change feed, which is switched off.  Its sessions do not claim that they do, so should the feed be
+-- switched on later, the table's triggers tell in their place.
+---@return userdata? pool
+---@return string? err
+local function fall_silent(cache, o, quoted)
+  cache.pool:close()
+  o.silent = true
+  local pool, err = connection.open(o, 3)
+  if not pool then return nil, err end
+  cache.db, cache.pool, cache.tells = pool, pool, false
+  cache.statements = statements.new(quoted, false)
+  return pool
 end
 
 --- Connects to a cache.  Opens `minconn` connections and checks the schema, so that a mistake shows here.
@@ -100,12 +123,29 @@ function fpcache.new(opts)
     flow = fetch.new_flow(o),
     counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
-  local ok
-  ok, err = check_schema(cache)
-  if not ok then
-    pool:close()
+  local is_on
+  is_on, err = check_schema(cache)
+  if is_on == false and o.prepared then
+    pool, err = fall_silent(cache, o, quoted)
+    is_on = pool and false
+  end
+  if is_on == nil then
+    cache.pool:close()
     return nil, err
   end
+  local user
+  if o.encrypt then -- what is encrypted is bound to the login
+    ok, user = pool:row(cache.statements.login, cache.timeout)
+    if not ok then
+      pool:close()
+      return nil, user
+    end
+  end
+  cache.sealing, cache.user_codec = sealing.plan(o, user), o.codec
+  cache.codec = sealing.codec(cache.sealing, o.codec, o.namespace)
+  -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
+  local found, has_quota = cache.db:row(cache.statements.has_quota, cache.timeout)
+  if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
   local feed, near = layers.open(o, quoted, pool)
   if not feed then
     pool:close()
@@ -113,6 +153,22 @@ function fpcache.new(opts)
   end
   cache.feed, cache.near = feed, near
   return cache
+end
+
+--- A sweeper, which removes what has expired and evicts what is beyond a quota; see docs/quotas.md.
+---@param opts table? those of new, and { every = 10 | "10s", duty = 0.25 }
+---@return fpcache.Sweeper? sweeper with pass(), run(tell), stop() and close()
+---@return string? err
+function fpcache.sweeper(opts)
+  local description, rest = {}, {}
+  for name, about in pairs(OPTIONS) do description[name] = { type = about.type, check = about.check } end
+  for name, about in pairs(sweeper.OPTIONS) do description[name] = about end
+  local o = options.read(description, opts, 2)
+  for name in pairs(OPTIONS) do rest[name] = o[name] end
+  rest.feed, rest.minconn, rest.maxconn = false, 1, 1
+  local cache, err = fpcache.new(rest)
+  if not cache then return nil, err end
+  return sweeper.new(cache, o)
 end
 
 --- The same cache, connections included, seen in another namespace.
@@ -125,6 +181,7 @@ function Cache:namespace(name)
   local view = {}
   for field, value in pairs(self) do view[field] = value end
   view.space, view.seed = name, core.feed_seed(name)
+  view.codec = sealing.codec(self.sealing, self.user_codec, name)
   return setmetatable(view, getmetatable(self))
 end
 

@@ -86,4 +86,30 @@ function limits.namespace(name)
   if not core.json_encode(name) then return "a namespace must be UTF-8" end -- as JSON must
 end
 
+local MAX_TAGS, MAX_TAG_BYTES = 100, 255
+
+--- The tags of an entry: a new list in order, each once.
+---@param tags string|string[] one, or a list; 1 to 255 bytes each, any content, at most 100
+---@param level integer whose line a wrong type blames
+---@return string[]? list, string? err
+function limits.tags(tags, level)
+  if type(tags) == "string" then tags = { tags } end
+  if type(tags) ~= "table" then error(("bad tags (string or list expected, got %s)"):format(type(tags)), level + 1) end
+  local list, seen = {}, {}
+  for i = 1, #tags do
+    local tag = tags[i]
+    if type(tag) ~= "string" then error(("bad tag %d (string expected, got %s)"):format(i, type(tag)), level + 1) end
+    if tag == "" or #tag > MAX_TAG_BYTES then
+      return nil, ("invalid: a tag has 1 to %d bytes, tag %d has %d"):format(MAX_TAG_BYTES, i, #tag)
+    end
+    if not seen[tag] then
+      seen[tag] = true
+      list[#list + 1] = tag
+    end
+  end
+  if #list > MAX_TAGS then return nil, ("invalid: at most %d tags, got %d"):format(MAX_TAGS, #list) end
+  table.sort(list)
+  return list
+end
+
 return limits

@@ -21,6 +21,7 @@ local function load(self, key, stored, parse_json, spot, stamp)
     self.timeout, self.codec, parse_json, self.space, stored)
   if found then
     counts.hits = counts.hits + 1
+    if self.touches then self.touches:hit(self.space, stored) end
     if near then near:put(self.space, key, value, bytes, asked_at, ttl, spot, stamp) end
     return value, nil, "db"
   end
@@ -103,7 +104,7 @@ function Cache:entry(key, opts)
   if absent then return nil end
   local found, bytes, format, version, ttl, size = self.db:row(self.statements.entry, self.timeout, self.space, stored)
   if not found then return nil, bytes end
-  local value, err = value_decode(bytes, format, self.codec, self.parse_json)
+  local value, err = value_decode(bytes, format, self.codec, self.parse_json, stored)
   if value == nil then return nil, err end
   return { value = value, version = version, ttl = ttl < 0 and -1 or ttl, bytes = size, format = format }
 end

@@ -1,27 +1,15 @@
 --- Walking over keys: pages of bounded size by keyset, so that nothing is held between them.
+local key_range = require("fpcache.key_range")
 local options = require("fpcache.options")
 local core = require("fpcache.core")
 local Cache = require("fpcache.client")
-
--- More than any stored key: those have at most 1,056 bytes.
-local AFTER_ALL = ("\255"):rep(core.KEY_INLINE + 64)
 
 local SCAN_OPTIONS = {
   prefix = { type = "string", default = "" }, -- at most 1,024 bytes
   page = { type = "integer", default = 1000, check = options.between(1, 1000000, "") }, -- rows fetched at a time
   values = { type = "boolean", default = true }, -- false: keys only
+  tag = { type = "string" }, -- only keys that have this tag
 }
-
---- The stored keys that begin with a prefix: from `first` (included) to `last` (excluded).
----@return string? first, string last_or_err
-local function range(prefix)
-  if #prefix > core.KEY_INLINE then
-    return nil, ("invalid: a prefix has at most %d bytes, got %d"):format(core.KEY_INLINE, #prefix)
-  end
-  local stem = prefix:gsub("\255+$", "")
-  if stem == "" then return prefix, AFTER_ALL end
-  return prefix, stem:sub(1, -2) .. string.char(stem:byte(-1) + 1)
-end
 
 ---@class fpcache.Scan
 ---@field err string? why the walk ended early
@@ -30,8 +18,14 @@ Scan.__index = Scan
 
 local function fetch(self)
   local cache = self.cache
-  local statement = cache.statements[self.values and "scan_values" or "scan_keys"]
-  local rows, count = cache.db:rows(statement, cache.bulk_timeout, cache.space, self.first, self.last, self.page)
+  local name = (self.tag and "scan_tag_" or "scan_") .. (self.values and "values" or "keys")
+  local rows, count
+  if self.tag then
+    rows, count = cache.db:rows(cache.statements[name], cache.bulk_timeout, cache.space, self.tag, self.first, self.last,
+      self.page)
+  else
+    rows, count = cache.db:rows(cache.statements[name], cache.bulk_timeout, cache.space, self.first, self.last, self.page)
+  end
   if not rows then return nil, count end
   self.rows, self.count, self.at = rows, count, 0
   local width = self.values and 4 or 2
@@ -60,7 +54,8 @@ function Scan:next()
   local rows = self.rows
   local key = rows[i + 2] or rows[i + 1]
   if not self.values then return key end
-  local value, err = core.value_decode(rows[i + 3], rows[i + 4], self.cache.codec, self.cache.parse_json)
+  local value, err = core.value_decode(rows[i + 3], rows[i + 4], self.cache.codec, self.cache.parse_json,
+    rows[i + 1])
   if value == nil then
     self.err = ("%s (key %d of the walk)"):format(err, self.walked)
     return nil, self.err
@@ -79,32 +74,34 @@ end
 --
 --     for key, value in cache:scan{ prefix = "user:" } do … end     -- raises when the server fails
 --     local scan = cache:scan{}; local key, value = scan:next()     -- nil, err when it fails
----@param opts table? { prefix, page = 1000, values = true }
+---@param opts table? { prefix, tag, page = 1000, values = true }
 ---@return fpcache.Scan? scan
 ---@return string? err
 function Cache:scan(opts)
   local read = options.read(SCAN_OPTIONS, opts, 2)
-  local first, last = range(read.prefix)
+  local first, last = key_range.of_prefix(read.prefix)
   if not first then return nil, last end
   return setmetatable({ cache = self, first = first, last = last, page = read.page, values = read.values,
+    tag = read.tag,
     at = 0, count = 0, walked = 0, is_last = false }, Scan)
 end
 
 local KEYS_OPTIONS = {
   prefix = { type = "string", default = "" },
+  tag = { type = "string" },
   limit = { type = "integer", check = options.not_negative }, -- keys at most
 }
 local KEYS_PAGE = 10000
 
 --- The keys of this namespace in order.
----@param opts string|table|nil prefix, or { prefix, limit }
+---@param opts string|table|nil prefix, or { prefix, tag, limit }
 ---@return string[]? keys
 ---@return string? err
 function Cache:keys(opts)
   if type(opts) == "string" then opts = { prefix = opts } end
   local read = options.read(KEYS_OPTIONS, opts, 2)
   local page = math.max(math.min(read.limit or KEYS_PAGE, KEYS_PAGE), 1)
-  local scan, err = self:scan({ prefix = read.prefix, values = false, page = page })
+  local scan, err = self:scan({ prefix = read.prefix, tag = read.tag, values = false, page = page })
   if not scan then return nil, err end
   local keys = {}
   while #keys < (read.limit or math.huge) do
@@ -117,23 +114,29 @@ function Cache:keys(opts)
   return keys
 end
 
-local COUNT_OPTIONS = { prefix = { type = "string" }, all = { type = "boolean" } }
+local COUNT_OPTIONS = { prefix = { type = "string" }, tag = { type = "string" }, all = { type = "boolean" } }
 
 --- How many keys there are; counts them one by one.
----@param opts string|table|nil prefix, or { prefix }, or { all = true } for every namespace of this user
+---@param opts string|table|nil prefix, or { prefix, tag }, or { all = true } for every namespace of this user
 ---@return integer? count
 ---@return string? err
 function Cache:count(opts)
   if type(opts) == "string" then opts = { prefix = opts } end
   local read = options.read(COUNT_OPTIONS, opts, 2)
-  if read.all and read.prefix then error("options: all and prefix exclude each other", 2) end
+  if read.all and (read.prefix or read.tag) then
+    error(("options: all and %s exclude each other"):format(read.prefix and "prefix" or "tag"), 2)
+  end
   local found, count
   if read.all then
     found, count = self.db:row(self.statements.count_all, self.bulk_timeout)
   else
-    local first, last = range(read.prefix or "")
+    local first, last = key_range.of_prefix(read.prefix or "")
     if not first then return nil, last end
-    found, count = self.db:row(self.statements.count, self.bulk_timeout, self.space, first, last)
+    if read.tag then
+      found, count = self.db:row(self.statements.count_tag, self.bulk_timeout, self.space, read.tag, first, last)
+    else
+      found, count = self.db:row(self.statements.count, self.bulk_timeout, self.space, first, last)
+    end
   end
   if not found then return nil, count end
   return count

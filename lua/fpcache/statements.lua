@@ -21,23 +21,27 @@ local PARTS = {
 }
 
 -- One row in: $1 namespace, $2 key, $3 long key, $4 value, $5 format, $6 ttl, $7 expires_at.
+-- A write without tags takes them off: `tags` is not named, so excluded.tags is NULL.
 local INSERT = [[
 {tellKey}INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
 VALUES ($1, $2, $3, $4, $5, {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
-SET value = excluded.value, format = excluded.format, version = {nextVersion}, ]]
+SET value = excluded.value, format = excluded.format, version = {nextVersion}, tags = excluded.tags, ]]
 
 -- A change of a live row: the parameters of INSERT, $3 being unused.
 local UPDATE = [[
 {tellKey}UPDATE {schema}.cache AS c
-SET value = $4, format = $5, version = greatest(c.version + 1, {version}), expires_at = %s
+SET value = $4, format = $5, version = greatest(c.version + 1, {version}), tags = NULL, expires_at = %s
 WHERE {own} AND {live}%s RETURNING version]]
 
 local KEEP_TTL = "CASE WHEN {cLive} THEN c.expires_at ELSE excluded.expires_at END"
 
 -- name = { SQL, parameter types (see src/lua/statement.c), read-only? }
 local TEMPLATES = {
-  schema_version = { "SELECT max(version) FROM {schema}.fpcache_schema", "", true },
+  -- and whether the change feed is switched on
+  schema_version = { [[
+SELECT max(version), (SELECT is_on FROM {switch} AS t)::integer FROM {schema}.fpcache_schema]], "", true },
+  login = { "SELECT session_user::text", "", true },
   ping = { "SELECT 1", "", true },
 
   get = { "SELECT value, format FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
@@ -72,7 +76,8 @@ SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WH
   -- The old value.  The inner query locks the row first, so that what it returns is what is replaced.
   get_set = { [[
 {tellKey}UPDATE {schema}.cache AS c
-SET value = $4, format = $5, version = greatest(c.version + 1, {version}), expires_at = {expiry}
+SET value = $4, format = $5, version = greatest(c.version + 1, {version}), tags = NULL,
+    expires_at = {expiry}
 FROM (SELECT value, format FROM {schema}.cache WHERE {own} AND {live} FOR UPDATE) AS old
 WHERE c.user_id = session_user::text AND c.namespace = $1 AND c.key = $2
 RETURNING old.value, old.format]], "tyyycff" },
@@ -89,7 +94,7 @@ VALUES ($1, $2, $3, convert_to($4::text, 'UTF8'), 'i', {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = CASE WHEN {cLive} THEN convert_to((convert_from(c.value, 'UTF8')::bigint + $5)::text, 'UTF8')
                  ELSE excluded.value END,
-    format = 'i', version = {nextVersion}, expires_at = ]] .. KEEP_TTL .. [[
+    format = 'i', version = {nextVersion}, tags = CASE WHEN {cLive} THEN c.tags END, expires_at = ]] .. KEEP_TTL .. [[
 
 WHERE NOT {cLive} OR c.format = 'i'
    OR (c.format = 't' AND octet_length(c.value) < 20 AND convert_from(c.value, 'UTF8') ~ '^-?[0-9]+$')
@@ -122,7 +127,7 @@ FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unn
              unnest($6) AS ttl) AS r
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = excluded.value, format = excluded.format, version = {nextVersion},
-    expires_at = excluded.expires_at]], "tB" },
+    tags = excluded.tags, expires_at = excluded.expires_at]], "tB" },
 
   -- A page of a scan: keys from $2 (included) to $3 (excluded), at most $4.
   scan_keys = { [[
@@ -137,10 +142,6 @@ SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND 
   clear = { "{tellSpace}DELETE FROM {schema}.cache WHERE {mine}", "t" },
   clear_all = { "{tellAll}DELETE FROM {schema}.cache WHERE user_id = session_user::text", "" },
 
-  pages = { [[
-SELECT pg_relation_size({relation}::regclass) / current_setting('block_size')::bigint]], "", true },
-  sweep = { "SELECT {schema}.fpcache_sweep($1, $2::integer)", "ii" },
-
   -- Of the whole table, for everybody; the number of rows is the server's estimate.
   table_stats = { [[
 SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0), pg_total_relation_size(c.oid),
@@ -149,6 +150,15 @@ FROM pg_class AS c WHERE c.oid = {relation}::regclass]], "", true },
 }
 
 require("fpcache.statements.policies").add(TEMPLATES)
+require("fpcache.statements.tags").add(TEMPLATES)
+require("fpcache.statements.keeping").add(TEMPLATES)
+require("fpcache.statements.rates").add(TEMPLATES)
+-- The switch of the change feed is whether the triggers of the table are on that tell it for writers that are not ours.  Each
+-- turn of it, also by hand, leaves other transactions' numbers on them: `since`, NULL when it is off.
+local SWITCH = [[(
+    SELECT count(*) = 2 AS is_on, string_agg(xmin::text, '.' ORDER BY tgname) AS since FROM pg_trigger
+    WHERE tgrelid = to_regclass({relation}) AND tgname IN ('fpcache_tell_row', 'fpcache_tell_deleted_row')
+      AND tgenabled IN ('O', 'A'))]]
 
 -- What a change writes into the feed (see schema/m002_feed.lua), in its own statement.
 local TELLS = {
@@ -157,6 +167,12 @@ local TELLS = {
   tellSpace = "($1, NULL)",
   tellAll = "(NULL, NULL)",
 }
+-- What took away rows that it had to find first names them by the common table expression `gone`.
+local TELL_GONE = [[,
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, array_agg(key) FROM gone HAVING count(*) > 0)]]
+-- What may have written nothing names its row by the common table expression `tried`.
+local TELL_TRIED = [[,
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, ARRAY[$2] FROM tried)]]
 local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row})\n"
 
 -- What the feed's reader sends on its two connections (src/core/feed*.c), which take these texts as they are.  The
@@ -172,12 +188,13 @@ SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit']],
 
   -- $1 text: the snapshot of the last poll, NULL at first.  One row for each change, at least one:
   -- snapshot, incarnation (NULL after a wipe), start of the server, fell behind?, rotation due?, READ COMMITTED?,
-  -- is a change?, its namespace (NULL: all), its keys (NULL: all)
+  -- switched on?, is a change?, its namespace (NULL: all), its keys (NULL: all)
   poll = [[
-SELECT txid_current_snapshot()::text, s.incarnation, extract(epoch FROM pg_postmaster_start_time())::text,
+SELECT txid_current_snapshot()::text, {incarnation}, extract(epoch FROM pg_postmaster_start_time())::text,
        NOT {seen}, coalesce({halfSlots} % 2 = 1 AND s.slot < {halfSlots} / 2, false),
-       current_setting('transaction_isolation') = 'read committed', f.xid IS NOT NULL, f.namespace, f.keys
+       current_setting('transaction_isolation') = 'read committed', t.is_on, f.xid IS NOT NULL, f.namespace, f.keys
 FROM (SELECT $1::txid_snapshot AS snapshot) AS last
+CROSS JOIN {switch} AS t
 LEFT JOIN {schema}.fpcache_state AS s ON true
 LEFT JOIN {schema}.fpcache_feed AS f
        ON f.user_id = session_user::text AND {seen}
@@ -192,7 +209,7 @@ SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit']],
   -- All live keys of this user, as of one moment, with the incarnation they belong to.
   load_count = "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}",
   load_begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-  load_incarnation = "SELECT incarnation FROM {schema}.fpcache_state",
+  load_incarnation = "SELECT {incarnation} FROM {schema}.fpcache_state AS s CROSS JOIN {switch} AS t",
   load_declare = [[
 DECLARE fpcache_keys NO SCROLL CURSOR FOR
 SELECT namespace, key FROM {schema}.cache WHERE user_id = session_user::text AND {live}]],
@@ -201,16 +218,21 @@ SELECT namespace, key FROM {schema}.cache WHERE user_id = session_user::text AND
 local FEED_PARTS = {
   live = PARTS.live,
   seen = "coalesce(s.marker = 0 OR txid_visible_in_snapshot(s.marker, last.snapshot), true)",
+  -- The switch is a part of it: what was kept before it was off is worth nothing when it is on again.
+  incarnation = "s.incarnation || ':' || coalesce(t.since, 'off')",
   halfSlots = "(extract(epoch FROM clock_timestamp())::bigint / 5)", -- see schema/m002_feed.lua
 }
 
 local statements = {}
 
+local function relation_of(quoted_schema) return sql.quote_literal(quoted_schema .. ".cache") end
+local function switch_of(quoted_schema) return sql.fill(SWITCH, { relation = relation_of(quoted_schema) }) end
+
 --- The SQL of the feed's reader for one schema.
 ---@param quoted_schema string
 ---@return table<string, string>
 function statements.feed(quoted_schema)
-  local places, made = { schema = quoted_schema }, {}
+  local places, made = { schema = quoted_schema, switch = switch_of(quoted_schema) }, {}
   for name, part in pairs(FEED_PARTS) do places[name] = part end
   for name, template in pairs(FEED) do made[name] = sql.fill(template, places) end
   return made
@@ -218,14 +240,17 @@ end
 
 --- The statements for one schema.
 ---@param quoted_schema string
----@param tells boolean whether changes write the feed; behind a transaction pooler the table's trigger does
+---@param tells boolean whether changes write the feed; if not, the table's trigger does while the feed is switched on
 ---@return table<string, userdata>
 function statements.new(quoted_schema, tells)
-  local places = { schema = quoted_schema, relation = sql.quote_literal(quoted_schema .. ".cache") }
+  local places = { schema = quoted_schema, relation = relation_of(quoted_schema), switch = switch_of(quoted_schema),
+    tagsRelation = sql.quote_literal(quoted_schema .. ".fpcache_tags") }
   for name, part in pairs(PARTS) do places[name] = part end -- a part holds no places itself
   for name, row in pairs(TELLS) do
     places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row }) or ""
   end
+  places.tellGone = tells and sql.fill(TELL_GONE, places) or ""
+  places.tellTried = tells and sql.fill(TELL_TRIED, places) or ""
   local made = {}
   for name, template in pairs(TEMPLATES) do
     local text = sql.fill(template[1], places)

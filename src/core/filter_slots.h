@@ -53,6 +53,7 @@ struct fpc_eight {
 
 static inline uint64_t fpc_table_raw(const fpc_table *table, uint64_t bit) {
     uint64_t raw;
+    fpc_filter_step();
     /* A plain load that the compiler may neither move over an atomic one nor split. */
     __asm__ volatile("movq %1, %0"
                      : "=r"(raw)
@@ -66,6 +67,7 @@ static inline unsigned fpc_table_shift(uint64_t bit) {
 #else
 static inline uint64_t fpc_table_raw(const fpc_table *table, uint64_t bit) {
     const _Atomic uint64_t *word = table->words + (bit >> 6);
+    fpc_filter_step();
     uint64_t here = atomic_load_explicit(word, memory_order_acquire);
     uint64_t next = atomic_load_explicit(word + 1, memory_order_acquire);
     return here >> (bit & 63) | (next << 1) << (63 - (bit & 63));
@@ -109,6 +111,7 @@ static inline uint64_t fpc_table_match(const fpc_table *table, fpc_print p) {
 }
 
 static inline uint64_t fpc_table_version(const fpc_table *table) {
+    fpc_filter_step();
     return atomic_load_explicit(&table->version, memory_order_acquire);
 }
 
@@ -134,6 +137,7 @@ static inline void fpc_table_put(fpc_table *t, uint32_t slot, uint32_t entry) {
     unsigned shift = fpc_table_shift(bit);
     uint64_t mask = ((UINT64_C(1) << t->bits) - 1) << shift;
     uint64_t raw = (fpc_table_raw(t, bit) & ~mask) | (uint64_t)entry << shift;
+    fpc_filter_step();
     __asm__ volatile("movq %1, %0" /* x86 keeps the order of stores; "memory" makes the compiler keep it */
                      : "=m"(*(struct fpc_eight *)((char *)t->words + (bit >> 3)))
                      : "r"(raw)
@@ -142,6 +146,7 @@ static inline void fpc_table_put(fpc_table *t, uint32_t slot, uint32_t entry) {
 #else
 static inline void fpc_table_replace(_Atomic uint64_t *word, uint64_t mask, uint64_t value) {
     uint64_t old = atomic_load_explicit(word, memory_order_relaxed); /* only we write */
+    fpc_filter_step();
     atomic_store_explicit(word, (old & ~mask) | value, memory_order_release);
 }
 
@@ -166,9 +171,11 @@ static inline fpc_room fpc_table_add_print(fpc_table *t, fpc_print p) {
     uint64_t first = fpc_table_zeros(t, fpc_table_window(t, p.first));
     uint64_t second = fpc_table_zeros(t, fpc_table_window(t, p.second));
     if (__builtin_expect((first | second) == 0, 0)) return fpc_table_add_crowded(t, p);
-    uint32_t full = -(uint32_t)(first == 0); /* masks: which window is not predictable */
-    uint32_t side = fpc_table_side(t, first | (second & -(uint64_t)(first == 0)));
-    fpc_table_put(t, p.first + ((p.second - p.first) & full) + side, p.tag << 1 | side);
+    /* The emptier window, so that fewer keys find both full later.  Masks: it cannot be predicted. */
+    bool to_second = (first == 0) | ((first != t->high) & (second == t->high));
+    uint64_t zeros = first ^ ((first ^ second) & -(uint64_t)to_second);
+    uint32_t side = fpc_table_side(t, zeros);
+    fpc_table_put(t, p.first + ((p.second - p.first) & -(uint32_t)to_second) + side, p.tag << 1 | side);
     fpc_table_count(t, 1);
     return FPC_ROOM_OK;
 }

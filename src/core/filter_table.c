@@ -139,6 +139,7 @@ static inline uint64_t stash_id(fpc_print p) {
 /* Step (2) of filter_table.h: comes before anything disappears from its place. */
 static inline void announce(fpc_table *t) {
     uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+    fpc_filter_step();
     atomic_store_explicit(&t->version, version + 2, memory_order_release);
 }
 
@@ -235,6 +236,7 @@ static bool make_room(fpc_table *t, fpc_print p, uint32_t *freed) {
 bool fpc_table_stash(fpc_table *t, uint64_t id, uint64_t copies) {
     if (!fpc_stash_add(&t->stash, id, copies)) return false;
     uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+    fpc_filter_step();
     atomic_store_explicit(&t->version, version | FPC_STASH_IN_USE, memory_order_release);
     return true;
 }
@@ -271,6 +273,7 @@ static bool remove_from_window(fpc_table *t, uint32_t window, uint32_t tag) {
 
 static void stash_unused(fpc_table *t) {
     uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+    fpc_filter_step();
     atomic_store_explicit(&t->version, version & ~FPC_STASH_IN_USE, memory_order_release);
 }
 

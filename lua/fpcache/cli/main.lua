@@ -11,6 +11,8 @@ fpcache: a shared cache on PostgreSQL
   fpcache get|set|del|ttl|keys|count|stats …   look into the cache
   fpcache warm FILE… --key TEMPLATE …  fill the cache from JSON Lines, JSON, CSV, TSV or a query
   fpcache admin setup|status|upgrade|drop …    manage the database's schema
+  fpcache admin watch|unwatch|watches …        tables whose writes delete cached keys
+  fpcache admin quota|sweep …                  limits, and who keeps to them
   fpcache doctor               what is wrong with a cache and what to do
   fpcache token show|test …                    the source of passwords: what it gives, whether the server takes it
   fpcache local start|stop|status|url|destroy  the private PostgreSQL that is used when no server is named

@@ -1,5 +1,5 @@
 --- Single flight in one process: who asks for a key that another coroutine is fetching waits for that one's result, error
--- included.  Only where others run while one waits; without a scheduler there is nobody to wait for.
+-- included.  Only where others run while one waits: without a scheduler it would be in vain.
 local waiting = require("fpcache.waiting")
 
 ---@class fpcache.Flight
@@ -13,20 +13,20 @@ function flights.new() return {} end
 
 local function id_of(space, key) return #space .. ":" .. space .. key end
 
---- The flight of another coroutine for this key, or nil and one of our own.
----@return fpcache.Flight? others, fpcache.Flight? own
+--- Enters the flight of a key.
+---@return fpcache.Flight? others another coroutine's, to be waited for
+---@return fpcache.Flight? own to be left with the result
+---@return boolean? is_alone whoever has it in this process cannot go on while the caller waits, so waiting is in vain
 function flights.enter(all, space, key)
-  if not waiting.lets_others_run() then return nil, nil end
-  local id = id_of(space, key)
+  local id, task = id_of(space, key), coroutine.running()
   local other = all[id]
-  local task = coroutine.running()
-  if other then
-    if other.task == task then return nil, nil end -- a loader that fetches its own key: it would wait for itself
-    return other, nil
+  if not other then
+    local own = { id = id, task = task or false, done = false }
+    all[id] = own
+    return nil, own
   end
-  local own = { id = id, task = task, done = false }
-  all[id] = own
-  return nil, own
+  if other.task == (task or false) or not waiting.lets_others_run() then return nil, nil, true end
+  return other
 end
 
 --- Gives the result to those who wait.

@@ -40,10 +40,11 @@ function leases.read(self, bytes, format, left, stale_left, age, cost, validator
 end
 
 --- A hit, or the lease, or that somebody has it.
+---@param seconds number? that the lease lasts; nil: none is wanted
 ---@return fpcache.Answer? answer, string? err
-function leases.ask(self, stored, long, policy, share, times)
+function leases.ask(self, stored, long, seconds, share, times)
   local found, bytes, format, left, stale_left, age, cost, validator, granted, fence =
-    self.db:row(self.statements.fetch, self.timeout, self.space, stored, long, policy.hard_timeout, share, times)
+    self.db:row(self.statements.fetch, self.timeout, self.space, stored, long, seconds, share, times)
   if not found then return nil, bytes end
   return leases.read(self, bytes, format, left, stale_left, age, cost, validator, granted, fence)
 end

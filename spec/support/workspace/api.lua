@@ -1,6 +1,7 @@
 -- api.lua -- what the stand-in workspace answers: OAuth, both credential APIs, look-ups, and the identity
 -- services around a workspace.  A request in, an answer {status, headers, body, type} out.
 local cjson = require "cjson"
+local clouds = require "clouds"
 local http = require "http"
 local tokens = require "tokens"
 
@@ -178,7 +179,7 @@ end
 
 --- The answer to a request.
 function api.answer(server, request)
-  local answer = beside(server, request)
+  local answer = clouds.answer(server, request) or beside(server, request)
   if answer then return answer end
   if not request.path:match("^/api/") then
     return { status = 303, headers = { Location = "/login.html?next=x" } }

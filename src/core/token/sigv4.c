@@ -31,7 +31,7 @@ static void write_date(int64_t now, char date[FPC_SIGV4_DATE_SIZE]) {
 }
 
 static void to_hex(const unsigned char hash[HASH], char hex[2 * HASH + 1]) {
-    for (int i = 0; i < HASH; i++) snprintf(hex + 2 * i, 3, "%02x", hash[i]);
+    for (size_t i = 0; i < HASH; i++) snprintf(hex + 2 * i, 3, "%02x", hash[i]);
 }
 
 static bool sha256_hex(const char *bytes, size_t length, char hex[2 * HASH + 1]) {

@@ -1,0 +1,29 @@
+--- The statements of the sweeper, and the touches that tell it what is used.  Places as in statements.lua.
+local TEMPLATES = {
+  -- A sample of the hits; no change of anything that a reader sees, so the feed is not told.
+  touch_sampled = { [[
+UPDATE {schema}.cache SET touched = {version} WHERE ctid = ANY (ARRAY(
+    SELECT c.ctid FROM (SELECT unnest($2) AS key ORDER BY key) AS k CROSS JOIN LATERAL (
+        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1 FOR UPDATE SKIP LOCKED) AS c))]], "tY" },
+  has_quota = { "SELECT EXISTS (SELECT 1 FROM {schema}.fpcache_quotas)", "", true },
+
+  begin_pass = { "SELECT {schema}.fpcache_begin_pass($1 * interval '1 second')", "f" },
+  pages = { [[
+SELECT pg_relation_size({relation}::regclass) / current_setting('block_size')::bigint]], "", true },
+  sweep = { "SELECT {schema}.fpcache_sweep($1, $2::integer)", "ii" },
+  plan_evictions = { "SELECT {schema}.fpcache_plan_evictions()", "" },
+  evict = { "SELECT {schema}.fpcache_evict($1, $2::integer)", "ii" },
+  tag_pages = { [[
+SELECT pg_relation_size({tagsRelation}::regclass) / current_setting('block_size')::bigint]], "", true },
+  sweep_tags = { "SELECT {schema}.fpcache_sweep_tags($1, $2::integer)", "ii" },
+}
+
+local keeping = {}
+
+--- Adds them to all the others.
+---@param templates table<string, table>
+function keeping.add(templates)
+  for name, template in pairs(TEMPLATES) do templates[name] = template end
+end
+
+return keeping

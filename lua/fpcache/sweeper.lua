@@ -1,0 +1,123 @@
+--- The sweeper: removes what has expired, evicts what is beyond a quota, in small slices with pauses between them.
+--
+-- Any number of processes may run one: a pass is begun by one at a time, and not before the last began `every` ago.  It holds
+-- no session state, so it works behind a transaction pooler.
+local core = require("fpcache.core")
+local duration = require("fpcache.duration")
+local options = require("fpcache.options")
+local Cache = require("fpcache.client")
+
+local SLICE_PAGES = 1000 -- 8 MB: a few milliseconds of work and of locks
+
+---@class fpcache.Sweeper
+---@field cache fpcache.Cache
+local Sweeper = {}
+Sweeper.__index = Sweeper
+
+local sweeper = {}
+
+local function share(value)
+  if not (value > 0 and value <= 1) then return ("must be more than 0 and at most 1, got %s"):format(tostring(value)) end
+end
+
+sweeper.OPTIONS = {
+  every = { type = "number string", default = 10, check = function(value) -- seconds, or "10s"
+    local seconds, reason = duration.seconds(value)
+    return reason or options.positive(seconds)
+  end },
+  duty = { type = "number", default = 0.25, check = share }, -- part of the time it works, while it has work
+}
+
+--- A statement of (first page, number of pages) over all pages of a table, `left` rows at most, with pauses by `pause`.
+local function walk(cache, pages_statement, statement, pause, left)
+  local found, pages = cache.db:row(pages_statement, cache.timeout)
+  if not found then return nil, pages end
+  local done = 0
+  for first = 0, tonumber(pages), SLICE_PAGES do
+    if left and done >= left then break end
+    local began = core.system.now()
+    local ok, rows = cache.db:row(statement, cache.bulk_timeout, first, SLICE_PAGES)
+    if not ok then return nil, rows end
+    done = done + rows
+    if pause and core.interrupted() then return nil, "interrupted: the sweep was stopped" end
+    if pause then pause(core.system.now() - began) end
+  end
+  return done
+end
+
+--- Deletes expired rows, everybody's, in small slices; rows being written are passed over.
+---@return integer? deleted
+---@return string? err
+function Cache:cleanup()
+  local statements = self.statements
+  local deleted, err = walk(self, statements.pages, statements.sweep)
+  if not deleted then return nil, err end
+  local ok
+  ok, err = walk(self, statements.tag_pages, statements.sweep_tags)
+  if not ok then return nil, err end
+  return deleted
+end
+
+--- A sweeper on a cache of its own, which it closes in the end.
+---@param cache fpcache.Cache
+---@param opts { every: number|string, duty: number } read by sweeper.OPTIONS
+---@return fpcache.Sweeper
+function sweeper.new(cache, opts)
+  return setmetatable({ cache = cache, every = duration.seconds(opts.every), duty = opts.duty,
+    sleep = core.system.sleep }, Sweeper)
+end
+
+--- One pass over the table, if one is due and nobody else is at it.
+---@return table|false|nil report { expired, evicted, tags, seconds }; false: not due, or done by somebody else
+---@return string? err
+function Sweeper:pass()
+  local cache = self.cache
+  local statements, began = cache.statements, core.system.now()
+  local found, mine = cache.db:row(statements.begin_pass, cache.timeout, self.every * 0.9)
+  if not found then return nil, mine end
+  if not mine then return false end
+  local function pause(worked)
+    local seconds = worked * (1 / self.duty - 1)
+    if seconds > 0 then self.sleep(seconds) end
+  end
+  local report, err = { evicted = 0 }
+  report.expired, err = walk(cache, statements.pages, statements.sweep, pause)
+  if not report.expired then return nil, err end
+  local planned
+  found, planned = cache.db:row(statements.plan_evictions, cache.bulk_timeout)
+  if not found then return nil, planned end
+  planned = tonumber(planned)
+  if planned > 0 then
+    report.evicted, err = walk(cache, statements.pages, statements.evict, pause, planned)
+    if not report.evicted then return nil, err end
+  end
+  report.tags, err = walk(cache, statements.tag_pages, statements.sweep_tags, pause)
+  if not report.tags then return nil, err end
+  report.seconds = core.system.now() - began
+  return report
+end
+
+--- Passes until stop() or a signal ends it; each failure is told and the next pass tries again.
+---@param tell? fun(report: table|false|nil, err: string?) called after each
+---@return boolean true
+function Sweeper:run(tell)
+  self.is_stopped = false
+  while not self.is_stopped and not core.interrupted() do
+    local report, err = self:pass()
+    if tell then tell(report, err) end
+    local until_time = core.system.now() + self.every
+    while not self.is_stopped and not core.interrupted() and core.system.now() < until_time do
+      self.sleep(math.min(0.2, until_time - core.system.now())) -- short ones: a signal is noticed
+    end
+  end
+  return true
+end
+
+--- Ends run() after the pass it is at; for `tell`.
+function Sweeper:stop() self.is_stopped = true end
+
+function Sweeper:close() self.cache:close() end
+
+Sweeper.__close = Sweeper.close
+
+return sweeper
