@@ -167,6 +167,29 @@ describe("passwords from a source", function()
     end)
   end)
 
+  it("are minted at Databricks with what a caller's function gives", function()
+    databricks.with({}, function()
+      local calls = 0
+      local auth = dbx { token = function()
+        calls = calls + 1
+        return workspace.PAT
+      end }
+      auth.client_id, auth.client_secret = nil, nil
+      with({ auth = auth }, function(cache)
+        assert.is_true(kick(cache))
+        assert.equal(1, calls)
+        rotate("something else")
+        assert.is_true(kick(cache))
+        assert.equal(2, calls)
+        assert.equal(lake.host, assert(cache:stats()).token.host)
+      end)
+      auth.token = function() return nil, "no notebook here" end
+      local cache, err = fpcache.new(options { auth = auth })
+      assert.is_nil(cache)
+      assert.matches("no notebook here", err)
+    end)
+  end)
+
   it("a refused one costs one refresh, and one more login", function()
     databricks.with({}, function()
       with({ auth = dbx() }, function(cache)
