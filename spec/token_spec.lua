@@ -198,6 +198,9 @@ describe("passwords from a source", function()
         local token = assert(cache:stats()).token
         assert.equal(2, token.generation)
         assert.equal(1, token.refusals)
+        local text = assert(cache:prometheus())
+        assert.matches("\nfpcache_token_refusals_total{[^}]*} 1\n", text)
+        assert.matches("\nfpcache_token_expires_seconds{[^}]*} 3[56]%d%d", text)
         lake.ws:set { instances = { cache = { host = lake.host } }, credential_life = 0 } -- ended before it is used
         rotate("something else again")
         local ok, err = kick(cache)
