@@ -47,7 +47,7 @@ describe("fpcache.policy", function()
       ["policy.beta: must be more than 0, got 0"] = { ttl = 1, beta = 0 },
       ['policy.lock: must be "process", "host" or "cluster", got "galaxy"'] = { lock = "galaxy" },
       ["policy.tags: must not be an empty list (leave it out)"] = { tags = {} },
-      ["policy.tags: tag 2 must be a text that is not empty"] = { tags = { "a", 1 } },
+      ["policy.tags: a tag has 1 to 255 bytes, tag 2 has 0"] = { tags = { "a", "" } },
     } do
       assert.equal(message, refused(opts))
     end

@@ -90,15 +90,15 @@ local function copy_missing(to, from)
   return to
 end
 
---- Settings for every session: it writes the change feed itself, so that the table's trigger need not.  The timeouts end
+--- Settings for every session: it writes the change feed itself, so that the table's trigger need not (unless `silent`).  The timeouts end
 --- statements of which nobody waits for the answer any more.  The page cost (usually 4) says that the cache's pages
 --- are in memory: a prepared statement keeps its plan, and a plan that was made while the table was small must not be
 --- a walk over all of it when it has grown.
 --- A transaction pooler would give the settings to others, so there they are left to the server.
 local function session_sql(o)
   if not o.prepared then return nil end
-  return ("SET fpcache.tells = 'on'; SET lock_timeout = %d; SET statement_timeout = %d; SET random_page_cost = 0.05"):format(
-    math.ceil(o.timeout * 1000), math.ceil(math.max(o.timeout, o.bulk_timeout) * 1000))
+  return ("SET fpcache.tells = '%s'; SET lock_timeout = %d; SET statement_timeout = %d; SET random_page_cost = 0.05"):format(
+    o.silent and "off" or "on", math.ceil(o.timeout * 1000), math.ceil(math.max(o.timeout, o.bulk_timeout) * 1000))
 end
 
 --- The pool, its minimum of connections open.  *found* is where the password comes from, or nil.
@@ -140,7 +140,7 @@ function connection.auth(o, level)
 end
 
 --- A pool by these options; opens minconn connections, at least one, so that a mistake shows at once.
----@param o table as options.read() gives it for connection.OPTIONS
+---@param o table as options.read() gives it for connection.OPTIONS; `silent`: sessions that do not write the change feed
 ---@param level integer
 ---@return userdata? pool, string? err
 function connection.open(o, level)

@@ -1,4 +1,4 @@
---- `fpcache admin`: setup, status, upgrade, drop; watch, unwatch, watches; quota, sweep.  And `fpcache-admin` with the
+--- `fpcache admin`: setup, status, upgrade, feed, drop; watch, unwatch, watches; quota, sweep.  And `fpcache-admin` with the
 -- Python tool's flags.
 local admin = require("fpcache.admin")
 local argparse = require("argparse")
@@ -28,6 +28,8 @@ local function make_parser()
   setup:flag("--force", FORCE_HELP)
   command("status", "Tell what is installed.")
   command("upgrade", "Run the missing migrations.")
+  command("feed", "Switch the change feed on or off: off, writes cost less and every read asks the server."):argument(
+    "switch", "on or off"):choices { "on", "off" }
   command("drop", "Remove the cache and all its data."):flag("--force", "Do not ask.")
   watch.add(command)
   keeping.add(command)
@@ -61,6 +63,7 @@ local function print_status(report)
   print(("  table     %s.cache, %s, owned by %s"):format(report.schema,
     report.unlogged and "UNLOGGED" or "LOGGED", report.owner))
   print("  isolation " .. (report.isolated and "row-level security, forced" or "OFF: row-level security is disabled"))
+  print("  feed      " .. (report.feed_on and "on" or "OFF: no near cache and no filter answers"))
   print(("  size      %s, about %d rows"):format(bytes(report.bytes), report.rows))
   print(("  server    %s"):format(report.server:match("^%S+ %S+") or report.server))
 end
@@ -131,6 +134,10 @@ function cli.run(words)
     local report, print_report = (watch.has(flags.command) and watch or keeping).run(flags, opts)
     if not report then return fail(print_report) end
     return say(report, flags.json, print_report)
+  elseif flags.command == "feed" then
+    local report, err = connection_flags.call(function(o) return admin.switch_feed(o, flags.switch == "on") end, opts)
+    if not report then return fail(err) end
+    return say(report, flags.json, print_status)
   end
   local report, err = connection_flags.call(admin[flags.command], opts)
   if not report then return fail(err) end
