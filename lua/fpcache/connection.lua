@@ -109,8 +109,6 @@ end
 local function open_pool(o, text, settings, found)
   local host, user
   if found then
-    local ok, err = auth.await(found)
-    if not ok then return nil, err end
     host, user = not text and PYTHON_DEFAULTS.host or nil, not text and PYTHON_DEFAULTS.user or nil
   end
   if not text then
@@ -124,8 +122,9 @@ local function open_pool(o, text, settings, found)
     token = found and found.keeper, token_host = host, token_user = user,
   })
   if not pool then return nil, err end
-  local ok
-  ok, err = pool:fill(o.connect_timeout * math.max(o.minconn, 1))
+  local ok = true
+  if found then ok, err = auth.await(found) end
+  if ok then ok, err = pool:fill(o.connect_timeout * math.max(o.minconn, 1)) end
   if not ok then
     pool:close()
     return nil, err
