@@ -38,8 +38,8 @@ end
 --
 -- States: "off"; "loading" (not ready yet); "fresh" (answers); "stale" (has lost touch: the server answers).
 -- hits and misses are those of get and get_many, whichever layer answered.  docs/near.md explains each number.
----@return table? stats { hits, misses, sets, near, filter, feed, pool, policies, server }; server_error instead of server when it did not
--- answer; nil only of a closed cache
+---@return table? stats { hits, misses, sets, near, filter, feed, pool, policies, server }; server_error instead of server when it
+-- did not answer; nil only of a closed cache
 ---@return string? err
 function Cache:stats()
   local counts, feed = self.counts, self.feed:stats()
