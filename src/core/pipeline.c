@@ -109,7 +109,7 @@ void fpc_pipeline_drop(fpc_pipeline *engine) {
 
 /* Lock held. */
 static fpc_status start(fpc_pipeline *engine, fpc_error *err) {
-    pthread_t thread;
+    pthread_t thread = 0;
     fpc_status status = FPC_OK;
     engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     engine->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

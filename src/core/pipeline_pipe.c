@@ -69,8 +69,8 @@ bool fpc_pipe_is_idle(const fpc_pipe *pipe) {
     return pipe->state == FPC_PIPE_OPEN && pipe->owed == 0;
 }
 
-/* Each request of the entry that is not given up. */
-#define FOR_EACH_REQUEST(sent, place)                                                                        \
+/* Each request of the entry that is not given up, by its `place` there. */
+#define FOR_EACH_REQUEST(sent)                                                                               \
     for (fpc_request **place = (sent)->many != NULL ? (sent)->many : &(sent)->one,                           \
                      **end_ = place + ((sent)->many != NULL ? (sent)->count : 1);                            \
          place < end_; place++)                                                                              \
@@ -80,7 +80,7 @@ bool fpc_pipe_is_wanted(const fpc_pipe *pipe) {
     for (size_t i = 0; i < pipe->owed; i++) {
         fpc_sent *sent = entry(pipe, i);
         if (sent->kind != FPC_SENT_QUERY) continue;
-        FOR_EACH_REQUEST(sent, place) return true;
+        FOR_EACH_REQUEST(sent) return true;
     }
     return pipe->committing != NULL;
 }
@@ -90,7 +90,7 @@ void fpc_pipe_give_up(fpc_pipe *pipe, bool (*is_out)(const fpc_request *request,
     for (size_t i = 0; i < pipe->owed; i++) {
         fpc_sent *sent = entry(pipe, i);
         if (sent->kind != FPC_SENT_QUERY) continue;
-        FOR_EACH_REQUEST(sent, place) {
+        FOR_EACH_REQUEST(sent) {
             if (!is_out(*place, arg)) continue;
             fpc_request *request = *place;
             *place = NULL;
@@ -162,13 +162,11 @@ void fpc_pipe_lose(fpc_pipe *pipe, const fpc_error *why) {
     for (size_t i = pipe->owed; i-- > 0;) {
         fpc_sent *sent = entry(pipe, i);
         if (sent->kind != FPC_SENT_QUERY) continue;
-        FOR_EACH_REQUEST(sent, place) {
+        FOR_EACH_REQUEST(sent) {
             fpc_request *request = *place;
-            if (request->statement->read_only)
-                fpc_io_fail(io, request, why);
-            else if (!pipe->not_run)
+            if (!request->statement->read_only && !pipe->not_run)
                 fail_write(io, request);
-            else if (request->sent < FPC_MAX_SENT)
+            else if (!request->statement->read_only && request->sent < FPC_MAX_SENT)
                 send_again(io, request);
             else
                 fpc_io_fail(io, request, why);
@@ -197,7 +195,7 @@ bool fpc_pipe_flush(fpc_pipe *pipe) {
 
 /* The error is somebody else's in the same group: these are innocent. */
 static void answer_aborted(fpc_pipe *pipe, fpc_sent *sent) {
-    FOR_EACH_REQUEST(sent, place) {
+    FOR_EACH_REQUEST(sent) {
         fpc_request *request = *place;
         *place = NULL;
         request->alone = true;
@@ -226,7 +224,7 @@ static void answer_error(fpc_pipe *pipe, fpc_sent *sent, const PGresult *error) 
         answer_aborted(pipe, sent);
         return;
     }
-    FOR_EACH_REQUEST(sent, place) {
+    FOR_EACH_REQUEST(sent) {
         fpc_request *request = *place;
         *place = NULL;
         fpc_io_fail(pipe->io, request, &why);
@@ -258,7 +256,7 @@ static void answer_many(fpc_pipe *pipe, fpc_sent *sent, PGresult *result) {
     }
     shared->pg = result;
     atomic_init(&shared->references, 1);
-    FOR_EACH_REQUEST(sent, place) {
+    FOR_EACH_REQUEST(sent) {
         (*place)->shared = shared;
         (*place)->answer = (fpc_answer){.result = result, .column = 1};
         atomic_fetch_add_explicit(&shared->references, 1, memory_order_relaxed);
@@ -270,7 +268,7 @@ static void answer_many(fpc_pipe *pipe, fpc_sent *sent, PGresult *result) {
         sent->many[number - 1]->answer.row = row;
         sent->many[number - 1]->answer.rows = 1;
     }
-    FOR_EACH_REQUEST(sent, place) {
+    FOR_EACH_REQUEST(sent) {
         fpc_request *request = *place;
         *place = NULL;
         fpc_io_finish(pipe->io, request);

@@ -130,8 +130,8 @@ static int pool_new(lua_State *L) {
     fpc_pipeline *pipeline = NULL;
     status = fpc_pipeline_new(info, &pipeline_options, &pipeline, &err);
     fpc_pool *pool = fpc_pool_new(info, &options);
-    if (status == FPC_OK && (shared == NULL || pool == NULL)) status = fpc_fail(&err, FPC_NOMEM, "pool");
-    if (status != FPC_OK) {
+    if (status != FPC_OK || shared == NULL || pool == NULL) {
+        if (status == FPC_OK) fpc_fail(&err, FPC_NOMEM, "pool");
         fpc_pipeline_delete(pipeline);
         fpc_pool_delete(pool);
         free(shared);
