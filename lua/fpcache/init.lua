@@ -105,7 +105,7 @@ local function fall_silent(cache, o, quoted)
   o.silent = true
   local pool, err = connection.open(o, 3)
   if not pool then return nil, err end
-  cache.db, cache.pool, cache.tells = pool, pool, false
+  cache.db, cache.pool, cache.tells = transport.new(pool, o.maxconn), pool, false
   cache.statements = statements.new(quoted, false)
   return pool
 end
@@ -150,7 +150,7 @@ function fpcache.new(opts)
     cache.pool:close()
     return nil, err
   end
-  local user
+  local ok, user
   if o.encrypt then -- what is encrypted is bound to the login
     ok, user = pool:row(cache.statements.login, cache.timeout)
     if not ok then
