@@ -133,7 +133,7 @@ function fpcache.new(opts)
     cache.pool:close()
     return nil, err
   end
-  local user
+  local ok, user
   if o.encrypt then -- what is encrypted is bound to the login
     ok, user = pool:row(cache.statements.login, cache.timeout)
     if not ok then
