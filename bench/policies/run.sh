@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --quick) quick=1 ;;
     --only)
-        [ $# -gt 1 ] && [ -f "$HERE/$2.lua" ] || { echo "run.sh: no such part" >&2; exit 2; }
+        if [ $# -lt 2 ] || [ ! -f "$HERE/$2.lua" ]; then echo "run.sh: no such part" >&2; exit 2; fi
         shift
         parts=$1
         ;;
