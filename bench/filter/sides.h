@@ -24,4 +24,9 @@ extern const side SIDE_CMU_STYLE;
 /* Split-block Bloom filter (AVX2): no removal, a higher false-positive rate, but one cache line. */
 extern const side SIDE_BLOOM;
 
+/* The layouts that were not taken (sides_layouts.c): 13-bit tags in semi-sorted buckets; 16-bit tags in
+ * buckets of
+ * 16.  Only where there is AVX2 and BMI2. */
+extern const side SIDE_SEMI_SORTED, SIDE_VECTOR;
+
 #endif

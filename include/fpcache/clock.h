@@ -17,7 +17,11 @@ typedef int64_t fpc_deadline; /* nanoseconds on the monotonic clock */
 /* Nanoseconds since an arbitrary point; never goes back. */
 int64_t fpc_clock_ns(void);
 
-/* The same, cheap enough for millions of calls a second: up to FPC_CLOCK_COARSE_LAG behind. */
+/* The same, and it goes on while the machine sleeps: for what ends elsewhere meanwhile.  Not for deadlines.
+ */
+int64_t fpc_clock_boot_ns(void);
+
+/* As fpc_clock_ns(), cheap enough for millions of calls a second: up to FPC_CLOCK_COARSE_LAG behind. */
 int64_t fpc_clock_coarse_ns(void);
 #define FPC_CLOCK_COARSE_LAG INT64_C(10000000) /* one tick of the slowest kernel, HZ = 100 */
 

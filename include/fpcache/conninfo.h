@@ -8,6 +8,7 @@
 #define FPCACHE_CONNINFO_H
 
 #include "fpcache/error.h"
+#include "fpcache/token.h"
 
 #include <stdbool.h>
 
@@ -28,9 +29,23 @@ fpc_status fpc_conninfo_add(fpc_conninfo *info, const char *keyword, const char 
 /* The same for a default of ours: a keyword that this libpq does not know is passed over. */
 fpc_status fpc_conninfo_default(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err);
 
-/* The same settings, or NULL when out of memory. */
+/* From now on every login takes its password from this keeper, which it shares; it has to be the last thing
+ * that is set.  Where the settings name no host or user, the token's are taken, else these two (NULL: libpq's
+ * own defaults).
+ * TLS is demanded: sslmode is verify-full unless a setting says require or verify-ca, and the roots are the
+ * system's unless a setting or PGSSLROOTCERT says where they are.  FPC_INVALID for a weaker sslmode (but a
+ * unix socket needs none), and for a password beside the keeper. */
+fpc_status fpc_conninfo_set_token(fpc_conninfo *info, fpc_token_keeper *keeper, const char *host,
+                                  const char *user, fpc_error *err);
+/* The keeper, or NULL; it lives as long as the description. */
+fpc_token_keeper *fpc_conninfo_token(const fpc_conninfo *info);
+/* What takes the place of a host or user that neither the settings nor the token name; may be NULL. */
+const char *fpc_conninfo_fallback_host(const fpc_conninfo *info);
+const char *fpc_conninfo_fallback_user(const fpc_conninfo *info);
+
+/* The same settings and keeper, or NULL when out of memory. */
 fpc_conninfo *fpc_conninfo_copy(const fpc_conninfo *info);
-/* Whether both have the same settings, in any order. */
+/* Whether both have the same settings, in any order, and the same keeper. */
 bool fpc_conninfo_equal(const fpc_conninfo *a, const fpc_conninfo *b);
 
 /* The value of a keyword, or NULL.  It lives as long as the description. */

@@ -32,7 +32,8 @@ typedef struct fpc_process_options {
     int64_t uid, gid;        /* run as this user and group, with no other groups; -1: as we are */
     const char *input;       /* the program's stdin; NULL: /dev/null */
     size_t input_len;
-    int keep_fd; /* a file that stays open in the program under some number; -1: none */
+    int keep_fd;       /* a file that stays open in the program under some number; -1: none */
+    size_t max_errors; /* run: keep this much of stderr apart from the output; 0: it is part of it */
 } fpc_process_options;
 
 #define FPC_PROCESS_OPTIONS_INIT                                                                             \
@@ -43,17 +44,19 @@ typedef struct fpc_process_result {
     int signal;      /* 0 when it ended by itself */
     char *output;    /* stdout and stderr as they came; ends with '\0'; never NULL after a run */
     size_t output_len;
+    char *errors; /* stderr, when it was to be kept apart; ends with '\0'; else NULL */
+    size_t errors_len;
     bool truncated; /* it wrote more than was asked for; the rest was read and dropped */
 } fpc_process_result;
 
-/* Runs a program in a process group of its own and waits for its end.  When `deadline` passes or
- * an interrupt is raised the whole group is killed.  Keeps the first `max_output` bytes it wrote.  What the
- * program leaves running in the background is not waited for.  Give `result` back with
+/* Runs a program in a process group of its own and waits for its end.  When `deadline` passes, an interrupt
+ * is raised or the thread is to stop (wait.h), the whole group is killed.  Keeps the first `max_output` bytes
+ * it wrote.  What the program leaves running in the background is not waited for.  Give `result` back with
  * fpc_process_result_clear(), also after a failure (after FPC_TIMEOUT it holds the output so far). */
 fpc_status fpc_process_run(const fpc_process_options *options, size_t max_output, fpc_deadline deadline,
                            fpc_process_result *result, fpc_error *err);
 
-/* Frees what a result holds and empties it; harmless on an empty (zeroed) one. */
+/* Wipes and frees what a result holds and empties it; harmless on an empty (zeroed) one. */
 void fpc_process_result_clear(fpc_process_result *result);
 
 /* Starts a daemon and returns once it is executing.  It is no child of ours: nobody has to wait

@@ -17,7 +17,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* A source's settings by name, as a user writes them; the values are text.  Each kind lists its names. */
+/* A source's settings by name, as a user writes them; the values are text, and an empty one counts as not
+ * given.  A list is one setting of that name for each element.  Each kind lists its names. */
 typedef struct fpc_token_setting {
     const char *name, *value;
 } fpc_token_setting;
@@ -49,6 +50,7 @@ typedef struct fpc_token_source_class {
     fpc_status (*fetch)(fpc_token_source *self, const fpc_token_fetch *how, fpc_token *out,
                         fpc_token_failure *failure);
     void (*destroy)(fpc_token_source *self); /* wipes what it kept */
+    double max_age_s; /* asking costs little: who needs a password gets none older than this; 0: it costs */
 } fpc_token_source_class;
 
 /* The head of every source's own struct. */
@@ -61,6 +63,14 @@ struct fpc_token_source {
 fpc_status fpc_token_source_new(const char *kind, const fpc_token_setting *settings, size_t count,
                                 fpc_token_source **out, fpc_error *err);
 void fpc_token_source_delete(fpc_token_source *source); /* NULL is allowed */
+
+/* Whether a source of this kind is made for one server and login: its settings host, port and user are then
+ * taken from the connection's where they are not given. */
+bool fpc_token_kind_is_of_server(const char *kind);
+
+/* Whether the servers of this kind ask for the password as it is, so that any other way to log in is wrong.
+ */
+bool fpc_token_kind_is_plain(const char *kind);
 
 /* Wipes and frees the strings; the struct is empty afterwards. */
 void fpc_token_clear(fpc_token *token);

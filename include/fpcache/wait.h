@@ -22,6 +22,9 @@ fpc_status fpc_wait_fd(int fd, short events, fpc_deadline deadline, fpc_error *e
  * interrupt. */
 void fpc_wait_stop_by(int fd);
 
+/* Whether a wait of this thread would end at once: its descriptor is readable, or an interrupt is raised. */
+bool fpc_wait_stopped(void);
+
 /* Prepares the interrupt; without it fpc_interrupt_raise() does nothing.  Repeatable. */
 fpc_status fpc_interrupt_enable(fpc_error *err);
 void fpc_interrupt_raise(void);

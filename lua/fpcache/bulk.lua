@@ -152,11 +152,11 @@ local function maybe_present(self, stored)
   return rest
 end
 
-local DELETE_MANY_OPTIONS = { near = { type = "boolean", default = true } }
+local DELETE_MANY_OPTIONS = { near = { type = "boolean", default = false } }
 
---- Deletes many keys.  Those that the filter knows to be absent cost nothing.
+--- Deletes many keys, as delete does one.
 ---@param keys string[]
----@param opts table? { near = false } asks the server for each of them
+---@param opts table? { near = true }: those that the filter knows to be absent cost nothing; see delete
 ---@return integer? deleted how many there were
 ---@return string? err
 function Cache:delete_many(keys, opts)
@@ -168,10 +168,10 @@ function Cache:delete_many(keys, opts)
   local deleted = 0
   local ok
   ok, err = bulk.each_slice(stored, function(slice)
-    local rows, reason = self.db:run(self.statements.delete_many, self.bulk_timeout, self.space, slice)
-    if rows or not announce.is_surely_undone(reason) then self.feed:wrote_keys(self.seed, slice) end
-    if not rows then return nil, reason end
-    deleted = deleted + rows
+    local found, count = self.db:row(self.statements.delete_many, self.bulk_timeout, self.space, slice)
+    if found or not announce.is_surely_undone(count) then self.feed:wrote_keys(self.seed, slice) end
+    if not found then return nil, count end
+    deleted = deleted + count
     return true
   end)
   if not ok then return nil, err end

@@ -161,21 +161,21 @@ function Cache:set(key, value, opts)
   return written, nil, answer
 end
 
-local DELETE_OPTIONS = { near = { type = "boolean", default = true } } -- false: asks the server in any case
+local DELETE_OPTIONS = { near = { type = "boolean", default = false } } -- true: spares the round trip where it can
 
---- Deletes a key.  One that the filter knows to be absent costs no round trip.
+--- Deletes a key, what is stale of it included, and overtakes who is loading it (see docs/policies.md).
 ---@param key string
----@param opts table? { near = false } asks the server in any case
+---@param opts table? { near = true }: a key that the filter knows to be absent costs no round trip, and whoever loads it just
+--- now is not overtaken
 ---@return boolean? deleted false when there was none
 ---@return string? err
 function Cache:delete(key, opts)
   local stored, err = stored_key(key, self.max_key_bytes, 2)
   if not stored then return nil, err end
-  local asks = opts ~= nil and not options.read(DELETE_OPTIONS, opts, 2).near
-  if not asks and self.feed:look(self.seed, stored) then return false end
-  local deleted
-  deleted, err = change(self, "delete", stored)
-  return deleted, err
+  if opts ~= nil and options.read(DELETE_OPTIONS, opts, 2).near and self.feed:look(self.seed, stored) then return false end
+  local found, lived = told(self, stored, self.db:row(self.statements.delete, self.timeout, self.space, stored))
+  if found == nil then return nil, lived end
+  return found and lived
 end
 
 --- Gives a key a new time to live in seconds: (key, ttl) -> true, false when there is none, or nil, err.

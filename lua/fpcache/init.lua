@@ -8,9 +8,11 @@ local announce = require("fpcache.announce")
 local codec = require("fpcache.codec")
 local connection = require("fpcache.connection")
 local core = require("fpcache.core")
+local fetch = require("fpcache.fetch")
 local layers = require("fpcache.layers")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
+local policies = require("fpcache.policy")
 local schema = require("fpcache.schema")
 local sealing = require("fpcache.sealing")
 local sql = require("fpcache.sql")
@@ -24,7 +26,11 @@ require("fpcache.bulk_reading")
 require("fpcache.scan")
 require("fpcache.tags")
 require("fpcache.transaction")
+require("fpcache.fetch_many")
+require("fpcache.wrap")
+require("fpcache.rates")
 require("fpcache.stats")
+require("fpcache.prometheus")
 
 local fpcache = {
   _VERSION = core.version,
@@ -32,7 +38,16 @@ local fpcache = {
   array_mt = codec.array_mt,       -- setmetatable({}, array_mt) is stored as []
   empty_array = codec.empty_array,
   CuckooFilter = require("fpcache.cuckoo_filter"),
+  waiting = require("fpcache.waiting"), -- where a scheduler of coroutines plugs in
 }
+
+--- A named way to load, keep and renew entries, for cache:fetch; see docs/policies.md.
+---@param opts table
+---@return fpcache.Policy
+function fpcache.policy(opts)
+  local made = policies.new(opts, 2)
+  return made
+end
 
 local OPTIONS = {
   namespace = { type = "string", default = "", check = limits.namespace },
@@ -41,6 +56,8 @@ local OPTIONS = {
   max_key_bytes = { type = "integer", default = 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   -- One value of PostgreSQL holds less than 1 GB.
   max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
+  breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
+  breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
   -- Accepted for the Python library's sake:
   instance_name = { type = "string" },
   profile = { type = "string" },
@@ -91,6 +108,7 @@ function fpcache.new(opts)
     bulk_timeout = math.max(o.bulk_timeout, o.timeout),
     max_key_bytes = o.max_key_bytes,
     max_value_bytes = o.max_value_bytes,
+    flow = fetch.new_flow(o),
     counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
   local ok
@@ -176,6 +194,14 @@ Cache.__close = Cache.close
 ---@return table? report, string? err
 function fpcache.setup_cache(opts)
   return require("fpcache.admin").setup(opts)
+end
+
+--- Stores what a source of records gives: files, a query, an iterator; see fpcache.warm and docs/warm.md.
+---@param opts table
+---@return fpcache.WarmState? state, string? err, fpcache.WarmState? reached
+function fpcache.warm(opts)
+  local state, err, reached = require("fpcache.warm").run(opts)
+  return state, err, reached
 end
 
 return fpcache

@@ -115,6 +115,22 @@ function Near:get(name, key)
   return nil
 end
 
+--- The value of a key although nobody can say whether it is current, for who has lost touch with the server.  Not one that is
+--- known to be out of date.
+---@param name string namespace
+---@param key string
+---@param grace number seconds after its end
+---@return any value
+function Near:remembered(name, key, grace)
+  local slot = self.present.sieve:find(name, key)
+  if not slot then return nil end
+  local at, terms = slot * 3, self.terms
+  local stamp = self.feed:stamp(terms[at])
+  if (stamp ~= nil and stamp ~= terms[at + 1]) or self.now() >= terms[at + 2] + grace then return nil end
+  if self.copy then return deep_copy(self.values[slot], {}) end
+  return self.values[slot]
+end
+
 local function keep(shelf, name, key, value, size, ends, spot, stamp)
   local slot = shelf.sieve:put(name, key, value, size)
   if not slot then return end

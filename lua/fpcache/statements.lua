@@ -79,7 +79,11 @@ SET value = $4, format = $5, version = greatest(c.version + 1, {version}), tags 
 FROM (SELECT value, format FROM {schema}.cache WHERE {own} AND {live} FOR UPDATE) AS old
 WHERE c.user_id = session_user::text AND c.namespace = $1 AND c.key = $2
 RETURNING old.value, old.format]], "tyyycff" },
-  get_delete = { "{tellKey}DELETE FROM {schema}.cache WHERE {own} AND {live} RETURNING value, format", "ty" },
+  -- Every delete takes rows that have expired too: what is stale is forgotten, and who loads the key has lost his lease (see
+  -- schema/m004_leases.lua).  Its answer speaks of living ones.
+  get_delete = { [[
+{tellKey}WITH gone AS (DELETE FROM {schema}.cache WHERE {own} RETURNING value, format, {live} AS lived)
+SELECT value, format FROM gone WHERE lived]], "ty" },
 
   -- $4 the first value, $5 what is added to an old one.  An old value that is no integer gives no row.
   incr = { [[
@@ -94,14 +98,15 @@ WHERE NOT {cLive} OR c.format = 'i'
    OR (c.format = 't' AND octet_length(c.value) < 20 AND convert_from(c.value, 'UTF8') ~ '^-?[0-9]+$')
 RETURNING convert_from(value, 'UTF8')::bigint]], "tyyiiff" },
 
-  delete = { "{tellKey}DELETE FROM {schema}.cache WHERE {own} AND {live}", "ty" },
+  delete = { "{tellKey}DELETE FROM {schema}.cache WHERE {own} RETURNING {live}", "ty" },
   -- Locked in the order of keys, as bulk writes are: two of them cannot deadlock.
   delete_many = { [[
 {tellKeys}WITH victims AS (
     SELECT c.ctid FROM (SELECT unnest($2) AS key ORDER BY key) AS k
     CROSS JOIN LATERAL (
-        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1 FOR UPDATE) AS c)
-DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims))]], "tY" },
+        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key LIMIT 1 FOR UPDATE) AS c),
+gone AS (DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING {live} AS lived)
+SELECT count(*) FROM gone WHERE lived]], "tY" },
   expire = { [[
 {tellKey}UPDATE {schema}.cache SET expires_at = statement_timestamp() + $3 * interval '1 second'
 WHERE {own} AND {live}]], "tyf" },
@@ -142,8 +147,10 @@ SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0), pg_tota
 FROM pg_class AS c WHERE c.oid = {relation}::regclass]], "", true },
 }
 
+require("fpcache.statements.policies").add(TEMPLATES)
 require("fpcache.statements.tags").add(TEMPLATES)
 require("fpcache.statements.keeping").add(TEMPLATES)
+require("fpcache.statements.rates").add(TEMPLATES)
 
 -- What a change writes into the feed (see schema/m002_feed.lua), in its own statement.
 local TELLS = {
@@ -155,6 +162,9 @@ local TELLS = {
 -- What took away rows that it had to find first names them by the common table expression `gone`.
 local TELL_GONE = [[,
 told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, array_agg(key) FROM gone HAVING count(*) > 0)]]
+-- What may have written nothing names its row by the common table expression `tried`.
+local TELL_TRIED = [[,
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, ARRAY[$2] FROM tried)]]
 local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row})\n"
 
 -- What the feed's reader sends on its two connections (src/core/feed*.c), which take these texts as they are.  The
@@ -226,6 +236,7 @@ function statements.new(quoted_schema, tells)
     places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row }) or ""
   end
   places.tellGone = tells and sql.fill(TELL_GONE, places) or ""
+  places.tellTried = tells and sql.fill(TELL_TRIED, places) or ""
   local made = {}
   for name, template in pairs(TEMPLATES) do
     local text = sql.fill(template[1], places)

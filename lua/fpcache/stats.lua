@@ -28,11 +28,17 @@ local function feed_stats(feed)
   }
 end
 
+local function policy_stats(flow)
+  local stats = { breaker = flow.breaker:state(), breaker_opened = flow.breaker.opened, last_error = flow.last_error }
+  for name, count in pairs(flow.counts) do stats[name] = count end
+  return stats
+end
+
 --- What this process counted, layer by layer, its pool, and the table as the server estimates it.
 --
 -- States: "off"; "loading" (not ready yet); "fresh" (answers); "stale" (has lost touch: the server answers).
 -- hits and misses are those of get and get_many, whichever layer answered.  docs/near.md explains each number.
----@return table? stats { hits, misses, sets, near, filter, feed, pool, server }; server_error instead of server when it did not
+---@return table? stats { hits, misses, sets, near, filter, feed, pool, policies, server }; server_error instead of server when it did not
 -- answer; nil only of a closed cache
 ---@return string? err
 function Cache:stats()
@@ -48,6 +54,7 @@ function Cache:stats()
     filter = filter_stats(feed, counts),
     feed = feed_stats(feed),
     pool = self.pool:stats(),
+    policies = policy_stats(self.flow),
     server = found and { rows = rows, bytes = bytes, unlogged = unlogged } or nil,
     server_error = not found and rows or nil,
   }

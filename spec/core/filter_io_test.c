@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #define HEADER 56
-#define GOLDEN UINT64_C(0x3c0acebbd8f22924)
+#define GOLDEN UINT64_C(0x82d789934945dfac)
 
 static const uint64_t SEED[2] = {UINT64_C(0x0123456789abcdef), UINT64_C(0xfedcba9876543210)};
 

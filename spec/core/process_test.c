@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -188,6 +189,27 @@ static void an_interrupt_kills_it(void **state) {
     assert_string_equal(err.message, "sh was killed because of an interrupt");
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
     assert_int_equal(sh("exit 0"), FPC_OK);
+}
+
+static void the_stop_of_a_thread_kills_it(void **state) {
+    (void)state;
+    int stop = eventfd(1, EFD_CLOEXEC);
+    fpc_wait_stop_by(stop);
+    assert_int_equal(sh("sleep 100"), FPC_INTERRUPTED);
+    fpc_wait_stop_by(-1);
+    close(stop);
+    assert_int_equal(sh("true"), FPC_OK);
+}
+
+static void stderr_is_kept_apart_when_asked_for(void **state) {
+    (void)state;
+    fpc_process_options options = FPC_PROCESS_OPTIONS_INIT;
+    options.max_errors = 4;
+    assert_int_equal(sh_with(&options, "echo secret; echo warning >&2; echo more", SOON), FPC_OK);
+    assert_string_equal(result.output, "secret\nmore\n");
+    assert_string_equal(result.errors, "warn");
+    assert_int_equal(result.errors_len, 4);
+    assert_false(result.truncated);
 }
 
 static void what_runs_on_in_the_background_is_not_waited_for(void **state) {
@@ -402,6 +424,8 @@ int main(void) {
         TEST(the_deadline_kills_the_whole_group),
         TEST(a_deadline_in_the_past_is_a_timeout),
         TEST(an_interrupt_kills_it),
+        TEST(the_stop_of_a_thread_kills_it),
+        TEST(stderr_is_kept_apart_when_asked_for),
         TEST(what_runs_on_in_the_background_is_not_waited_for),
         TEST(no_file_of_ours_leaks_into_it),
         TEST(works_when_our_standard_files_are_closed),

@@ -52,16 +52,18 @@ local function psql_of(bindir)
   return system.stat(bindir .. "/psql") and bindir .. "/psql" or "psql"
 end
 
---- A private server for this spec alone, with more settings (values as in postgresql.conf).
+--- A private server for this spec alone, with more settings (values as in postgresql.conf), and its own rules
+--- of access (as in pg_hba.conf) if it wants.
 ---@param settings table<string, string>?
+---@param hba string?
 ---@return table srv
-function server.new(settings)
+function server.new(settings, hba)
   local all = {}
   for name, value in pairs(SETTINGS) do all[name] = value end
   for name, value in pairs(settings or {}) do all[name] = value end
   local dir = assert(system.mkdtemp("/tmp/fpcache-spec-"))
   local self = setmetatable({ dir = dir, watchdog = watch(dir), databases = 0 }, Srv)
-  self.server = assert(local_server.new { dir = dir, settings = all, hba = HBA, sync = false })
+  self.server = assert(local_server.new { dir = dir, settings = all, hba = hba or HBA, sync = false })
   self.bindir = assert(programs.find()).bindir
   self.psql = psql_of(self.bindir)
   self.url = assert(self.server:start())

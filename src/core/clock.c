@@ -14,6 +14,13 @@ int64_t fpc_clock_ns(void) {
     return (int64_t)now.tv_sec * FPC_NS_PER_SECOND + now.tv_nsec;
 }
 
+int64_t fpc_clock_boot_ns(void) {
+    if (clock_source != NULL) return clock_source();
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (int64_t)now.tv_sec * FPC_NS_PER_SECOND + now.tv_nsec;
+}
+
 int64_t fpc_clock_coarse_ns(void) {
     if (clock_source != NULL) return clock_source();
     struct timespec now;

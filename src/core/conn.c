@@ -3,6 +3,7 @@
  * A connection is either idle (libpq expects nothing) or busy with one statement.  Whoever gives up in
  * the middle breaks it: the rest of that answer could otherwise be taken for the next one. */
 #include "fpcache/conn.h"
+#include "conn_login.h"
 #include "fpcache/fork.h"
 #include "fpcache/wait.h"
 #include "id_set.h"
@@ -40,27 +41,6 @@ static void on_notice(void *arg, const PGresult *result) {
     if (fpc_is_fatal(result)) conn->broken = true;
 }
 
-static fpc_status no_answer(PGconn *pg, fpc_error *err) {
-    const char *host = PQhost(pg);
-    return fpc_fail(err, FPC_CONNECT, "no answer from %s port %s in time (connect_timeout)",
-                    host == NULL || *host == '\0' ? "the server" : host, PQport(pg));
-}
-
-static fpc_status connect_steps(PGconn *pg, fpc_deadline deadline, fpc_error *err) {
-    PostgresPollingStatusType next = PGRES_POLLING_WRITING; /* libpq's documented first step */
-    for (;;) {
-        if (PQstatus(pg) == CONNECTION_BAD || next == PGRES_POLLING_FAILED) return fpc_connect_error(pg, err);
-        if (next == PGRES_POLLING_OK) return FPC_OK;
-        if (fpc_deadline_passed(deadline))
-            return no_answer(pg, err); /* also if the server talks without end */
-        short events = next == PGRES_POLLING_READING ? POLLIN : POLLOUT;
-        fpc_status status = fpc_wait_fd(PQsocket(pg), events, deadline, err); /* the socket may change */
-        if (status == FPC_TIMEOUT) return no_answer(pg, err);
-        if (status != FPC_OK) return status;
-        next = PQconnectPoll(pg);
-    }
-}
-
 static fpc_status run_script(fpc_conn *conn, const char *sql, bool is_write, fpc_deadline deadline,
                              fpc_result **out, fpc_error *err);
 
@@ -68,7 +48,7 @@ static fpc_status run_session_sql(fpc_conn *conn, const char *sql, fpc_deadline 
     fpc_result *result = NULL;
     fpc_status status = run_script(conn, sql, false, deadline, &result, err);
     fpc_result_delete(result);
-    if (status == FPC_TIMEOUT && conn->broken) return no_answer(conn->pg, err);
+    if (status == FPC_TIMEOUT && conn->broken) return fpc_no_answer(conn->pg, err);
     return status;
 }
 
@@ -79,15 +59,9 @@ fpc_status fpc_conn_open(const fpc_conninfo *info, const fpc_conn_options *optio
     if (conn == NULL) return fpc_fail(err, FPC_NOMEM, "connection");
     conn->fork_generation = fpc_fork_generation();
     conn->use_prepared = options->prepared;
-    conn->pg = PQconnectStartParams(fpc_conninfo_keywords(info), fpc_conninfo_values(info), 0);
-    if (conn->pg == NULL) {
-        status = fpc_fail(err, FPC_NOMEM, "connection");
-        goto fail;
-    }
-    PQsetErrorVerbosity(conn->pg, PQERRORS_VERBOSE); /* so that a refused login tells its SQLSTATE */
-    PQsetNoticeReceiver(conn->pg, on_notice, conn);
-    status = connect_steps(conn->pg, deadline, err);
+    status = fpc_login(info, deadline, &conn->pg, err);
     if (status != FPC_OK) goto fail;
+    PQsetNoticeReceiver(conn->pg, on_notice, conn);
     if (PQsetnonblocking(conn->pg, 1) != 0) {
         status = fpc_fail(err, FPC_CONNECT, "could not make the connection non-blocking");
         goto fail;

@@ -3,6 +3,8 @@
  * Two parallel arrays, NULL-terminated as libpq wants them.  A conninfo string is never built: libpq
  * quotes parts of a bad one in its errors, and a part may be the password. */
 #include "fpcache/conninfo.h"
+#include "secret.h"
+#include "tls_policy.h"
 
 #include <libpq-fe.h>
 #include <openssl/crypto.h>
@@ -15,24 +17,23 @@ struct fpc_conninfo {
     int count;
     char *keywords[MAX_KEYWORDS + 1];
     char *values[MAX_KEYWORDS + 1];
+    fpc_token_keeper *token;             /* NULL: none */
+    char *fallback_host, *fallback_user; /* with a token only */
 };
 
 fpc_conninfo *fpc_conninfo_new(void) {
     return calloc(1, sizeof(fpc_conninfo));
 }
 
-static void wipe(char *value) {
-    if (value == NULL) return;
-    OPENSSL_cleanse(value, strlen(value));
-    free(value);
-}
-
 void fpc_conninfo_delete(fpc_conninfo *info) {
     if (info == NULL) return;
     for (int i = 0; i < info->count; i++) {
         free(info->keywords[i]);
-        wipe(info->values[i]);
+        fpc_secret_free(info->values[i]);
     }
+    fpc_token_keeper_close(info->token);
+    free(info->fallback_host);
+    free(info->fallback_user);
     free(info);
 }
 
@@ -50,7 +51,7 @@ static fpc_status put(fpc_conninfo *info, const char *keyword, const char *value
     char *name = strdup(keyword);
     if (copy == NULL || name == NULL || info->count == MAX_KEYWORDS) {
         free(name);
-        wipe(copy);
+        fpc_secret_free(copy);
         return fpc_fail(err, FPC_NOMEM, "connection setting");
     }
     info->keywords[info->count] = name;
@@ -151,18 +152,53 @@ fpc_status fpc_conninfo_parse(fpc_conninfo *info, const char *text, fpc_error *e
     return status;
 }
 
+static bool copy_text(const char *text, char **out) {
+    *out = text == NULL ? NULL : strdup(text);
+    return text == NULL || *out != NULL;
+}
+
+static bool share_token(fpc_conninfo *info, fpc_token_keeper *keeper, const char *host, const char *user) {
+    info->token = fpc_token_keeper_share(keeper);
+    bool has_host = copy_text(host, &info->fallback_host);
+    return copy_text(user, &info->fallback_user) && has_host;
+}
+
+fpc_status fpc_conninfo_set_token(fpc_conninfo *info, fpc_token_keeper *keeper, const char *host,
+                                  const char *user, fpc_error *err) {
+    if (fpc_conninfo_get(info, "password") != NULL)
+        return fpc_fail(err, FPC_INVALID, "a password beside %s: one of the two is too much",
+                        fpc_token_keeper_kind(keeper));
+    if (!share_token(info, keeper, host, user)) return fpc_fail(err, FPC_NOMEM, "connection setting");
+    return fpc_tls_policy_apply(info, err);
+}
+
+fpc_token_keeper *fpc_conninfo_token(const fpc_conninfo *info) {
+    return info->token;
+}
+
+const char *fpc_conninfo_fallback_host(const fpc_conninfo *info) {
+    return info->fallback_host;
+}
+
+const char *fpc_conninfo_fallback_user(const fpc_conninfo *info) {
+    return info->fallback_user;
+}
+
 fpc_conninfo *fpc_conninfo_copy(const fpc_conninfo *info) {
     fpc_conninfo *copy = fpc_conninfo_new();
-    for (int i = 0; copy != NULL && i < info->count; i++) {
-        if (put(copy, info->keywords[i], info->values[i], NULL) == FPC_OK) continue;
-        fpc_conninfo_delete(copy);
-        copy = NULL;
+    bool ok = copy != NULL;
+    for (int i = 0; ok && i < info->count; i++) {
+        ok = put(copy, info->keywords[i], info->values[i], NULL) == FPC_OK;
     }
-    return copy;
+    if (ok && info->token != NULL)
+        ok = share_token(copy, info->token, info->fallback_host, info->fallback_user);
+    if (ok) return copy;
+    fpc_conninfo_delete(copy);
+    return NULL;
 }
 
 bool fpc_conninfo_equal(const fpc_conninfo *a, const fpc_conninfo *b) {
-    if (a->count != b->count) return false; /* a keyword is there at most once */
+    if (a->count != b->count || a->token != b->token) return false; /* a keyword is there at most once */
     for (int i = 0; i < a->count; i++) {
         const char *other = fpc_conninfo_get(b, a->keywords[i]);
         if (other == NULL || strcmp(a->values[i], other) != 0) return false;

@@ -4,10 +4,10 @@
  * the filter or the stamp.  The thread writes in the opposite order. */
 #include "feed_internal.h"
 #include "fpcache/wait.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,22 +40,6 @@ static bool make_statements(fpc_feed *feed, const fpc_feed_sql *sql) {
     return true;
 }
 
-/* Starts the thread with no signal but those that are its own mistakes: handlers of the host run in its
- * threads. */
-static int start(fpc_feed *feed) {
-    sigset_t blocked, before;
-    sigfillset(&blocked);
-    sigdelset(&blocked, SIGSEGV);
-    sigdelset(&blocked, SIGBUS);
-    sigdelset(&blocked, SIGFPE);
-    sigdelset(&blocked, SIGILL);
-    pthread_sigmask(SIG_SETMASK, &blocked, &before);
-    int failure = pthread_create(&feed->thread, NULL, fpc_feed_run, feed);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failure == 0) pthread_setname_np(feed->thread, "fpcache-feed");
-    return failure;
-}
-
 fpc_status fpc_feed_make(const fpc_conninfo *info, const char *quoted_schema, const fpc_feed_options *options,
                          fpc_feed **out, fpc_error *err) {
     fpc_feed *feed = aligned_alloc(64, (sizeof *feed + 63) / 64 * 64); /* the shards of the filter want it */
@@ -86,7 +70,7 @@ fpc_status fpc_feed_make(const fpc_conninfo *info, const char *quoted_schema, co
         feed->schema == NULL || feed->stop_fd < 0 || feed->wake_fd < 0) {
         status = fpc_fail(err, FPC_NOMEM, "feed");
     } else {
-        int failure = start(feed);
+        int failure = fpc_thread_start(&feed->thread, "fpcache-feed", fpc_feed_run, feed);
         if (failure != 0)
             status = fpc_fail(err, FPC_NOMEM, "could not start the feed's thread: %s", strerror(failure));
     }

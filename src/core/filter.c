@@ -78,6 +78,7 @@ fpc_table *fpc_filter_make_table(const fpc_filter *f, unsigned level) {
 void fpc_filter_publish_table(fpc_filter *f, fpc_table *table) {
     unsigned count = fpc_filter_tables(f);
     f->tables[count] = table;
+    fpc_filter_step();
     atomic_store_explicit(&f->table_count, count + 1, memory_order_release);
 }
 

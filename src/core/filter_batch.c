@@ -1,21 +1,12 @@
-/* filter_batch.c -- many keys at once: hash a batch, start all its memory accesses, then look. */
+/* filter_batch.c -- many keys at once: hash a batch, start all its memory accesses, then look or add. */
 #include "filter_internal.h"
 #include "filter_simd.h"
-
-#define BATCH 64 /* keys whose memory accesses are under way together */
-
-static void match_batch(const fpc_table *t, const uint64_t *mixed, size_t count, bool *found) {
-    size_t done = fpc_simd_has(t, mixed, count, found);
-    for (size_t i = done; i < count && fpc_table_is_large(t); i++)
-        fpc_table_prefetch(t, fpc_table_print(t, mixed[i]));
-    for (size_t i = done; i < count; i++) found[i] = fpc_table_match(t, fpc_table_print(t, mixed[i])) != 0;
-}
 
 static void match_in_grown(const fpc_filter *f, unsigned tables, const uint64_t *mixed, size_t count,
                            bool *found) {
     for (unsigned table = 1; table < tables; table++) {
-        bool more[BATCH];
-        match_batch(f->tables[table], mixed, count, more);
+        bool more[FPC_BATCH];
+        fpc_simd(0)->has(f->tables[table], mixed, count, more);
         for (size_t i = 0; i < count; i++) found[i] |= more[i];
     }
 }
@@ -33,7 +24,7 @@ static size_t contains_batch(const fpc_filter *f, const uint64_t *mixed, size_t 
     unsigned tables = fpc_filter_tables(f);
     uint64_t before = fpc_filter_versions(f, tables);
     bool stash = any_stash(f, tables);
-    match_batch(f->tables[0], mixed, count, found);
+    fpc_simd(0)->has(f->tables[0], mixed, count, found);
     match_in_grown(f, tables, mixed, count, found);
     if (__builtin_expect(fpc_filter_versions(f, tables) != before || stash || any_stash(f, tables), 0)) {
         for (size_t i = 0; i < count; i++) found[i] = found[i] || fpc_filter_contains_mixed(f, mixed[i]);
@@ -43,12 +34,12 @@ static size_t contains_batch(const fpc_filter *f, const uint64_t *mixed, size_t 
 }
 
 static size_t batch_of(size_t left) {
-    return left < BATCH ? left : BATCH;
+    return left < FPC_BATCH ? left : FPC_BATCH;
 }
 
 size_t fpc_filter_contains_many(const fpc_filter *f, const void *const *keys, const size_t *lens,
                                 size_t count, bool *found) {
-    uint64_t mixed[BATCH];
+    uint64_t mixed[FPC_BATCH];
     size_t hits = 0;
     for (size_t at = 0, n; at < count; at += n) {
         n = batch_of(count - at);
@@ -59,37 +50,46 @@ size_t fpc_filter_contains_many(const fpc_filter *f, const void *const *keys, co
     return hits;
 }
 
-static void hash_words(const fpc_filter *f, const uint64_t *hashes, size_t count, uint64_t *restrict mixed) {
-    for (size_t i = 0; i < count; i++) mixed[i] = fpc_filter_hash_word(&f->hasher, hashes[i]);
+/* The hashes after a batch, while the batch is worked on: they come in bursts, which the processor's own way
+ * of fetching ahead does not follow.  Past the last one is allowed: callers with more go on there. */
+static void prefetch_next(const uint64_t *hashes) {
+    for (size_t line = 0; line < FPC_BATCH * sizeof *hashes; line += 64) {
+        __builtin_prefetch((const void *)((uintptr_t)(hashes + FPC_BATCH) + line));
+    }
 }
 
 size_t fpc_filter_contains_hash_many(const fpc_filter *f, const uint64_t *hashes, size_t count, bool *found) {
-    uint64_t mixed[BATCH];
+    uint64_t mixed[FPC_BATCH];
     size_t hits = 0;
     for (size_t at = 0, n; at < count; at += n) {
         n = batch_of(count - at);
-        hash_words(f, hashes + at, n, mixed);
+        prefetch_next(hashes + at);
+        fpc_simd(0)->hash(&f->hasher, hashes + at, n, mixed);
         hits += contains_batch(f, mixed, n, found + at);
     }
     return hits;
 }
 
-/* How many of the batch were added. */
+/* How many of the batch were added: by prints made together while there is one table with room, then one by
+ * one. */
 static size_t add_batch(fpc_filter *f, const uint64_t *mixed, size_t count, fpc_status *status) {
-    const fpc_table *newest = f->tables[fpc_filter_tables(f) - 1];
-    for (size_t i = 0; i < count && fpc_table_is_large(newest); i++) {
-        fpc_table_prefetch(newest, fpc_table_print(newest, mixed[i]));
+    fpc_table *only = f->tables[0];
+    fpc_print prints[FPC_BATCH];
+    size_t done = 0;
+    if (fpc_filter_tables(f) == 1) {
+        fpc_simd(0)->prints(only, mixed, count, prints);
+        while (done < count && fpc_table_add_print(only, prints[done]) == FPC_ROOM_OK) done++;
     }
-    for (size_t i = 0; i < count; i++) {
-        *status = fpc_filter_add_mixed(f, mixed[i]);
-        if (*status != FPC_OK) return i;
+    for (; done < count; done++) {
+        *status = fpc_filter_add_mixed(f, mixed[done]);
+        if (*status != FPC_OK) return done;
     }
     return count;
 }
 
 size_t fpc_filter_add_many(fpc_filter *f, const void *const *keys, const size_t *lens, size_t count,
                            fpc_status *status) {
-    uint64_t mixed[BATCH];
+    uint64_t mixed[FPC_BATCH];
     fpc_status last = FPC_OK;
     size_t at = 0;
     while (at < count && last == FPC_OK) {
@@ -103,12 +103,13 @@ size_t fpc_filter_add_many(fpc_filter *f, const void *const *keys, const size_t 
 }
 
 size_t fpc_filter_add_hash_many(fpc_filter *f, const uint64_t *hashes, size_t count, fpc_status *status) {
-    uint64_t mixed[BATCH];
+    uint64_t mixed[FPC_BATCH];
     fpc_status last = FPC_OK;
     size_t at = 0;
     while (at < count && last == FPC_OK) {
         size_t n = batch_of(count - at);
-        hash_words(f, hashes + at, n, mixed);
+        prefetch_next(hashes + at);
+        fpc_simd(0)->hash(&f->hasher, hashes + at, n, mixed);
         at += add_batch(f, mixed, n, &last);
     }
     if (status != NULL) *status = last;

@@ -23,6 +23,7 @@ struct fpc_filter { // NOLINT(clang-analyzer-optin.performance.Padding): the pad
 };
 
 static inline unsigned fpc_filter_tables(const fpc_filter *filter) {
+    fpc_filter_step();
     return atomic_load_explicit(&filter->table_count, memory_order_acquire);
 }
 

@@ -44,25 +44,45 @@ static inline fpc_print fpc_table_translate(const fpc_table *from, const fpc_tab
     return p;
 }
 
-/* At least 2 * bits bits from the first bit of `slot` on. */
-static inline uint64_t fpc_table_window(const fpc_table *table, uint32_t slot) {
-    uint64_t bit = (uint64_t)slot * table->bits;
+/* Eight bytes that hold what is at bit number `bit`, from bit fpc_table_shift(bit) of them on: at least
+ * 57 bits of it, so a window fits. */
 #if FPC_FILTER_UNALIGNED
-    struct eight {
-        char bytes[8];
-    };
+struct fpc_eight {
+    char bytes[8];
+};
+
+static inline uint64_t fpc_table_raw(const fpc_table *table, uint64_t bit) {
     uint64_t raw;
+    fpc_filter_step();
     /* A plain load that the compiler may neither move over an atomic one nor split. */
     __asm__ volatile("movq %1, %0"
                      : "=r"(raw)
-                     : "m"(*(const struct eight *)((const char *)table->words + (bit >> 3))));
-    return raw >> (bit & 7); /* 7 + 2 * 28 bits fit */
+                     : "m"(*(const struct fpc_eight *)((const char *)table->words + (bit >> 3))));
+    return raw;
+}
+
+static inline unsigned fpc_table_shift(uint64_t bit) {
+    return bit & 7;
+}
 #else
+static inline uint64_t fpc_table_raw(const fpc_table *table, uint64_t bit) {
     const _Atomic uint64_t *word = table->words + (bit >> 6);
+    fpc_filter_step();
     uint64_t here = atomic_load_explicit(word, memory_order_acquire);
     uint64_t next = atomic_load_explicit(word + 1, memory_order_acquire);
     return here >> (bit & 63) | (next << 1) << (63 - (bit & 63));
+}
+
+static inline unsigned fpc_table_shift(uint64_t bit) {
+    (void)bit;
+    return 0;
+}
 #endif
+
+/* At least 2 * bits bits from the first bit of `slot` on. */
+static inline uint64_t fpc_table_window(const fpc_table *table, uint32_t slot) {
+    uint64_t bit = (uint64_t)slot * table->bits;
+    return fpc_table_raw(table, bit) >> fpc_table_shift(bit);
 }
 
 /* One bit for each empty slot of the window.  Exact: the subtraction could err on a value of 1 only,
@@ -91,6 +111,7 @@ static inline uint64_t fpc_table_match(const fpc_table *table, fpc_print p) {
 }
 
 static inline uint64_t fpc_table_version(const fpc_table *table) {
+    fpc_filter_step();
     return atomic_load_explicit(&table->version, memory_order_acquire);
 }
 
@@ -107,8 +128,25 @@ static inline void fpc_table_prefetch(const fpc_table *table, fpc_print p) {
 
 /* --- The way of an add: nearly all find an empty slot at once --- */
 
+#if FPC_FILTER_UNALIGNED
+/* One store whether the slot straddles two words or not: that branch depends on the slot found and is missed
+ * one time in six, which cost half of an add to a table not yet full (measured).  The store may be seen in
+ * two parts where it crosses a cache line, as two words may be: filter_table.h rests on neither. */
+static inline void fpc_table_put(fpc_table *t, uint32_t slot, uint32_t entry) {
+    uint64_t bit = (uint64_t)slot * t->bits;
+    unsigned shift = fpc_table_shift(bit);
+    uint64_t mask = ((UINT64_C(1) << t->bits) - 1) << shift;
+    uint64_t raw = (fpc_table_raw(t, bit) & ~mask) | (uint64_t)entry << shift;
+    fpc_filter_step();
+    __asm__ volatile("movq %1, %0" /* x86 keeps the order of stores; "memory" makes the compiler keep it */
+                     : "=m"(*(struct fpc_eight *)((char *)t->words + (bit >> 3)))
+                     : "r"(raw)
+                     : "memory");
+}
+#else
 static inline void fpc_table_replace(_Atomic uint64_t *word, uint64_t mask, uint64_t value) {
     uint64_t old = atomic_load_explicit(word, memory_order_relaxed); /* only we write */
+    fpc_filter_step();
     atomic_store_explicit(word, (old & ~mask) | value, memory_order_release);
 }
 
@@ -121,23 +159,29 @@ static inline void fpc_table_put(fpc_table *t, uint32_t slot, uint32_t entry) {
     if (shift + t->bits <= 64) return;
     fpc_table_replace(word + 1, mask >> (64 - shift), (uint64_t)entry >> (64 - shift));
 }
+#endif
 
 static inline void fpc_table_count(fpc_table *t, int64_t change) {
     atomic_store_explicit(&t->size, fpc_table_size(t) + (uint64_t)change, memory_order_relaxed);
 }
 
 /* Adds one copy.  FULL at `capacity`, NOMEM when the stash cannot grow: nothing changed. */
-static inline fpc_room fpc_table_add(fpc_table *t, uint64_t hash) {
+static inline fpc_room fpc_table_add_print(fpc_table *t, fpc_print p) {
     if (fpc_table_size(t) >= t->capacity) return FPC_ROOM_FULL;
-    fpc_print p = fpc_table_print(t, hash);
     uint64_t first = fpc_table_zeros(t, fpc_table_window(t, p.first));
     uint64_t second = fpc_table_zeros(t, fpc_table_window(t, p.second));
-    if (__builtin_expect((first | second) == 0, 0)) return fpc_table_add_crowded(t, hash);
-    uint32_t full = -(uint32_t)(first == 0); /* masks: which window is not predictable */
-    uint32_t side = fpc_table_side(t, first | (second & -(uint64_t)(first == 0)));
-    fpc_table_put(t, p.first + ((p.second - p.first) & full) + side, p.tag << 1 | side);
+    if (__builtin_expect((first | second) == 0, 0)) return fpc_table_add_crowded(t, p);
+    /* The emptier window, so that fewer keys find both full later.  Masks: it cannot be predicted. */
+    bool to_second = (first == 0) | ((first != t->high) & (second == t->high));
+    uint64_t zeros = first ^ ((first ^ second) & -(uint64_t)to_second);
+    uint32_t side = fpc_table_side(t, zeros);
+    fpc_table_put(t, p.first + ((p.second - p.first) & -(uint32_t)to_second) + side, p.tag << 1 | side);
     fpc_table_count(t, 1);
     return FPC_ROOM_OK;
+}
+
+static inline fpc_room fpc_table_add(fpc_table *t, uint64_t hash) {
+    return fpc_table_add_print(t, fpc_table_print(t, hash));
 }
 
 #endif

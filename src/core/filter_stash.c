@@ -30,6 +30,7 @@ static fpc_stash_array *current(const fpc_stash *stash) {
 }
 
 static uint64_t id_at(const fpc_stash_array *array, size_t at) {
+    fpc_filter_step();
     return atomic_load_explicit(&array->cells[at].id, memory_order_acquire);
 }
 
@@ -54,6 +55,7 @@ static void set_copies(fpc_stash *stash, uint64_t copies) {
 
 static void put(cell *into, uint64_t id, uint64_t copies) {
     into->copies = copies;
+    fpc_filter_step();
     atomic_store_explicit(&into->id, id, memory_order_release);
 }
 
@@ -122,6 +124,7 @@ bool fpc_stash_remove(fpc_stash *stash, uint64_t id) {
     set_copies(stash, fpc_stash_copies(stash) - 1);
     if (--held->copies > 0) return true;
     uint32_t live = atomic_load_explicit(&stash->live, memory_order_relaxed) - 1;
+    fpc_filter_step();
     atomic_store_explicit(&held->id, TOMBSTONE, memory_order_release);
     atomic_store_explicit(&stash->live, live, memory_order_release);
     if (live == 0) fpc_stash_clear(stash); /* the tombstones go too */

@@ -14,6 +14,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Called before each access that readers and the writer share.  Nothing, except in spec/core/filter_steps.c,
+ * which stops one side there while the other goes on. */
+#ifdef FPC_FILTER_STEPS
+void fpc_filter_step(void);
+#else
+static inline void fpc_filter_step(void) {
+}
+#endif
+
 typedef struct fpc_stash_array fpc_stash_array;
 
 typedef struct fpc_stash {

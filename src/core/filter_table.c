@@ -139,6 +139,7 @@ static inline uint64_t stash_id(fpc_print p) {
 /* Step (2) of filter_table.h: comes before anything disappears from its place. */
 static inline void announce(fpc_table *t) {
     uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+    fpc_filter_step();
     atomic_store_explicit(&t->version, version + 2, memory_order_release);
 }
 
@@ -235,11 +236,12 @@ static bool make_room(fpc_table *t, fpc_print p, uint32_t *freed) {
 bool fpc_table_stash(fpc_table *t, uint64_t id, uint64_t copies) {
     if (!fpc_stash_add(&t->stash, id, copies)) return false;
     uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+    fpc_filter_step();
     atomic_store_explicit(&t->version, version | FPC_STASH_IN_USE, memory_order_release);
     return true;
 }
 
-static fpc_room add_crowded(fpc_table *t, fpc_print p) {
+fpc_room fpc_table_add_crowded(fpc_table *t, fpc_print p) {
     uint32_t slot;
     bool known = fpc_stash_copies(&t->stash) > 0 && fpc_stash_has(&t->stash, stash_id(p));
     if (!known && make_room(t, p, &slot)) { /* one copy there: the next ones need no search */
@@ -249,23 +251,6 @@ static fpc_room add_crowded(fpc_table *t, fpc_print p) {
     }
     fpc_table_count(t, 1);
     return FPC_ROOM_OK;
-}
-
-fpc_room fpc_table_add_crowded(fpc_table *t, uint64_t hash) {
-    return add_crowded(t, fpc_table_print(t, hash));
-}
-
-fpc_room fpc_table_add_print(fpc_table *t, fpc_print p) {
-    uint32_t windows[2] = {p.first, p.second};
-    if (fpc_table_size(t) >= t->capacity) return FPC_ROOM_FULL;
-    for (uint32_t i = 0; i < 4; i++) {
-        uint32_t slot = windows[i >> 1] + (i & 1);
-        if (entry_at(t, slot) != 0) continue;
-        fpc_table_put(t, slot, p.tag << 1 | (i & 1));
-        fpc_table_count(t, 1);
-        return FPC_ROOM_OK;
-    }
-    return add_crowded(t, p);
 }
 
 bool fpc_table_look(const fpc_table *t, uint64_t hash) {
@@ -288,6 +273,7 @@ static bool remove_from_window(fpc_table *t, uint32_t window, uint32_t tag) {
 
 static void stash_unused(fpc_table *t) {
     uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
+    fpc_filter_step();
     atomic_store_explicit(&t->version, version & ~FPC_STASH_IN_USE, memory_order_release);
 }
 

@@ -69,11 +69,9 @@ double fpc_table_fpr(unsigned base_bits, unsigned bits, double load);
  * slots follows from the capacity. */
 #define FPC_TABLE_LOAD (37.0 / 40.0)
 
-/* Adds one copy.  FULL at `capacity`, NOMEM when the stash cannot grow: nothing changed.  (By hash:
- * fpc_table_add in filter_slots.h, and _crowded, its rare second half for a key whose four slots are taken.)
- */
-fpc_room fpc_table_add_print(fpc_table *table, fpc_print print);
-fpc_room fpc_table_add_crowded(fpc_table *table, uint64_t hash);
+/* The rare second half of fpc_table_add_print() in filter_slots.h, for a print whose four slots are taken: by
+ * moving others, or in the stash.  NOMEM when that cannot grow. */
+fpc_room fpc_table_add_crowded(fpc_table *table, fpc_print print);
 
 /* Whether the print of `hash` is in the table or its stash, at one look: a reader beside the writer has to
  * compare versions (above). */

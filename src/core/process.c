@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <openssl/crypto.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -51,7 +52,7 @@ struct plan {
     char **env;           /* owned; its strings are not */
     const char *log_path; /* NULL: output goes to `out` */
     bool daemon;
-    int in, out, report, keep; /* all above 2, or -1 */
+    int in, out, errors, report, keep; /* all above 2, or -1; errors: -1 for the same as out */
 };
 
 static void close_fd(int *fd) {
@@ -175,7 +176,8 @@ _Noreturn static void child(const struct plan *plan) {
         if (out < 0 || fcntl(out, F_SETFL, O_APPEND) != 0) child_fail(plan, STEP_LOG);
         if (out <= 2) out = fcntl(out, F_DUPFD_CLOEXEC, 3);
     }
-    if (dup2(plan->in, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0) child_fail(plan, STEP_FILES);
+    int errors = plan->errors >= 0 ? plan->errors : out;
+    if (dup2(plan->in, 0) < 0 || dup2(out, 1) < 0 || dup2(errors, 2) < 0) child_fail(plan, STEP_FILES);
     close_others_on_exec();
     if (plan->keep >= 0 && fcntl(plan->keep, F_SETFD, 0) != 0) child_fail(plan, STEP_FILES);
     default_signals();
@@ -256,34 +258,53 @@ static void plan_clear(struct plan *plan) {
     plan->env = NULL;
     close_fd(&plan->in);
     close_fd(&plan->out);
+    close_fd(&plan->errors);
     close_fd(&plan->report);
     close_fd(&plan->keep);
 }
 
-static void append(fpc_process_result *result, const char *bytes, size_t len, size_t max) {
-    size_t room = max - result->output_len;
+/* One of the program's streams, and what is kept of it. */
+struct stream {
+    int fd; /* our end of the pipe; -1 when it ended */
+    char *bytes;
+    size_t len, max;
+    bool truncated;
+};
+
+static void append(struct stream *stream, const char *bytes, size_t len) {
+    size_t room = stream->max - stream->len;
     if (len > room) {
-        result->truncated = true;
+        stream->truncated = true;
         len = room;
     }
-    memcpy(result->output + result->output_len, bytes, len);
-    result->output_len += len;
-    result->output[result->output_len] = '\0';
+    memcpy(stream->bytes + stream->len, bytes, len);
+    stream->len += len;
+    stream->bytes[stream->len] = '\0';
 }
 
 /* Takes what the pipe holds now; closes it at its end. */
-static void drain(int *fd, fpc_process_result *result, size_t max) {
+static void drain(struct stream *stream) {
     char bytes[READ_SIZE];
-    while (*fd >= 0) {
-        ssize_t n = read(*fd, bytes, sizeof bytes);
+    while (stream->fd >= 0) {
+        ssize_t n = read(stream->fd, bytes, sizeof bytes);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno == EAGAIN) return;
+        if (n < 0 && errno == EAGAIN) break;
         if (n <= 0)
-            close_fd(fd);
+            close_fd(&stream->fd);
         else
-            append(result, bytes, (size_t)n, max);
-        if (n > 0 && result->truncated) return; /* a flood: let the caller look at its deadline */
+            append(stream, bytes, (size_t)n);
+        if (n > 0 && stream->truncated) break; /* a flood: let the caller look at its deadline */
     }
+    OPENSSL_cleanse(bytes, sizeof bytes); /* the output may be a password */
+}
+
+/* Gives the stream memory and a pipe, whose other end goes to *write_end; false with errno. */
+static bool open_stream(struct stream *stream, size_t max, int *write_end) {
+    stream->bytes = malloc(max + 1);
+    if (stream->bytes == NULL) return false;
+    stream->bytes[0] = '\0';
+    stream->max = max;
+    return make_pipe(&stream->fd, write_end) && fcntl(stream->fd, F_SETFL, O_NONBLOCK) == 0;
 }
 
 static int open_pidfd(pid_t pid) {
@@ -296,26 +317,28 @@ static int open_pidfd(pid_t pid) {
 }
 
 /* Waits for the child's end, collecting its output.  An interrupt ends it only if it is `polite`. */
-static fpc_status await_end(pid_t pid, int *out, size_t max, fpc_deadline deadline,
-                            fpc_process_result *result, int *wait_status, bool *reaped_elsewhere,
-                            bool polite) {
+static fpc_status await_end(pid_t pid, struct stream streams[2], fpc_deadline deadline, int *wait_status,
+                            bool *reaped_elsewhere, bool polite) {
     int pidfd = open_pidfd(pid);
     fpc_status status;
     *reaped_elsewhere = false;
     for (;;) {
         pid_t got = waitpid(pid, wait_status, WNOHANG);
         if (got < 0 && errno == ECHILD) *reaped_elsewhere = true;
-        drain(out, result, max); /* after the look: what it wrote before its end is in the pipe */
+        drain(&streams[0]); /* after the look: what it wrote before its end is in the pipe */
+        drain(&streams[1]);
         status = FPC_OK;
         if (got == pid || *reaped_elsewhere) break;
         status = FPC_TIMEOUT;
         if (fpc_deadline_passed(deadline)) break;
         status = FPC_INTERRUPTED;
-        if (polite && fpc_interrupt_raised()) break;
+        if (polite && fpc_wait_stopped()) break;
         int ms = fpc_deadline_poll_ms(deadline), tick = pidfd < 0 ? TICK_MS : INTERRUPT_TICK_MS;
         if (ms < 0 || ms > tick) ms = tick;
-        struct pollfd waits[2] = {{.fd = pidfd, .events = POLLIN}, {.fd = *out, .events = POLLIN}};
-        poll(waits, 2, ms); /* an interrupted poll is one look more */
+        struct pollfd waits[3] = {{.fd = pidfd, .events = POLLIN},
+                                  {.fd = streams[0].fd, .events = POLLIN},
+                                  {.fd = streams[1].fd, .events = POLLIN}};
+        poll(waits, 3, ms); /* an interrupted poll is one look more */
     }
     if (pidfd >= 0) close(pidfd);
     return status;
@@ -323,8 +346,9 @@ static fpc_status await_end(pid_t pid, int *out, size_t max, fpc_deadline deadli
 
 fpc_status fpc_process_run(const fpc_process_options *options, size_t max_output, fpc_deadline deadline,
                            fpc_process_result *result, fpc_error *err) {
-    struct plan plan = {.options = options, .in = -1, .out = -1, .report = -1, .keep = -1};
-    int out = -1, report = -1, wait_status = 0;
+    struct plan plan = {.options = options, .in = -1, .out = -1, .errors = -1, .report = -1, .keep = -1};
+    struct stream streams[2] = {{.fd = -1}, {.fd = -1}}; /* stdout, stderr */
+    int report = -1, wait_status = 0;
     int64_t unused = 0;
     pid_t pid = -1;
     bool reaped_elsewhere = false;
@@ -332,28 +356,23 @@ fpc_status fpc_process_run(const fpc_process_options *options, size_t max_output
     result->exit_status = -1;
     fpc_status status = plan_make(&plan, err);
     if (status != FPC_OK) goto done;
-    result->output = malloc(max_output + 1);
-    if (result->output == NULL) {
-        status = fpc_fail(err, FPC_NOMEM, "output of %s", options->argv[0]);
-        goto done;
-    }
-    result->output[0] = '\0';
-    if (!make_pipe(&out, &plan.out) || !make_pipe(&report, &plan.report) ||
-        fcntl(out, F_SETFL, O_NONBLOCK) != 0 || (pid = start_child(&plan)) < 0) {
+    if (!open_stream(&streams[0], max_output, &plan.out) ||
+        (options->max_errors > 0 && !open_stream(&streams[1], options->max_errors, &plan.errors)) ||
+        !make_pipe(&report, &plan.report) || (pid = start_child(&plan)) < 0) {
         status = step_failed(options, (struct report){STEP_FORK, errno}, err);
         goto done;
     }
     close_fd(&plan.out); /* ours would keep the pipes open */
+    close_fd(&plan.errors);
     close_fd(&plan.report);
     status = await_exec(options, report, deadline, &unused, err);
     if (status == FPC_OK) {
-        status = await_end(pid, &out, max_output, deadline, result, &wait_status, &reaped_elsewhere, true);
+        status = await_end(pid, streams, deadline, &wait_status, &reaped_elsewhere, true);
         if (status != FPC_OK) not_in_time(options, status, err);
     }
     if (status != FPC_OK) {
         if (status == FPC_TIMEOUT || status == FPC_INTERRUPTED) kill(-pid, SIGKILL);
-        await_end(pid, &out, max_output, fpc_deadline_in(KILL_GRACE_S), result, &wait_status,
-                  &reaped_elsewhere, false);
+        await_end(pid, streams, fpc_deadline_in(KILL_GRACE_S), &wait_status, &reaped_elsewhere, false);
     } else if (reaped_elsewhere) {
         status = fpc_fail(err, FPC_SERVER, "the exit status of %s was taken by other code of this process",
                           options->argv[0]);
@@ -363,14 +382,22 @@ fpc_status fpc_process_run(const fpc_process_options *options, size_t max_output
         result->exit_status = WEXITSTATUS(wait_status);
     }
 done:
-    close_fd(&out);
+    result->output = streams[0].bytes;
+    result->output_len = streams[0].len;
+    result->errors = streams[1].bytes;
+    result->errors_len = streams[1].len;
+    result->truncated = streams[0].truncated;
+    close_fd(&streams[0].fd);
+    close_fd(&streams[1].fd);
     close_fd(&report);
     plan_clear(&plan);
     return status;
 }
 
 void fpc_process_result_clear(fpc_process_result *result) {
+    if (result->output != NULL) OPENSSL_cleanse(result->output, result->output_len);
     free(result->output);
+    free(result->errors);
     memset(result, 0, sizeof *result);
 }
 
@@ -381,6 +408,7 @@ fpc_status fpc_process_spawn(const fpc_process_options *options, const char *log
                         .daemon = true,
                         .in = -1,
                         .out = -1,
+                        .errors = -1,
                         .report = -1,
                         .keep = -1};
     int report = -1;

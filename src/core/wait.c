@@ -86,6 +86,12 @@ void fpc_wait_stop_by(int fd) {
     stop_fd = fd;
 }
 
+bool fpc_wait_stopped(void) {
+    if (stop_fd < 0) return fpc_interrupt_raised();
+    struct pollfd stop = {.fd = stop_fd, .events = POLLIN};
+    return poll(&stop, 1, 0) > 0;
+}
+
 fpc_status fpc_wait_fd(int fd, short events, fpc_deadline deadline, fpc_error *err) {
     if (fd < 0)
         return fpc_fail(err, FPC_CONNECT, "there is no connection to wait for"); /* poll would skip it */

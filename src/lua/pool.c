@@ -20,15 +20,23 @@ static int pool_close(lua_State *L) {
     pool_ud *ud = luaL_checkudata(L, 1, POOL_TYPE);
     if (ud->shared == NULL) return 0;
     fpc_pool_close(ud->shared->pool);
+    fpc_lua_keeper_drop(L, ud->shared->token);
+    ud->shared->token = NULL;
     fpc_lua_shared_pool_drop(ud->shared);
     ud->shared = NULL;
     fpc_lua_open_objects--;
     return 0;
 }
 
-static fpc_pool *open_pool(lua_State *L) {
+/* One call of a method: what it works on. */
+typedef struct pool_call {
+    lua_State *L;
+    fpc_lua_shared_pool *shared; /* NULL: closed */
+} pool_call;
+
+static pool_call begin_call(lua_State *L) {
     pool_ud *ud = luaL_checkudata(L, 1, POOL_TYPE);
-    return ud->shared == NULL ? NULL : ud->shared->pool;
+    return (pool_call){.L = L, .shared = ud->shared};
 }
 
 const fpc_conninfo *fpc_lua_check_pool_conninfo(lua_State *L, int index) {
@@ -83,6 +91,12 @@ static int pool_new(lua_State *L) {
     options.conn.prepared = lua_toboolean(L, -1);
     lua_getfield(L, 4, "session_sql");
     options.conn.session_sql = luaL_optstring(L, -1, NULL);
+    lua_getfield(L, 4, "token");
+    fpc_lua_keeper *token = lua_isnil(L, -1) ? NULL : fpc_lua_check_keeper(L, lua_gettop(L));
+    lua_getfield(L, 4, "token_host");
+    const char *token_host = luaL_optstring(L, -1, NULL);
+    lua_getfield(L, 4, "token_user");
+    const char *token_user = luaL_optstring(L, -1, NULL);
     pool_ud *ud = lua_newuserdata(L, sizeof *ud);
     ud->shared = NULL;
     luaL_setmetatable(L, POOL_TYPE);
@@ -93,6 +107,8 @@ static int pool_new(lua_State *L) {
     if (status == FPC_OK && text != NULL) status = fpc_conninfo_parse(info, text, &err);
     if (status == FPC_OK) status = put_settings(L, 2, info, fpc_conninfo_add, &err);
     if (status == FPC_OK) status = put_settings(L, 3, info, fpc_conninfo_default, &err);
+    if (status == FPC_OK && token != NULL)
+        status = fpc_conninfo_set_token(info, token->keeper, token_host, token_user, &err);
     if (status != FPC_OK) {
         fpc_conninfo_delete(info);
         return fpc_lua_failure(L, &err);
@@ -106,66 +122,140 @@ static int pool_new(lua_State *L) {
         fpc_fail(&err, FPC_NOMEM, "pool");
         return fpc_lua_failure(L, &err);
     }
-    *shared = (fpc_lua_shared_pool){.pool = pool, .references = 1};
+    *shared = (fpc_lua_shared_pool){.pool = pool, .token = fpc_lua_keeper_share(token), .references = 1};
     ud->shared = shared;
     fpc_lua_open_objects++;
     return 1;
 }
 
+typedef fpc_status pool_act(const pool_call *call, void *arg, fpc_deadline deadline, fpc_error *err);
+
+/* Does something that may connect.  A password function is called before, and once more where its password
+ * was refused. */
+static fpc_status act(const pool_call *call, pool_act *what, void *arg, fpc_deadline deadline,
+                      fpc_error *err) {
+    fpc_lua_shared_pool *shared = call->shared;
+    if (shared == NULL) return fpc_fail(err, FPC_CLOSED, "the cache was closed");
+    if (shared->token == NULL) return what(call, arg, deadline, err);
+    shared->references++; /* the function may close the pool */
+    fpc_status status = FPC_AUTH;
+    for (int attempt = 0; attempt < 2 && status == FPC_AUTH; attempt++) {
+        if (attempt > 0 && !fpc_lua_keeper_wants(shared->token)) break;
+        fpc_lua_keeper_pull(call->L, shared->token);
+        status = what(call, arg, deadline, err);
+    }
+    fpc_lua_shared_pool_drop(shared);
+    return status;
+}
+
+static fpc_status fill(const pool_call *call, void *arg, fpc_deadline deadline, fpc_error *err) {
+    (void)arg;
+    return fpc_pool_fill(call->shared->pool, deadline, err);
+}
+
 /* pool:fill(timeout) -> true | nil, err */
 static int pool_fill(lua_State *L) {
     fpc_error err;
-    fpc_pool *pool = open_pool(L);
-    fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 2));
-    fpc_status status = pool == NULL ? fpc_fail(&err, FPC_CLOSED, "the cache was closed")
-                                     : fpc_pool_fill(pool, deadline, &err);
-    if (status != FPC_OK) return fpc_lua_failure(L, &err);
+    pool_call call = begin_call(L);
+    if (act(&call, fill, NULL, fpc_deadline_in(luaL_checknumber(L, 2)), &err) != FPC_OK)
+        return fpc_lua_failure(L, &err);
     lua_pushboolean(L, 1);
     return 1;
+}
+
+static fpc_status acquire(const pool_call *call, void *arg, fpc_deadline deadline, fpc_error *err) {
+    fpc_lua_conn *conn = arg;
+    fpc_status status = fpc_pool_acquire(call->shared->pool, deadline, &conn->conn, err);
+    if (status != FPC_OK) return status;
+    conn->shared = call->shared;
+    conn->shared->references++;
+    fpc_lua_open_objects++;
+    return FPC_OK;
 }
 
 /* pool:acquire(timeout) -> conn | nil, err */
 static int pool_acquire(lua_State *L) {
     fpc_error err;
-    pool_ud *ud = luaL_checkudata(L, 1, POOL_TYPE);
+    pool_call call = begin_call(L);
     fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 2));
     fpc_lua_conn *conn = fpc_lua_new_conn(L);
-    if (ud->shared == NULL) {
-        fpc_fail(&err, FPC_CLOSED, "the cache was closed");
-        return fpc_lua_failure(L, &err);
-    }
-    if (fpc_pool_acquire(ud->shared->pool, deadline, &conn->conn, &err) != FPC_OK)
-        return fpc_lua_failure(L, &err);
-    conn->shared = ud->shared;
-    conn->shared->references++;
-    fpc_lua_open_objects++;
-    return 1;
+    return act(&call, acquire, conn, deadline, &err) == FPC_OK ? 1 : fpc_lua_failure(L, &err);
+}
+
+typedef struct exec_args {
+    const fpc_lua_binding *binding;
+    fpc_result **out;
+} exec_args;
+
+static fpc_status exec_once(const pool_call *call, void *arg, fpc_deadline deadline, fpc_error *err) {
+    const exec_args *args = arg;
+    return fpc_pool_exec(call->shared->pool, args->binding->statement, &args->binding->params, deadline,
+                         args->out, err);
 }
 
 static fpc_status exec(void *self, const fpc_lua_binding *binding, fpc_deadline deadline, fpc_result **out,
                        fpc_error *err) {
-    if (self == NULL) return fpc_fail(err, FPC_CLOSED, "the cache was closed");
-    return fpc_pool_exec(self, binding->statement, &binding->params, deadline, out, err);
+    exec_args args = {.binding = binding, .out = out};
+    return act(self, exec_once, &args, deadline, err);
 }
 
 static int pool_run(lua_State *L) {
-    return fpc_lua_db_run(L, exec, open_pool(L));
+    pool_call call = begin_call(L);
+    return fpc_lua_db_run(L, exec, &call);
 }
 
 static int pool_row(lua_State *L) {
-    return fpc_lua_db_row(L, exec, open_pool(L));
+    pool_call call = begin_call(L);
+    return fpc_lua_db_row(L, exec, &call);
 }
 
 static int pool_rows(lua_State *L) {
-    return fpc_lua_db_rows(L, exec, open_pool(L));
+    pool_call call = begin_call(L);
+    return fpc_lua_db_rows(L, exec, &call);
 }
 
 static int pool_value(lua_State *L) {
-    return fpc_lua_db_value(L, exec, open_pool(L));
+    pool_call call = begin_call(L);
+    return fpc_lua_db_value(L, exec, &call);
 }
 
 static int pool_map(lua_State *L) {
-    return fpc_lua_db_map(L, exec, open_pool(L));
+    pool_call call = begin_call(L);
+    return fpc_lua_db_map(L, exec, &call);
+}
+
+/* pool:token() -> table of its keeper's numbers and words, or nil */
+static int pool_token(lua_State *L) {
+    pool_call call = begin_call(L);
+    if (call.shared == NULL || call.shared->token == NULL) return 0;
+    fpc_lua_keeper_push_stats(L, call.shared->token);
+    return 1;
+}
+
+static void set_setting(lua_State *L, const fpc_conninfo *info, const char *keyword) {
+    const char *value = fpc_conninfo_get(info, keyword);
+    if (value == NULL) return;
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, keyword);
+}
+
+/* server_of(connection_string, settings) -> {host, port, user} as far as they are set | nil, err */
+static int server_of(lua_State *L) {
+    fpc_error err;
+    const char *text = luaL_optstring(L, 1, NULL);
+    check_settings(L, 2);
+    lua_newtable(L);
+    fpc_conninfo *info = fpc_conninfo_new();
+    fpc_status status = info == NULL ? fpc_fail(&err, FPC_NOMEM, "pool") : FPC_OK;
+    if (status == FPC_OK && text != NULL) status = fpc_conninfo_parse(info, text, &err);
+    if (status == FPC_OK) status = put_settings(L, 2, info, fpc_conninfo_add, &err);
+    if (status == FPC_OK) {
+        set_setting(L, info, "host");
+        set_setting(L, info, "port");
+        set_setting(L, info, "user");
+    }
+    fpc_conninfo_delete(info);
+    return status == FPC_OK ? 1 : fpc_lua_failure(L, &err);
 }
 
 static void set_count(lua_State *L, const char *name, uint64_t value) {
@@ -176,8 +266,8 @@ static void set_count(lua_State *L, const char *name, uint64_t value) {
 /* pool:stats() -> table of counts; all 0 once closed */
 static int pool_stats(lua_State *L) {
     fpc_pool_stats stats = {0};
-    fpc_pool *pool = open_pool(L);
-    if (pool != NULL) fpc_pool_get_stats(pool, &stats);
+    pool_call call = begin_call(L);
+    if (call.shared != NULL) fpc_pool_get_stats(call.shared->pool, &stats);
     lua_newtable(L);
     set_count(L, "idle", (uint64_t)stats.idle);
     set_count(L, "lent", (uint64_t)stats.lent);
@@ -196,9 +286,12 @@ static int pool_stats(lua_State *L) {
 void fpc_lua_register_pool(lua_State *L) {
     static const luaL_Reg METHODS[] = {{"fill", pool_fill}, {"acquire", pool_acquire}, {"run", pool_run},
                                        {"row", pool_row},   {"rows", pool_rows},       {"value", pool_value},
-                                       {"map", pool_map},   {"stats", pool_stats},     {NULL, NULL}};
+                                       {"map", pool_map},   {"stats", pool_stats},     {"token", pool_token},
+                                       {NULL, NULL}};
     fpc_lua_register_result(L);
     fpc_lua_new_type(L, POOL_TYPE, METHODS, pool_close);
     lua_pushcfunction(L, pool_new);
     lua_setfield(L, -2, "pool");
+    lua_pushcfunction(L, server_of);
+    lua_setfield(L, -2, "server_of");
 }

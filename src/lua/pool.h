@@ -3,11 +3,12 @@
 #define FPC_LUA_POOL_H
 
 #include "fpcache/pool.h"
-#include "types.h"
+#include "token.h"
 
 /* Lives until the last of them is closed or collected. */
 typedef struct fpc_lua_shared_pool {
     fpc_pool *pool;
+    fpc_lua_keeper *token; /* NULL: none, or the pool was closed */
     int references;
 } fpc_lua_shared_pool;
 

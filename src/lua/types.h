@@ -25,6 +25,8 @@ void fpc_lua_register_value(lua_State *L);     /* value_encode, value_decode */
 void fpc_lua_register_file_lock(lua_State *L); /* lock(path, timeout, shared) */
 void fpc_lua_register_process(lua_State *L);   /* run(), spawn() */
 void fpc_lua_register_system(lua_State *L);    /* system.* */
+void fpc_lua_register_token(lua_State *L);     /* token_keeper(kind, settings) */
+void fpc_lua_register_source(lua_State *L);    /* token_source(kind, settings) */
 
 /* Pushes nil and "code: message" and returns 2, for `return fpc_lua_failure(L, &err);`. */
 int fpc_lua_failure(lua_State *L, const fpc_error *err);

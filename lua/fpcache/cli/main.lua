@@ -9,6 +9,7 @@ fpcache: a shared cache on PostgreSQL
   fpcache -e CODE [ARGS…]      run a piece of Lua
   fpcache - [ARGS…]            run Lua from standard input
   fpcache get|set|del|ttl|keys|count|stats …   look into the cache
+  fpcache warm FILE… --key TEMPLATE …  fill the cache from JSON Lines, JSON, CSV, TSV or a query
   fpcache admin setup|status|upgrade|drop …    manage the database's schema
   fpcache admin watch|unwatch|watches …        tables whose writes delete cached keys
   fpcache admin quota|sweep …                  limits, and who keeps to them
@@ -26,7 +27,7 @@ local COMMANDS = {
   keys = "fpcache.cli.kv", count = "fpcache.cli.kv", stats = "fpcache.cli.kv",
   admin = "fpcache.cli.admin",
   ["local"] = "fpcache.cli.local",
-  shell = "fpcache.shell",
+  shell = "fpcache.shell", warm = "fpcache.cli.warm",
   doctor = "fpcache.cli.doctor",
 }
 

@@ -4,6 +4,7 @@ local sql = require("fpcache.sql")
 local MIGRATIONS = {
   (require("fpcache.schema.m001_cache")), -- in parentheses: Lua 5.4's require returns a second value
   (require("fpcache.schema.m002_feed")),
+  (require("fpcache.schema.m004_leases")),
   (require("fpcache.schema.m005_tags")),
   (require("fpcache.schema.m006_quota")),
   (require("fpcache.schema.m007_watch")),

@@ -8,7 +8,7 @@ local ENTER = "ON CONFLICT (user_id, namespace, tag, key) DO UPDATE SET key = ex
 -- The keys of tag $2, in order, that $1 names; whether they still have it is for the row to say.
 local TAGGED = "SELECT key FROM {schema}.fpcache_tags WHERE {mine} AND tag = $2"
 
-local tags = {}
+local tags = { ENTER = ENTER }
 
 --- The template of a write of one row, with tags as its last parameter.
 local function tagged(template)

@@ -1,0 +1,112 @@
+--- `fpcache warm`: fills the cache from files and queries.
+local argparse = require("argparse")
+local codec = require("fpcache.codec")
+local connection_flags = require("fpcache.cli.connection_flags")
+local fpcache = require("fpcache")
+local progress = require("fpcache.warm.progress")
+local system = require("fpcache.core").system
+local warm = require("fpcache.warm")
+
+local cli = {}
+
+local function number_or_template(text)
+  return tonumber(text) or text
+end
+
+local function make_parser()
+  local parser = argparse("fpcache warm", "Fill the cache from files of records, or from a query on any PostgreSQL.")
+  parser:epilog("Templates take fields of the record: --key 'product:{id}' --value '{price}'; {a.b} goes inside, {{ is a brace.\n"
+    .. "Exit code: 0 done, also with bad records up to --max-errors; 1 not done; 2 a wrong command line.")
+  parser:argument("source", "Files: JSON Lines, JSON arrays, CSV or TSV with a header; - is standard input."):args("*")
+  parser:option("--format", "Format of the files (default: by their suffix)."):choices({ "jsonl", "json", "csv", "tsv" })
+  parser:option("--sql", "Instead of files: a SELECT, read by a cursor."):argname("QUERY")
+  parser:option("--from", "Where the query runs (default: the cache's database)."):argname("URL")
+  parser:option("--key", "Template of the keys."):argname("TEMPLATE")
+  parser:option("--value", "Template of the values (default: the whole record)."):argname("TEMPLATE")
+  parser:option("--ttl", "Seconds to live, or a template (default: no expiry)."):argname("SECONDS"):convert(number_or_template)
+  parser:option("--batch", "Records in one statement."):argname("N"):convert(math.tointeger):default("5000")
+  parser:option("--rate", "Records per second at most."):argname("N"):convert(tonumber)
+  parser:option("--resume", "Keep the place in this file, and go on there if it is left from an interrupted run."):argname("FILE")
+  parser:option("--errors", "Write bad records' places and reasons here, as JSON Lines."):argname("FILE")
+  parser:option("--max-errors", "Bad records that are passed over."):argname("N"):convert(math.tointeger):default("100")
+  parser:flag("--dry-run", "Read and check everything, store nothing.")
+  parser:option("--namespace", "Namespace within the user's keys.", ""):argname("NAME")
+  parser:flag("--json", "Print the result as JSON.")
+  parser:flag("--quiet", "No progress.")
+  connection_flags.add(parser)
+  return parser
+end
+
+local function fail(err)
+  io.stderr:write("fpcache: ", tostring(err), "\n")
+  return 1
+end
+
+--- A mistake on the command line that the parser cannot see.
+local function misuse(flags)
+  if not flags.key then return "--key is needed, such as --key 'product:{id}'" end
+  if flags.sql and #flags.source > 0 then return "--sql and files exclude each other" end
+  if not flags.sql and #flags.source == 0 then return "a file or --sql is needed" end
+  if flags.from and not flags.sql then return "--from belongs to --sql" end
+end
+
+local function job_of(flags)
+  local source = flags.source
+  if flags.sql then
+    source = connection_flags.read(flags)
+    if flags.from then source = { connection_string = flags.from } end
+    source.schema, source.sql = nil, flags.sql
+  end
+  return {
+    source = source, format = flags.format, key = flags.key, value = flags.value, ttl = flags.ttl, batch = flags.batch,
+    rate = flags.rate, resume = flags.resume, errors = flags.errors, max_errors = flags.max_errors,
+    dry_run = flags.dry_run or false,
+  }
+end
+
+local function run(flags)
+  local job = job_of(flags)
+  local finish = function() end
+  if not flags.quiet then
+    job.on_progress, finish = progress.shower(io.stderr, system.isatty(2))
+  end
+  local err
+  if not job.dry_run then
+    local opts = connection_flags.read(flags)
+    opts.namespace, opts.feed = flags.namespace, false -- it only writes
+    job.cache, err = connection_flags.call(fpcache.new, opts)
+    if not job.cache then return fail(err) end
+  end
+  local called, state, why, reached = pcall(warm.run, job)
+  finish()
+  if job.cache then job.cache:close() end
+  if not called then
+    local words = tostring(state):match("options%.(.*)$")
+    if not words then error(state, 0) end
+    return fail("invalid: " .. words)
+  end
+  reached = state or reached
+  if reached and flags.json then
+    reached.done, reached.error = state ~= nil, why
+    print(assert(codec.json.encode(reached)))
+  elseif reached then
+    io.stderr:write(progress.summary(reached), job.dry_run and " (a dry run: nothing was stored)\n" or "\n")
+  end
+  if state then return 0 end
+  return fail(why .. (reached and flags.resume and "; run it again to go on" or ""))
+end
+
+---@param words string[]
+---@return integer exit_code
+function cli.run(words)
+  local flags, code = connection_flags.parse(make_parser(), words)
+  if not flags then return code end
+  local mistake = misuse(flags)
+  if mistake then
+    io.stderr:write("fpcache: ", mistake, "; see --help\n")
+    return 2
+  end
+  return run(flags)
+end
+
+return cli

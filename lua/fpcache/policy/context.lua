@@ -1,0 +1,102 @@
+--- What a loader gets, as its last argument, and what it can say by it; and the call of the loader.
+local duration = require("fpcache.duration")
+local limits = require("fpcache.limits")
+local waiting = require("fpcache.waiting")
+
+local unpack = table.unpack or unpack -- luacheck: ignore 143
+local NOT_MODIFIED = {} -- what a loader returns by context:not_modified()
+
+---@class fpcache.Context
+---@field key string
+---@field old any the value that is to be replaced, stale or about to be; nil: there is none
+---@field validator string? the loader's own note on the old value (an ETag, a date); set it for the new one
+---@field ttl number|string|nil set it to give this value another ttl than the policy's
+---@field stale_ttl number|string|nil likewise
+---@field negative_ttl number|string|nil likewise, when nil is returned
+---@field tags string[]? likewise
+---@field store boolean? set it to false, and the value is returned and not stored
+---@field timeout number seconds that loading may take
+local Context = {}
+Context.__index = Context
+
+--- To be returned by a loader: the old value is still right, and lives anew.
+function Context:not_modified() -- luacheck: no self
+  return NOT_MODIFIED
+end
+
+local context = { NOT_MODIFIED = NOT_MODIFIED }
+
+---@return fpcache.Context
+function context.new(key, policy, old, validator)
+  return setmetatable({
+    key = key, old = old, validator = validator,
+    timeout = old ~= nil and policy.soft_timeout or policy.hard_timeout,
+  }, Context)
+end
+
+--- The tags of what was loaded: those that the loader set, else the policy's.
+---@return string[]? tags in order, each once; nil for none
+function context.tags(given, policy)
+  local tags = rawget(given, "tags") or policy.tags
+  if not tags then return nil end
+  local list = limits.tags(tags, 2) -- checked before
+  return list and #list > 0 and list or nil
+end
+
+local MAX_SECONDS = 1e10
+
+--- Turns what a loader set into seconds.
+---@return string? err
+local function check(given)
+  for _, name in ipairs { "ttl", "stale_ttl", "negative_ttl" } do
+    local value = rawget(given, name)
+    if value ~= nil then
+      local seconds, reason = duration.seconds(value)
+      if not reason and (type(seconds) ~= "number" or not (seconds > 0 and (seconds <= MAX_SECONDS or seconds == math.huge))) then
+        reason = "must be more than 0 seconds, got " .. tostring(value)
+      end
+      if reason then return ("invalid: context.%s: %s (set by the loader)"):format(name, reason) end
+      given[name] = seconds
+    end
+  end
+  local tags = rawget(given, "tags")
+  if tags ~= nil then
+    local ok, list, reason = pcall(limits.tags, tags, 1)
+    if not ok or not list then
+      return ("invalid: context.tags: %s (set by the loader)"):format(tostring(ok and reason or list):gsub("^invalid: ", ""))
+    end
+  end
+end
+
+local function failure(err)
+  if type(err) == "string" then return err end
+  return "loader: " .. tostring(err)
+end
+
+local function raised(reason)
+  return { reason = tostring(reason):gsub("%c+", " "), traceback = debug.traceback(tostring(reason), 2) }
+end
+
+--- Calls a loader.  What it raises is a failure like the error that it returns: "loader: words".
+---@param given fpcache.Context
+---@return boolean ok
+---@return any value_or_err nil: there is none
+---@return number seconds it took
+---@return string? traceback of what it raised
+function context.load(loader, given, ...)
+  local started = waiting.now()
+  local count, arguments = select("#", ...), { ... }
+  arguments[count + 1] = given
+  local called, value, err = xpcall(loader, raised, unpack(arguments, 1, count + 1))
+  local took = waiting.now() - started
+  if not called then return false, "loader: " .. value.reason, took, value.traceback end
+  if value == nil and err ~= nil then return false, failure(err), took end
+  local reason = check(given)
+  if reason then return false, reason, took end
+  if value == NOT_MODIFIED and given.old == nil then
+    return false, "invalid: the loader says not modified, but there is no old value", took
+  end
+  return true, value, took
+end
+
+return context

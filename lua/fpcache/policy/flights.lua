@@ -1,0 +1,54 @@
+--- Single flight in one process: who asks for a key that another coroutine is fetching waits for that one's result, error
+-- included.  Only where others run while one waits: without a scheduler it would be in vain.
+local waiting = require("fpcache.waiting")
+
+---@class fpcache.Flight
+---@field done boolean
+---@field old any an older value, as soon as one is known that may be given meanwhile
+---@field old_source string?
+local flights = {}
+
+--- The names of keys in flight are of a cache and all its views.
+function flights.new() return {} end
+
+local function id_of(space, key) return #space .. ":" .. space .. key end
+
+--- Enters the flight of a key.
+---@return fpcache.Flight? others another coroutine's, to be waited for
+---@return fpcache.Flight? own to be left with the result
+---@return boolean? is_alone whoever has it in this process cannot go on while the caller waits, so waiting is in vain
+function flights.enter(all, space, key)
+  local id, task = id_of(space, key), coroutine.running()
+  local other = all[id]
+  if not other then
+    local own = { id = id, task = task or false, done = false }
+    all[id] = own
+    return nil, own
+  end
+  if other.task == (task or false) or not waiting.lets_others_run() then return nil, nil, true end
+  return other
+end
+
+--- Gives the result to those who wait.
+---@param own fpcache.Flight?
+function flights.leave(all, own, ...)
+  if own then
+    own.done, own.results = true, { ... }
+    all[own.id] = nil
+  end
+  return ...
+end
+
+--- Waits for another's result.
+---@return boolean arrived
+---@return any value, string? err, string? source, string? why
+function flights.wait(other, policy)
+  local takes_old = policy.stale_ttl ~= nil
+  local function look() return other.done or takes_old and other.old ~= nil end
+  if not (look() or waiting.poll(policy.lock_timeout, look)) then return false end
+  if not other.done then return true, other.old, nil, other.old_source end
+  local results = other.results
+  return true, results[1], results[2], results[3], results[4]
+end
+
+return flights

@@ -1,0 +1,78 @@
+--- Leases in PostgreSQL: what fetch asks of the server and tells it, each in one round trip (statements/policies.lua).
+--
+-- A lease is for who loads a key; it is named by its fence, a number drawn at random.  Storing by it is refused when it has been
+-- overtaken: another lease was granted since, or the entry was written or deleted.
+local announce = require("fpcache.announce")
+local core = require("fpcache.core")
+
+local leases = {}
+
+---@class fpcache.Answer
+---@field value any nil: none, or known to be absent
+---@field bytes integer? of its stored form
+---@field is_fresh boolean it lives
+---@field left number? seconds it lives; -1: without end
+---@field is_absent boolean "there is none" was remembered
+---@field is_stale boolean it has expired and may still be given
+---@field age number?
+---@field cost number? seconds that loading it took
+---@field validator string?
+---@field granted boolean? nil: nothing to be loaded; true: by the caller; false: somebody does
+---@field fence integer
+
+local ABSENT_FORMAT = "a"
+
+--- Reads what the statements of fetch answer for one key.
+---@return fpcache.Answer? answer, string? err
+function leases.read(self, stored, bytes, format, left, stale_left, age, cost, validator, granted, fence)
+  local value, err
+  local is_fresh = left ~= nil
+  if bytes ~= nil and format ~= ABSENT_FORMAT and (is_fresh or stale_left) then
+    value, err = core.value_decode(bytes, format, self.codec, self.parse_json, stored)
+    if value == nil and is_fresh then return nil, err end -- as get says it
+  end
+  return {
+    value = value, bytes = bytes and #bytes, is_fresh = is_fresh, left = left,
+    is_absent = format == ABSENT_FORMAT and stale_left ~= nil,
+    is_stale = value ~= nil and not is_fresh,
+    age = age, cost = cost, validator = validator, granted = granted, fence = fence,
+  }
+end
+
+--- A hit, or the lease, or that somebody has it.
+---@param seconds number? that the lease lasts; nil: none is wanted
+---@return fpcache.Answer? answer, string? err
+function leases.ask(self, stored, long, seconds, share, times)
+  local found, bytes, format, left, stale_left, age, cost, validator, granted, fence =
+    self.db:row(self.statements.fetch, self.timeout, self.space, stored, long, seconds, share, times)
+  if not found then return nil, bytes end
+  return leases.read(self, stored, bytes, format, left, stale_left, age, cost, validator, granted, fence)
+end
+
+--- Stores by a lease; bytes and format nil: the value stays as it was and lives anew.
+---@param ttl number? nil: without end; negative: a mark of absence
+---@param kept number? seconds from now that fetch may give it
+---@return boolean? stored false: the lease was overtaken
+---@return string? err
+function leases.store(self, stored, fence, bytes, format, ttl, kept, cost, validator, tags)
+  local found, err = self.db:row(self.statements[tags and "fetch_store_tagged" or "fetch_store"], self.timeout, self.space,
+    stored, bytes, format, ttl, kept, cost, validator, fence, tags)
+  if found ~= nil or not announce.is_surely_undone(err) then self.feed:wrote(self.seed, stored) end
+  if found == nil then return nil, err end
+  return found
+end
+
+--- Ends a lease without a value; nobody gets another for `pause` seconds.
+---@return boolean? released, string? err
+function leases.release(self, stored, fence, pause)
+  local rows, err = self.db:run(self.statements.fetch_release, self.timeout, self.space, stored, pause, fence)
+  if not rows then return nil, err end
+  return rows > 0
+end
+
+--- Prolongs an entry.
+function leases.slide(self, stored, ttl, kept)
+  return self.db:run(self.statements.fetch_slide, self.timeout, self.space, stored, ttl, kept)
+end
+
+return leases

@@ -1,0 +1,171 @@
+--- The statements of fetch and of the other policies.  Places as in statements.lua; the columns are explained in
+-- schema/m004_leases.lua.  Each is one round trip and needs no session state, so all work behind a transaction pooler.
+local ENTER = require("fpcache.statements.tags").ENTER
+
+local PARTS = {
+  noted = "c.noted_version = c.version",
+  fresh = "c.expires_at > statement_timestamp()",
+  -- In force: a lease, or the pause after a failure.
+  leased = "(c.noted_version = c.version AND c.lease_until > statement_timestamp())",
+  absent = "(c.format = 'a' AND c.noted_version = c.version AND c.stale_until > statement_timestamp())",
+  left = "extract(epoch FROM c.expires_at - statement_timestamp())::float8",
+  age = "(extract(epoch FROM statement_timestamp()) - c.version / 1000000.0)::float8",
+  fence = "(SELECT 1 + (random() * 9e15)::bigint)", -- computed once in a statement
+}
+
+-- Whether a living entry is to be loaded before it expires: {share} of its whole life is left, or less, or so little that
+-- {times} its cost of loading would not fit (XFetch).  NULL parameters: never.
+local EARLY = [[
+CASE WHEN c.expires_at = 'infinity' OR ({share} IS NULL AND {times} IS NULL) THEN false
+                      ELSE coalesce({left} <= {share} * ({left} + {age}), false)
+                           OR coalesce({noted} AND {left} <= {times} * c.load_seconds, false) END]]
+
+-- A hit; or a miss with the lease granted; or a miss while somebody loads.  Only a miss calls the function, which writes.
+-- With {lease} NULL nobody is granted any.
+-- value, format, seconds it lives (-1: no end, NULL: it does not), seconds it may still be given as stale or absent, its age,
+-- cost of loading, validator, granted? (NULL: a hit), the lease's fence.
+local ASK = [[
+c.value, c.format, CASE WHEN c.expires_at = 'infinity' THEN -1 WHEN {fresh} THEN {left} END,
+       CASE WHEN {noted} AND c.stale_until > statement_timestamp()
+            THEN extract(epoch FROM c.stale_until - statement_timestamp())::float8 END,
+       CASE WHEN c.key IS NOT NULL THEN {age} END, CASE WHEN {noted} THEN c.load_seconds END,
+       CASE WHEN {noted} THEN c.validator END,
+       CASE WHEN {fresh} AND NOT {early} THEN NULL
+            WHEN {absent} THEN NULL
+            WHEN {leased} OR {lease} IS NULL THEN false
+            ELSE {schema}.fpcache_claim($1, {key}, {longKey}, fence.holder, {lease},
+                                        CASE WHEN {fresh} THEN c.version END) END, fence.holder]]
+
+-- What a holder may change: the lease is still his, and nobody has written or deleted the entry since.
+local MINE = "c.lease_holder = %s AND c.noted_version = c.version"
+local NEXT = "greatest(c.version + 1, {version})"
+-- When it ends, by $5 seconds (NULL: never; negative: it is a mark of absence); until when it may be stale, by $6.
+local ENDS = [[expires_at = CASE WHEN $5 < 0 THEN '-infinity'
+                       ELSE coalesce(statement_timestamp() + $5 * interval '1 second', 'infinity') END,
+    stale_until = statement_timestamp() + $6 * interval '1 second',
+    load_seconds = $7, validator = $8, lease_holder = NULL, lease_until = NULL]]
+
+local ONE = { key = "$2", longKey = "$3", lease = "$4", share = "$5", times = "$6" }
+local MANY = { key = "k.key", longKey = "k.long_key", lease = "$7", share = "$8", times = "$9" }
+
+-- Rows by key and lease, one look into the primary key for each; $2 and $3 as in set_many.
+local HELD = [[
+SELECT c.ctid FROM (SELECT unnest($2) AS key ORDER BY key) AS k CROSS JOIN LATERAL (
+    SELECT c.ctid FROM {schema}.cache AS c WHERE {mine} AND c.key = k.key AND %s LIMIT 1 FOR UPDATE) AS c]]
+
+local TEMPLATES = {
+  fetch = { [[
+SELECT ]] .. ASK .. [[
+
+FROM (SELECT {fence} AS holder) AS fence
+LEFT JOIN {schema}.cache AS c ON {own}]], "tyyfff", places = ONE },
+
+  -- In the order of keys, as bulk writes go.
+  fetch_many = { [[
+SELECT coalesce(k.long_key, k.key), ]] .. ASK .. [[
+
+FROM (SELECT {fence} AS holder OFFSET 0) AS fence
+CROSS JOIN (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
+             unnest($6) AS ttl) AS r ORDER BY key) AS k
+LEFT JOIN LATERAL (SELECT * FROM {schema}.cache WHERE {mine} AND key = k.key LIMIT 1) AS c ON true]], "tBfff",
+    places = MANY },
+
+  -- $3 value, $4 format (NULL: as they were), $5 and $6 see ENDS, $7 cost, $8 validator, $9 fence.  No row: the lease was overtaken.
+  fetch_store = { [[
+{tellKey}UPDATE {schema}.cache AS c
+SET value = coalesce($3, c.value), format = coalesce($4, c.format), tags = CASE WHEN $3 IS NULL THEN c.tags END,
+    version = ]] .. NEXT .. ", noted_version = " .. NEXT .. ", " .. ENDS .. [[
+
+WHERE {own} AND ]] .. MINE:format("$9") .. " RETURNING version", "tyycfffyi" },
+  -- The same with tags $10; they are entered after the row is written, as all who write tags do.
+  fetch_store_tagged = { [[
+{tellKey}WITH stored AS (
+UPDATE {schema}.cache AS c
+SET value = coalesce($3, c.value), format = coalesce($4, c.format), tags = $10,
+    version = ]] .. NEXT .. ", noted_version = " .. NEXT .. ", " .. ENDS .. [[
+
+WHERE {own} AND ]] .. MINE:format("$9") .. [[ RETURNING version),
+tagged AS (INSERT INTO {schema}.fpcache_tags (namespace, tag, key)
+    SELECT $1, t.tag, $2 FROM stored CROSS JOIN unnest($10) AS t (tag) ]] .. ENTER .. [[)
+SELECT version FROM stored]], "tyycfffyiY" },
+  -- Loading failed: the lease ends; $3 seconds nobody shall try again.
+  fetch_release = { [[
+UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = statement_timestamp() + $3 * interval '1 second'
+WHERE {own} AND ]] .. MINE:format("$4"), "tyfi" },
+  -- $3 seconds to live from now, $4 to be given as stale.  What it says is no news to copies, which end sooner.
+  fetch_slide = { [[
+UPDATE {schema}.cache AS c SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second'),
+    stale_until = statement_timestamp() + $4 * interval '1 second'
+WHERE {own} AND {fresh} AND {noted}]], "tyff" },
+
+  -- $2 to $6 the batch, $7 seconds to be given as stale after its end, $8 cost, $9 fence.
+  fetch_store_many = { [[
+{tellKeys}WITH targets AS (
+    SELECT c.ctid AS place, r.value, r.format, r.ttl
+    FROM (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
+                 unnest($6) AS ttl) AS r ORDER BY key) AS r
+    CROSS JOIN LATERAL (
+        SELECT c.ctid FROM {schema}.cache AS c WHERE {mine} AND c.key = r.key AND ]] .. MINE:format("$9") .. [[
+
+        LIMIT 1 FOR UPDATE) AS c)
+UPDATE {schema}.cache AS c
+SET value = t.value, format = t.format, tags = NULL, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[,
+    expires_at = coalesce(statement_timestamp() + t.ttl * interval '1 second', 'infinity'),
+    stale_until = statement_timestamp() + (t.ttl + $7) * interval '1 second',
+    load_seconds = $8, validator = NULL, lease_holder = NULL, lease_until = NULL
+FROM targets AS t WHERE c.ctid = t.place]], "tBffi" },
+  -- As fetch_store_many with tags $10 for all of them; as many rows as were stored.
+  fetch_store_many_tagged = { [[
+{tellKeys}WITH targets AS (
+    SELECT c.ctid AS place, r.value, r.format, r.ttl
+    FROM (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
+                 unnest($6) AS ttl) AS r ORDER BY key) AS r
+    CROSS JOIN LATERAL (
+        SELECT c.ctid FROM {schema}.cache AS c WHERE {mine} AND c.key = r.key AND ]] .. MINE:format("$9") .. [[
+
+        LIMIT 1 FOR UPDATE) AS c),
+stored AS (
+UPDATE {schema}.cache AS c
+SET value = t.value, format = t.format, tags = $10, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[,
+    expires_at = coalesce(statement_timestamp() + t.ttl * interval '1 second', 'infinity'),
+    stale_until = statement_timestamp() + (t.ttl + $7) * interval '1 second',
+    load_seconds = $8, validator = NULL, lease_holder = NULL, lease_until = NULL
+FROM targets AS t WHERE c.ctid = t.place RETURNING c.key),
+tagged AS (INSERT INTO {schema}.fpcache_tags (namespace, tag, key)
+    SELECT $1, t.tag, s.key FROM stored AS s CROSS JOIN unnest($10) AS t (tag) ]] .. ENTER .. [[)
+SELECT key FROM stored]], "tBffiY" },
+  -- $2 keys of which loading said that they do not exist, $3 seconds to remember it (NULL: not), $4 fence.
+  fetch_absent_many = { [[
+{tellKeys}UPDATE {schema}.cache AS c
+SET value = '', format = 'a', tags = NULL, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
+    stale_until = statement_timestamp() + $3 * interval '1 second', load_seconds = NULL, validator = NULL,
+    lease_holder = NULL, lease_until = NULL
+WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" },
+  fetch_release_many = { [[
+UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = statement_timestamp() + $3 * interval '1 second'
+WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" },
+
+  -- A lock of cache:lock(): a row that only carries a lease.  $3 long key, $4 seconds.
+  lock_take = { [[
+SELECT {schema}.fpcache_claim($1, $2, $3, fence.holder, $4, NULL), fence.holder FROM (SELECT {fence} AS holder) AS fence]],
+    "tyyf" },
+  lock_free = { "DELETE FROM {schema}.cache AS c WHERE {own} AND " .. MINE:format("$3"), "tyi" },
+}
+
+local policies = {}
+
+--- Adds them to all the others.
+---@param templates table<string, table>
+function policies.add(templates)
+  for name, template in pairs(TEMPLATES) do
+    local text = template[1]:gsub("{early}", EARLY)
+    for _ = 1, 2 do -- parts hold parts
+      for _, places in ipairs { template.places or {}, PARTS } do
+        text = text:gsub("{(%w+)}", places)
+      end
+    end
+    templates[name] = { text, template[2], false }
+  end
+end
+
+return policies

@@ -1,0 +1,89 @@
+/* filter_simd_test.c -- every way of doing many keys at once gives what the single-key steps give. */
+#include "filter_simd.h"
+#include "filter_slots.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+static uint64_t state = 1;
+
+static uint64_t rnd(void) {
+    uint64_t z = (state += UINT64_C(0x9E3779B97F4A7C15));
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return z ^ (z >> 31);
+}
+
+static const uint64_t EDGES[] = {0, 1, UINT32_MAX, UINT64_C(1) << 32, UINT64_MAX - 1, UINT64_MAX};
+#define EDGE_COUNT (sizeof EDGES / sizeof *EDGES)
+
+static void make_hashes(uint64_t *hashes, size_t count) {
+    for (size_t i = 0; i < count; i++) hashes[i] = i < EDGE_COUNT ? EDGES[i] : rnd();
+}
+
+static void compare_with_single(const fpc_simd_way *way, const fpc_table *table, size_t count) {
+    fpc_filter_hasher hasher = {.seed = {rnd(), rnd()}};
+    uint64_t hashes[FPC_BATCH], mixed[FPC_BATCH];
+    bool found[FPC_BATCH];
+    fpc_print prints[FPC_BATCH];
+    fpc_filter_hasher_init(&hasher);
+    make_hashes(hashes, count);
+    way->hash(&hasher, hashes, count, mixed);
+    for (size_t i = 0; i < count; i++) assert_int_equal(mixed[i], fpc_filter_hash_word(&hasher, hashes[i]));
+    way->prints(table, hashes, count, prints);
+    way->has(table, hashes, count, found);
+    for (size_t i = 0; i < count; i++) {
+        fpc_print print = fpc_table_print(table, hashes[i]);
+        assert_int_equal(prints[i].first, print.first);
+        assert_int_equal(prints[i].second, print.second);
+        assert_int_equal(prints[i].tag, print.tag);
+        assert_int_equal(found[i], fpc_table_match(table, print) != 0);
+    }
+}
+
+static void compare_on_table(uint64_t capacity, unsigned bits, unsigned level, uint64_t keys) {
+    uint64_t seed[2] = {rnd(), rnd()}, hashes[FPC_BATCH];
+    fpc_table *table = fpc_table_new(capacity, bits, level, seed);
+    assert_non_null(table);
+    state = 5; /* the table gets hashes that are asked for later */
+    for (uint64_t added = 0; added < keys; added += FPC_BATCH) {
+        make_hashes(hashes, FPC_BATCH);
+        for (size_t i = 0; i < FPC_BATCH && added + i < keys; i++) fpc_table_add(table, hashes[i]);
+    }
+    for (unsigned n = 0; fpc_simd(n) != NULL; n++) {
+        state = 5;
+        for (size_t count = 0; count <= FPC_BATCH; count++) compare_with_single(fpc_simd(n), table, count);
+    }
+    fpc_table_free(table);
+}
+
+static void same_for_all_bits(void **unused) {
+    (void)unused;
+    for (unsigned bits = 6; bits <= 28; bits++) compare_on_table(1000, bits, 0, 900);
+}
+
+static void same_for_small_large_and_grown_tables(void **unused) {
+    (void)unused;
+    compare_on_table(1, 11, 0, 1);
+    compare_on_table(1000, 11, 3, 7000);
+    compare_on_table(4000000, 11, 0, 100000);        /* fetched early */
+    compare_on_table(UINT64_C(3000000000), 6, 0, 8); /* window numbers above 2^31; lazily zeroed */
+}
+
+static void the_last_way_is_plain(void **unused) {
+    (void)unused;
+    unsigned n = 0;
+    while (fpc_simd(n + 1) != NULL) n++;
+    assert_string_equal(fpc_simd(n)->name, "plain");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_for_all_bits),
+        cmocka_unit_test(same_for_small_large_and_grown_tables),
+        cmocka_unit_test(the_last_way_is_plain),
+    };
+    return cmocka_run_group_tests_name("filter, many at once", tests, NULL, NULL);
+}

@@ -1,0 +1,54 @@
+-- clouds.lua -- what the specs of the cloud sources share: sources made in a given environment, and the check
+-- that no error says a secret.
+local core = require "fpcache.core"
+local system = core.system
+
+local clouds = {}
+
+-- Whatever this machine has set must not matter.
+local VARIABLES = { "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_EXPIRATION",
+  "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CONFIG_FILE",
+  "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME",
+  "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+  "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_EC2_METADATA_DISABLED",
+  "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "AWS_ENDPOINT_URL_STS",
+  "AWS_ENDPOINT_URL", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AZURE_CLIENT_ID", "AZURE_TENANT_ID",
+  "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST", "IDENTITY_ENDPOINT", "IDENTITY_HEADER",
+  "AZURE_POD_IDENTITY_AUTHORITY_HOST", "GCE_METADATA_HOST" }
+
+--- A source made with these variables of the environment and no others of a cloud's.
+---@param kind string
+---@param settings table
+---@param environment table<string, string>
+---@return userdata? source
+---@return string? err
+function clouds.source(kind, settings, environment)
+  local before = {}
+  for _, name in ipairs(VARIABLES) do
+    before[name] = os.getenv(name)
+    assert(system.setenv(name, environment[name]))
+  end
+  local home = os.getenv("HOME")
+  assert(system.setenv("HOME", environment.HOME or "/nonexistent"))
+  for name in pairs(environment) do assert(name == "HOME" or clouds.knows(name), name) end
+  local source, err = core.token_source(kind, settings)
+  for _, name in ipairs(VARIABLES) do assert(system.setenv(name, before[name])) end
+  assert(system.setenv("HOME", home))
+  return source, err
+end
+
+function clouds.knows(name)
+  for _, one in ipairs(VARIABLES) do
+    if one == name then return true end
+  end
+  return false
+end
+
+--- Fails when `text` holds one of the secrets.
+function clouds.has_no_secret(text, secrets)
+  for _, secret in ipairs(secrets) do
+    if text:find(secret, 1, true) then error("a secret is in: " .. text:gsub(secret:gsub("%p", "%%%0"), "SECRET"), 2) end
+  end
+end
+
+return clouds

@@ -1,0 +1,62 @@
+-- lakebase.lua -- a real PostgreSQL that asks for a clear-text password inside TLS, as Lakebase does: the
+-- password of the role cache_user, which the stand-in workspace sets, and which ends (VALID UNTIL) at login.
+--
+--   local lake = lakebase.start()         -- with a workspace beside it
+--   lake.ws, lake.host, lake.conninfo     -- host is an address of 127.0.0.0/8 of its own
+--   lake:stop()
+local core = require "fpcache.core"
+local private_ca = require "support.private_ca"
+local server = require "support.server"
+local workspace = require "support.workspace"
+local system = core.system
+
+local ROLE = "cache_user"
+local HBA = [[
+local all all trust
+hostssl all all 127.0.0.0/8 password
+]]
+
+local Lake = {}
+Lake.__index = Lake
+
+local lakebase = {}
+
+local count = 0
+
+--- Starts both.  The workspace knows the instance "cache" and the endpoint projects/p/branches/b/endpoints/rw.
+---@return table lake with ws, srv, host, port, role, database, ca_file
+function lakebase.start()
+  count = count + 1
+  local pid = system.pid()
+  local host = ("127.%d.%d.%d"):format(math.floor(pid / 256) % 200 + 1, pid % 256, count % 250 + 1)
+  local tls = assert(system.mkdtemp("/tmp/fpcache-lake-"))
+  assert(system.chmod(tls, tonumber("755", 8)))
+  local certificate, key = private_ca.new(tls):certificate("server", "IP:" .. host)
+  local account = system.geteuid() == 0 and assert(system.user("postgres")) or nil -- who runs it as root
+  if account then assert(system.chown(key, account.uid, account.gid)) end
+  assert(system.chmod(key, tonumber("600", 8)))
+  local self = setmetatable({ host = host, port = 5432, role = ROLE, tls = tls, ca_file = tls .. "/ca.pem" }, Lake)
+  self.srv = server.new({ listen_addresses = "'" .. host .. "'", ssl = "on", ssl_cert_file = "'" .. certificate .. "'",
+    ssl_key_file = "'" .. key .. "'" }, HBA)
+  self.database = self.srv.database
+  self.srv:sql("SET password_encryption = 'scram-sha-256'; CREATE ROLE " .. ROLE .. " LOGIN")
+  self.ws = workspace.start { postgres = { url = self.srv.url, role = ROLE, psql = self.srv.psql } }
+  self:reset()
+  return self
+end
+
+--- As it was at the start, faults forgotten.
+function Lake:reset()
+  self.ws:reset()
+  local at = { host = self.host }
+  self.ws:set { user = ROLE, instances = { cache = at }, endpoints = { ["projects/p/branches/b/endpoints/rw"] = at } }
+end
+
+function Lake:stop()
+  self.ws:stop()
+  self.srv:stop()
+  self.srv:destroy()
+  assert(system.remove_tree(self.tls))
+end
+
+return lakebase
