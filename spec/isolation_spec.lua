@@ -146,6 +146,28 @@ describe("isolation", function()
     assert.matches("would be affected by row%-level security", err)
   end)
 
+  it("lets a role tell and hear of changes only in its own name", function()
+    assert(ann:set("secret", 1))
+    assert.same({ { n = 0 } }, sql(bob, "SELECT count(*) AS n FROM shared.fpcache_feed WHERE user_id <> 'bob'"))
+    for _, text in ipairs { "INSERT INTO shared.fpcache_feed (user_id) VALUES ('ann')",
+      "INSERT INTO shared.fpcache_feed (xid) VALUES (1)", "INSERT INTO shared.fpcache_feed (slot) VALUES (1)",
+      "INSERT INTO shared.fpcache_feed_0 (namespace) VALUES ('')", "DELETE FROM shared.fpcache_feed",
+      "UPDATE shared.fpcache_feed SET user_id = 'ann'", "TRUNCATE shared.fpcache_feed",
+      "SELECT * FROM shared.fpcache_feed_0" } do
+      local rows, err = sql(bob, text)
+      assert.is_nil(rows, text)
+      assert.matches("SQLSTATE 42501", err, nil, text)
+    end
+    -- Nor by the function that tells in the name of a row's owner, on a table of his own.
+    local _, err = bob:transaction(function(tx)
+      assert(tx:query("CREATE TEMPORARY TABLE bait (user_id text, namespace text, key bytea)"))
+      return tx:query("CREATE TRIGGER t AFTER INSERT ON bait FOR EACH ROW EXECUTE PROCEDURE shared.fpcache_tell_row()")
+    end)
+    assert.matches("permission denied for function .*fpcache_tell_row", err)
+    assert.same({ { user_id = "bob" } }, sql(bob, "INSERT INTO shared.fpcache_feed (namespace, keys) "
+      .. "VALUES ('', '{}') RETURNING user_id"))
+  end)
+
   describe("of the owner, who is no superuser", function()
     it("hides living rows from it, too", function()
       assert.equal("f", db:sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'keeper'"))
@@ -198,7 +220,7 @@ describe("isolation", function()
       db:url_of("stranger")
       db:sql("GRANT USAGE ON SCHEMA shared TO stranger; GRANT SELECT, INSERT, UPDATE, DELETE ON shared.cache TO "
         .. "stranger; GRANT SELECT ON shared.fpcache_schema TO stranger; "
-        .. "GRANT SELECT, INSERT ON shared.fpcache_feed TO stranger")
+        .. "GRANT SELECT, INSERT (namespace, keys) ON shared.fpcache_feed TO stranger")
       local stranger = db:open { as = "stranger" }
       assert(stranger:set("k", 1))
       local swept, err = stranger:cleanup()

@@ -1,8 +1,7 @@
 --- Question: what does telling the feed cost a set and a set_many?
 --
--- The client's own statements (lua/fpcache/statements.lua), with and without the part that tells, by 4 clients of pgbench
--- as a plain role under row-level security.  A third side has the table's triggers off too, as if there were no feed:
--- the trigger's condition is all that a feed costs who does not tell.  Sides take turns.  The feed is emptied before each
+-- The client's own statements (lua/fpcache/statements.lua) as they are with the feed on, with `fpcache admin feed off`, and on a
+-- table without the feed's triggers, by 4 clients of pgbench as a plain role under row-level security.  Sides take turns.  The feed is emptied before each
 -- measurement, as its readers do every 10 s; none is connected.  set_many runs inside a PL/pgSQL function, which
 -- takes its arrays from a table: pgbench would send the keys once for each place where they are named.
 --
@@ -86,16 +85,22 @@ local function server_seconds()
   return (fields[14] + fields[15]) / 100 -- Linux counts in 1/100 s
 end
 
-local function side(name, script, has_triggers)
+local OFF = "ALTER TABLE public.cache DISABLE TRIGGER fpcache_tell_row, DISABLE TRIGGER fpcache_tell_deleted_row"
+local DROP = "DROP TRIGGER fpcache_tell_row ON public.cache; DROP TRIGGER fpcache_tell_deleted_row ON public.cache"
+local triggers = conn:query("SELECT string_agg(pg_get_triggerdef(oid), ';') AS text FROM pg_trigger "
+  .. "WHERE tgrelid = 'public.cache'::regclass AND tgname IN ('fpcache_tell_row', 'fpcache_tell_deleted_row')", 5)[1].text
+
+--- SQL before and after the measurement: how the triggers are then.
+local function side(name, script, before_it, after_it)
   local file = common.write_file(("%s/%s.pgbench"):format(TMP, name:gsub("%W", "_")), script)
   local by_processor = {}
   return { name = name, by_processor = by_processor, measure = function()
     sql("TRUNCATE public.fpcache_feed")
-    if not has_triggers then sql("ALTER TABLE public.cache DISABLE TRIGGER USER") end
+    if before_it then sql(before_it) end
     local before = server_seconds()
     local rate = pgbench(file)
     table.insert(by_processor, rate * SECONDS / (server_seconds() - before))
-    if not has_triggers then sql("ALTER TABLE public.cache ENABLE TRIGGER USER") end
+    if after_it then sql(after_it) end
     return rate
   end }
 end
@@ -130,12 +135,12 @@ for _, operation in ipairs { "set", "set_many" } do
   end
   local silent_script = script(silent, "many_silent")
   local sides = {
-    side(operation .. " with", script(telling, "many_telling"), true),
-    side(operation .. " without", silent_script, true),
-    side(operation .. " no feed", silent_script, false),
+    side(operation .. " on", script(telling, "many_telling")),
+    side(operation .. " off", silent_script, OFF, (OFF:gsub("DISABLE", "ENABLE"))),
+    side(operation .. " none", silent_script, DROP, triggers),
   }
   local rates = rounds.run(sides, ROUNDS)
-  local with, without, none = rates[operation .. " with"], rates[operation .. " without"], rates[operation .. " no feed"]
+  local with, without, none = rates[operation .. " on"], rates[operation .. " off"], rates[operation .. " none"]
   local by_processor = {}
   for i, one in ipairs(sides) do by_processor[i] = rounds.median(one.by_processor) end
   local low, high = math.huge, 0
@@ -152,11 +157,11 @@ for _, operation in ipairs { "set", "set_many" } do
   }
   results.operations[#results.operations + 1] = result
   local function verdict(ratio, bar) return ratio >= bar and "reached" or "MISSED" end
-  print(("%-8s with the feed %.0f/s, without %.0f/s: %.2f, rounds %.2f to %.2f (bar %.2f: %s)"):format(operation,
+  print(("%-8s feed on %.0f/s, switched off %.0f/s: %.2f, rounds %.2f to %.2f (bar %.2f: %s)"):format(operation,
     with.median, without.median, result.ratio, low, high, BAR_ON, verdict(result.ratio, BAR_ON)))
-  print(("%-8s no triggers either %.0f/s; switched off / none: %.2f (bar %.2f: %s)"):format("", none.median,
+  print(("%-8s no triggers at all %.0f/s; switched off / none: %.2f (bar %.2f: %s)"):format("", none.median,
     result.ratio_switched_off, BAR_OFF, verdict(result.ratio_switched_off, BAR_OFF)))
-  print(("%-8s by the server's processor time: with / without %.2f, switched off / none %.2f"):format("",
+  print(("%-8s by the server's processor time: on / off %.2f, switched off / none %.2f"):format("",
     result.ratio_by_processor, result.ratio_switched_off_by_processor))
 end
 common.keep("feed_cost", results)

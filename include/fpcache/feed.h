@@ -13,6 +13,9 @@
  * following the feed.  Keys are never taken out one by one (two keys may share a fingerprint); when too many
  * lookups went to the server in vain, or the filter outgrew its capacity, a new one is loaded beside the old.
  *
+ * The feed can be switched off in the database; then nothing is answered, and what was kept is worth nothing
+ * when it is switched on again.
+ *
  * The order that makes it true: a poll's changes are applied first, then the moment the poll BEGAN is
  * published as the time up to which everything is known.
  *
@@ -32,7 +35,8 @@
 
 typedef struct fpc_feed fpc_feed;
 
-#define FPC_FEED_LOAD_STEPS 5
+#define FPC_FEED_LOAD_STEPS       5
+#define FPC_FEED_INCARNATION_SIZE 64
 
 /* What the reader sends; texts for one schema.  lua/fpcache/statements.lua has them, and says what each
  * returns. */
@@ -60,7 +64,8 @@ typedef struct fpc_feed_options {
 typedef enum fpc_feed_state { FPC_FEED_OFF, FPC_FEED_LOADING, FPC_FEED_FRESH, FPC_FEED_STALE } fpc_feed_state;
 
 typedef struct fpc_feed_stats {
-    fpc_feed_state feed;   /* OFF: closed or of the parent process.  LOADING: no poll has succeeded yet */
+    fpc_feed_state feed;   /* OFF: closed, of the parent process, or switched off in the database.  LOADING: no
+                              poll has succeeded yet */
     fpc_feed_state filter; /* OFF, LOADING, FRESH, STALE */
     double lag_s;          /* since the last successful poll began; infinite before the first */
     uint64_t polls, poll_failures, changes; /* changes: keys told by the feed */
@@ -71,7 +76,7 @@ typedef struct fpc_feed_stats {
     uint64_t filter_keys, filter_capacity, filter_bytes;
     uint64_t filter_dead;             /* lookups in vain since the load; see fpc_feed_missed() */
     double filter_fpr, filter_load_s; /* estimated now; seconds of the last load */
-    char incarnation[40];             /* "" before the first poll */
+    char incarnation[FPC_FEED_INCARNATION_SIZE]; /* "" before the first poll */
     char last_error[256];             /* of the latest failure; "" while all is well */
 } fpc_feed_stats;
 
@@ -115,7 +120,7 @@ void fpc_feed_missed(fpc_feed *feed);
 
 /* Waits until the feed (and the filter, when kept) is fresh by a poll that began after this call. FPC_TIMEOUT
  * with the reader's latest trouble in its message; FPC_INTERRUPTED; FPC_CLOSED for a feed of the parent
- * process. */
+ * process; FPC_INVALID when the feed is switched off in the database. */
 fpc_status fpc_feed_wait_fresh(fpc_feed *feed, fpc_deadline deadline, fpc_error *err);
 
 void fpc_feed_get_stats(fpc_feed *feed, fpc_feed_stats *out);

@@ -25,7 +25,8 @@
 #define FPC_SEAL_EXTRA                                                                                       \
     (1 + 1 + FPC_SEAL_ID_MAX + 4 + 12 + 1 + 16) /* a sealed value is longer by this at most */
 
-/* What compresses; keeps its tables from one call to the next.  NULL: no memory.  Delete accepts NULL. */
+/* What compresses and decompresses; keeps its tables from one call to the next.  NULL: no memory.  Delete
+ * accepts NULL. */
 typedef struct fpc_packer fpc_packer;
 fpc_packer *fpc_packer_new(void);
 void fpc_packer_delete(fpc_packer *packer);

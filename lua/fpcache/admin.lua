@@ -50,7 +50,9 @@ SELECT to_regnamespace($1) IS NOT NULL AS has_schema, to_regclass($1 || '.cache'
     row, err = one(conn, o, [[
 SELECT c.relpersistence = 'u' AS unlogged, greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0) AS rows,
        pg_total_relation_size(c.oid) AS bytes, pg_get_userbyid(c.relowner) AS owner,
-       c.relrowsecurity AND c.relforcerowsecurity AS isolated
+       c.relrowsecurity AND c.relforcerowsecurity AS isolated,
+       (SELECT count(*) = 2 FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND t.tgenabled IN ('O', 'A')
+          AND t.tgname IN ('fpcache_tell_row', 'fpcache_tell_deleted_row')) AS feed_on
 FROM pg_class AS c WHERE c.oid = to_regclass($1 || '.cache')]], quoted)
     if not row then return nil, err end
     for name, value in pairs(row) do report[name] = value end
@@ -164,6 +166,28 @@ end
 ---@return string? err
 function admin.status(opts)
   local report, err = with_connection(opts, 2, inspect)
+  return report, err
+end
+
+--- Switches the change feed of a schema on or off.  Waits up to `timeout` for writers that have begun.  Off: writes cost less, and
+-- neither near cache nor filter of anybody answers.
+---@param opts table connection options, schema
+---@param is_on boolean
+---@return table? report as of status(), string? err
+function admin.switch_feed(opts, is_on)
+  if type(is_on) ~= "boolean" then error(("bad is_on (boolean expected, got %s)"):format(type(is_on)), 2) end
+  local report, err = with_connection(opts, 2, function(conn, quoted, o)
+    local report, err = inspect(conn, quoted, o)
+    if not report then return nil, err end
+    if report.version < schema.VERSION then
+      return nil, ("schema: there is no up-to-date cache in schema %s; run `fpcache admin setup`"):format(o.schema)
+    end
+    if report.feed_on == is_on then return report end
+    local ok
+    ok, err = conn:script(sql.fill(schema.SWITCH_FEED, { schema = quoted, verb = is_on and "ENABLE" or "DISABLE" }), o.timeout)
+    if not ok then return nil, err end
+    return inspect(conn, quoted, o)
+  end)
   return report, err
 end
 

@@ -40,8 +40,9 @@ local function ask(self, keys, policy)
   local answers = {}
   for row = 0, count - 1 do
     local at = row * COLUMNS
-    local answer, err = leases.read(self, limits.stored_key(rows[at + 1], self.max_key_bytes, 3), rows[at + 2], rows[at + 3],
-      rows[at + 4], rows[at + 5], rows[at + 6], rows[at + 7], rows[at + 8], rows[at + 9], rows[at + 10])
+    local stored = limits.stored_key(rows[at + 1], self.max_key_bytes, 3)
+    local answer, err = leases.read(self, stored, rows[at + 2], rows[at + 3], rows[at + 4], rows[at + 5], rows[at + 6],
+      rows[at + 7], rows[at + 8], rows[at + 9], rows[at + 10])
     if not answer then return nil, err end
     answers[rows[at + 1]] = answer
   end
@@ -91,11 +92,12 @@ local function store(self, call, keys, fence, loaded, given, took)
   local policy = call.policy
   local batch, absent, unstorable = sort_out(self, call, keys, loaded, given)
   if batch:rows() > 0 then
-    local tags = context.tags(given, policy)
-    local rows, err = self.db:run(self.statements[tags and "fetch_store_many_tagged" or "fetch_store_many"],
+    local tags = given.tags or policy.tags
+    local found, rows = self.db:row(self.statements[tags and "fetch_store_many_tagged" or "fetch_store_many"],
       self.bulk_timeout, self.space, batch, given.stale_ttl or policy.stale_ttl, took, fence, tags)
-    if rows or not announce.is_surely_undone(err) then self.feed:wrote_batch(self.seed, batch) end
-    if rows then
+    local err = not found and rows
+    if found or not announce.is_surely_undone(err) then self.feed:wrote_batch(self.seed, batch) end
+    if found then
       self.flow.counts.overtaken = self.flow.counts.overtaken + batch:rows() - rows
     else
       self.flow.breaker:failed(err)

@@ -5,6 +5,7 @@
 --     cache:set("user:1", { name = "Alice" }, 3600)
 --     print(cache:get("user:1").name)
 local announce = require("fpcache.announce")
+local auth = require("fpcache.auth")
 local codec = require("fpcache.codec")
 local connection = require("fpcache.connection")
 local core = require("fpcache.core")
@@ -38,6 +39,7 @@ local fpcache = {
   array_mt = codec.array_mt,       -- setmetatable({}, array_mt) is stored as []
   empty_array = codec.empty_array,
   CuckooFilter = require("fpcache.cuckoo_filter"),
+  DatabricksTokenProvider = auth.DatabricksTokenProvider,
   waiting = require("fpcache.waiting"), -- where a scheduler of coroutines plugs in
 }
 
@@ -58,9 +60,6 @@ local OPTIONS = {
   max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
   breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
-  -- Accepted for the Python library's sake:
-  instance_name = { type = "string" },
-  profile = { type = "string" },
 }
 for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS } do
   for name, about in pairs(more) do OPTIONS[name] = about end
@@ -68,14 +67,30 @@ end
 fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
 
 --- Asks whether the schema is there and of our version.
+---@return boolean? feed_is_on
+---@return string? err
 local function check_schema(cache)
-  local found, version = cache.db:row(cache.statements.schema_version, cache.timeout)
+  local found, version, is_on = cache.db:row(cache.statements.schema_version, cache.timeout)
   if found == nil then return nil, version end
   version = tonumber(version) or 0
-  if version == schema.VERSION then return true end
+  if version == schema.VERSION then return tonumber(is_on) == 1 end
   if version == 0 then return nil, "schema: the tables are not set up; run `fpcache admin setup` on this database" end
   return nil, ("schema: the database has version %d and this fpcache needs %d; %s"):format(version, schema.VERSION,
     version < schema.VERSION and "run `fpcache admin upgrade`" or "install a newer fpcache")
+end
+
+--- Has a cache not write the change feed, which is switched off.  Its sessions do not claim that they do, so should the feed be
+-- switched on later, the table's triggers tell in their place.
+---@return userdata? pool
+---@return string? err
+local function fall_silent(cache, o, quoted)
+  cache.pool:close()
+  o.silent = true
+  local pool, err = connection.open(o, 3)
+  if not pool then return nil, err end
+  cache.db, cache.pool, cache.tells = pool, pool, false
+  cache.statements = statements.new(quoted, false)
+  return pool
 end
 
 --- Connects to a cache.  Opens `minconn` connections and checks the schema, so that a mistake shows here.
@@ -87,9 +102,6 @@ function fpcache.new(opts)
   if o.codec then codec.check(o.codec, 3) end
   local quoted, err = sql.quote_identifier(o.schema)
   if not quoted then return nil, err end
-  if o.instance_name or o.profile then
-    return nil, "invalid: instance_name and profile (Databricks tokens) are not in this build yet"
-  end
   local pool
   pool, err = connection.open(o, 2)
   if not pool then return nil, err end
@@ -111,10 +123,14 @@ function fpcache.new(opts)
     flow = fetch.new_flow(o),
     counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
-  local ok
-  ok, err = check_schema(cache)
-  if not ok then
-    pool:close()
+  local is_on
+  is_on, err = check_schema(cache)
+  if is_on == false and o.prepared then
+    pool, err = fall_silent(cache, o, quoted)
+    is_on = pool and false
+  end
+  if is_on == nil then
+    cache.pool:close()
     return nil, err
   end
   local user

@@ -38,7 +38,9 @@ local KEEP_TTL = "CASE WHEN {cLive} THEN c.expires_at ELSE excluded.expires_at E
 
 -- name = { SQL, parameter types (see src/lua/statement.c), read-only? }
 local TEMPLATES = {
-  schema_version = { "SELECT max(version) FROM {schema}.fpcache_schema", "", true },
+  -- and whether the change feed is switched on
+  schema_version = { [[
+SELECT max(version), (SELECT is_on FROM {switch} AS t)::integer FROM {schema}.fpcache_schema]], "", true },
   login = { "SELECT session_user::text", "", true },
   ping = { "SELECT 1", "", true },
 
@@ -151,6 +153,12 @@ require("fpcache.statements.policies").add(TEMPLATES)
 require("fpcache.statements.tags").add(TEMPLATES)
 require("fpcache.statements.keeping").add(TEMPLATES)
 require("fpcache.statements.rates").add(TEMPLATES)
+-- The switch of the change feed is whether the triggers of the table are on that tell it for writers that are not ours.  Each
+-- turn of it, also by hand, leaves other transactions' numbers on them: `since`, NULL when it is off.
+local SWITCH = [[(
+    SELECT count(*) = 2 AS is_on, string_agg(xmin::text, '.' ORDER BY tgname) AS since FROM pg_trigger
+    WHERE tgrelid = to_regclass({relation}) AND tgname IN ('fpcache_tell_row', 'fpcache_tell_deleted_row')
+      AND tgenabled IN ('O', 'A'))]]
 
 -- What a change writes into the feed (see schema/m002_feed.lua), in its own statement.
 local TELLS = {
@@ -180,12 +188,13 @@ SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit']],
 
   -- $1 text: the snapshot of the last poll, NULL at first.  One row for each change, at least one:
   -- snapshot, incarnation (NULL after a wipe), start of the server, fell behind?, rotation due?, READ COMMITTED?,
-  -- is a change?, its namespace (NULL: all), its keys (NULL: all)
+  -- switched on?, is a change?, its namespace (NULL: all), its keys (NULL: all)
   poll = [[
-SELECT txid_current_snapshot()::text, s.incarnation, extract(epoch FROM pg_postmaster_start_time())::text,
+SELECT txid_current_snapshot()::text, {incarnation}, extract(epoch FROM pg_postmaster_start_time())::text,
        NOT {seen}, coalesce({halfSlots} % 2 = 1 AND s.slot < {halfSlots} / 2, false),
-       current_setting('transaction_isolation') = 'read committed', f.xid IS NOT NULL, f.namespace, f.keys
+       current_setting('transaction_isolation') = 'read committed', t.is_on, f.xid IS NOT NULL, f.namespace, f.keys
 FROM (SELECT $1::txid_snapshot AS snapshot) AS last
+CROSS JOIN {switch} AS t
 LEFT JOIN {schema}.fpcache_state AS s ON true
 LEFT JOIN {schema}.fpcache_feed AS f
        ON f.user_id = session_user::text AND {seen}
@@ -200,7 +209,7 @@ SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit']],
   -- All live keys of this user, as of one moment, with the incarnation they belong to.
   load_count = "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}",
   load_begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-  load_incarnation = "SELECT incarnation FROM {schema}.fpcache_state",
+  load_incarnation = "SELECT {incarnation} FROM {schema}.fpcache_state AS s CROSS JOIN {switch} AS t",
   load_declare = [[
 DECLARE fpcache_keys NO SCROLL CURSOR FOR
 SELECT namespace, key FROM {schema}.cache WHERE user_id = session_user::text AND {live}]],
@@ -209,16 +218,21 @@ SELECT namespace, key FROM {schema}.cache WHERE user_id = session_user::text AND
 local FEED_PARTS = {
   live = PARTS.live,
   seen = "coalesce(s.marker = 0 OR txid_visible_in_snapshot(s.marker, last.snapshot), true)",
+  -- The switch is a part of it: what was kept before it was off is worth nothing when it is on again.
+  incarnation = "s.incarnation || ':' || coalesce(t.since, 'off')",
   halfSlots = "(extract(epoch FROM clock_timestamp())::bigint / 5)", -- see schema/m002_feed.lua
 }
 
 local statements = {}
 
+local function relation_of(quoted_schema) return sql.quote_literal(quoted_schema .. ".cache") end
+local function switch_of(quoted_schema) return sql.fill(SWITCH, { relation = relation_of(quoted_schema) }) end
+
 --- The SQL of the feed's reader for one schema.
 ---@param quoted_schema string
 ---@return table<string, string>
 function statements.feed(quoted_schema)
-  local places, made = { schema = quoted_schema }, {}
+  local places, made = { schema = quoted_schema, switch = switch_of(quoted_schema) }, {}
   for name, part in pairs(FEED_PARTS) do places[name] = part end
   for name, template in pairs(FEED) do made[name] = sql.fill(template, places) end
   return made
@@ -226,10 +240,10 @@ end
 
 --- The statements for one schema.
 ---@param quoted_schema string
----@param tells boolean whether changes write the feed; behind a transaction pooler the table's trigger does
+---@param tells boolean whether changes write the feed; if not, the table's trigger does while the feed is switched on
 ---@return table<string, userdata>
 function statements.new(quoted_schema, tells)
-  local places = { schema = quoted_schema, relation = sql.quote_literal(quoted_schema .. ".cache"),
+  local places = { schema = quoted_schema, relation = relation_of(quoted_schema), switch = switch_of(quoted_schema),
     tagsRelation = sql.quote_literal(quoted_schema .. ".fpcache_tags") }
   for name, part in pairs(PARTS) do places[name] = part end -- a part holds no places itself
   for name, row in pairs(TELLS) do

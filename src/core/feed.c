@@ -46,6 +46,7 @@ fpc_status fpc_feed_make(const fpc_conninfo *info, const char *quoted_schema, co
     if (feed == NULL) return fpc_fail(err, FPC_NOMEM, "feed");
     memset(feed, 0, sizeof *feed);
     atomic_init(&feed->known_until, FPC_FEED_UNKNOWN);
+    atomic_init(&feed->off_at, FPC_FEED_UNKNOWN);
     atomic_init(&feed->max_staleness_ns, (int64_t)(options->max_staleness_s * (double)FPC_NS_PER_SECOND));
     atomic_init(&feed->want_filter, options->filter);
     feed->fork_generation = fpc_fork_generation();
@@ -228,7 +229,10 @@ fpc_status fpc_feed_wait_fresh(fpc_feed *feed, fpc_deadline deadline, fpc_error 
     pthread_mutex_lock(&feed->lock);
     while (atomic_load(&feed->known_until) < asked ||
            (atomic_load(&feed->want_filter) && !fpc_feed_filter_is_loaded(&feed->filter))) {
-        if (fpc_interrupt_raised())
+        if (atomic_load(&feed->off_at) >= asked)
+            status = fpc_fail(err, FPC_INVALID,
+                              "the change feed is switched off for this schema (`fpcache admin feed on`)");
+        else if (fpc_interrupt_raised())
             status = fpc_fail(err, FPC_INTERRUPTED, "interrupted");
         else if (fpc_deadline_passed(deadline))
             status = fpc_fail(err, FPC_TIMEOUT, "the feed is not fresh%s%s",
@@ -251,7 +255,11 @@ void fpc_feed_get_stats(fpc_feed *feed, fpc_feed_stats *out) {
     if (known_until != FPC_FEED_UNKNOWN) {
         out->lag_s = (double)(fpc_clock_ns() - known_until) / (double)FPC_NS_PER_SECOND;
     }
-    out->feed = known_until == FPC_FEED_UNKNOWN ? FPC_FEED_LOADING : fresh ? FPC_FEED_FRESH : FPC_FEED_STALE;
+    bool is_off = atomic_load(&feed->off_at) != FPC_FEED_UNKNOWN;
+    out->feed = is_off                              ? FPC_FEED_OFF
+                : known_until == FPC_FEED_UNKNOWN ? FPC_FEED_LOADING
+                : fresh                             ? FPC_FEED_FRESH
+                                                    : FPC_FEED_STALE;
     out->polls = atomic_load(&feed->polls);
     out->poll_failures = atomic_load(&feed->poll_failures);
     out->changes = atomic_load(&feed->changes);
@@ -269,7 +277,7 @@ void fpc_feed_get_stats(fpc_feed *feed, fpc_feed_stats *out) {
         out->filter_fpr = filter.estimated_fpr;
         out->filter_dead = atomic_load(&feed->missed);
     } else {
-        out->filter = atomic_load(&feed->want_filter) ? FPC_FEED_LOADING : FPC_FEED_OFF;
+        out->filter = atomic_load(&feed->want_filter) && !is_off ? FPC_FEED_LOADING : FPC_FEED_OFF;
     }
     pthread_mutex_lock(&feed->lock);
     out->filter_load_s = feed->load_s;

@@ -16,7 +16,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define FPC_FEED_UNKNOWN INT64_MIN /* known_until before the first poll */
+#define FPC_FEED_UNKNOWN INT64_MIN /* known_until before the first poll; off_at while it is on */
 
 enum {
     FPC_FEED_POLL,
@@ -30,6 +30,7 @@ struct fpc_feed {
     /* -- what a lookup reads -- */
     fpc_feed_filter filter;
     _Atomic int64_t known_until;      /* every change committed before this moment was applied */
+    _Atomic int64_t off_at;           /* when the last poll began, if it found the feed switched off */
     _Atomic int64_t max_staleness_ns; /* only gets smaller */
     fpc_feed_stamps *stamps;
     _Atomic uint64_t missed; /* lookups in vain since the last load */
@@ -57,7 +58,7 @@ struct fpc_feed {
     bool has_ended;    /* the thread touches nothing any more ... */
     bool is_abandoned; /* ... but frees the feed, as nobody waited for it */
     double load_s;
-    char incarnation[40];
+    char incarnation[FPC_FEED_INCARNATION_SIZE];
     char last_error[256];
     pthread_t thread;
 };

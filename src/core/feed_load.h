@@ -23,7 +23,7 @@ typedef struct fpc_feed_load {
     int step;       /* what was sent and not yet answered */
     fpc_deadline deadline;
     int64_t began_ns;
-    char incarnation[40];
+    char incarnation[FPC_FEED_INCARNATION_SIZE];
     uint64_t keys;
 } fpc_feed_load;
 

@@ -11,6 +11,7 @@ enum {
     FELL_BEHIND,
     ROTATION_DUE,
     IS_READ_COMMITTED,
+    IS_ON,
     IS_CHANGE,
     SPACE,
     KEYS,
@@ -47,6 +48,7 @@ static fpc_status read_answer(fpc_feed_answer *answer, fpc_error *err) {
     }
     answer->fell_behind = flag(result, 0, FELL_BEHIND);
     answer->rotation_due = flag(result, 0, ROTATION_DUE);
+    answer->is_on = flag(result, 0, IS_ON);
     size_t length;
     const char *snapshot = fpc_result_bytes(result, 0, SNAPSHOT, &length);
     answer->snapshot = strndup(snapshot, length);

@@ -7,13 +7,15 @@
 #define FPC_FEED_POLL_H
 
 #include "fpcache/conn.h"
+#include "fpcache/feed.h"
 
 typedef struct fpc_feed_answer {
     fpc_result *result;
     char *snapshot;       /* malloc'ed; becomes the position */
-    char incarnation[40]; /* "": the cache was emptied and no incarnation has begun */
+    char incarnation[FPC_FEED_INCARNATION_SIZE]; /* "": the cache was emptied and no incarnation has begun */
     char started[40];     /* when the server started, as text to compare */
     bool fell_behind, rotation_due;
+    bool is_on; /* false: the feed is switched off, so nobody has to tell what changes */
 } fpc_feed_answer;
 
 /* One round trip.  FPC_INVALID when the answer is not one of the poll statement, or the session is not READ

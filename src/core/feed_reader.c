@@ -26,7 +26,7 @@ typedef struct reader {
     fpc_feed *feed;
     fpc_conn *conn; /* NULL: not connected */
     char *position; /* see feed_poll.h */
-    char incarnation[40], started[40];
+    char incarnation[FPC_FEED_INCARNATION_SIZE], started[40];
     double pause_s;    /* the pace */
     unsigned failures; /* in a row */
     unsigned late_polls;
@@ -159,10 +159,26 @@ static fpc_status ask(reader *r, fpc_feed_answer *answer, int64_t *began, fpc_er
 static void publish(reader *r, int64_t began) {
     fpc_feed *feed = r->feed;
     atomic_store_explicit(&feed->known_until, began, memory_order_release);
+    atomic_store(&feed->off_at, FPC_FEED_UNKNOWN);
     atomic_fetch_add_explicit(&feed->polls, 1, memory_order_relaxed);
     pthread_mutex_lock(&feed->lock);
     memcpy(feed->incarnation, r->incarnation, sizeof feed->incarnation);
     if (r->load_failures == 0) feed->last_error[0] = '\0';
+    pthread_cond_broadcast(&feed->moved);
+    pthread_mutex_unlock(&feed->lock);
+}
+
+/* The feed is switched off: nobody tells what changes.  Whenever it is on again, we begin from nothing. */
+static void answer_nothing(reader *r, int64_t began) {
+    fpc_feed *feed = r->feed;
+    atomic_store(&feed->known_until, FPC_FEED_UNKNOWN);
+    atomic_store(&feed->off_at, began);
+    if (r->position != NULL) forget(r);
+    free(r->position);
+    r->position = NULL;
+    atomic_fetch_add_explicit(&feed->polls, 1, memory_order_relaxed);
+    pthread_mutex_lock(&feed->lock);
+    feed->last_error[0] = '\0';
     pthread_cond_broadcast(&feed->moved);
     pthread_mutex_unlock(&feed->lock);
 }
@@ -175,9 +191,13 @@ static fpc_status poll_once(reader *r, bool *busy, fpc_error *err) {
     if (status == FPC_OK) status = ask(r, &answer, &began, err);
     if (status != FPC_OK) return status;
     bool rotation_due = answer.rotation_due;
-    *busy = apply(r, &answer);
+    if (answer.is_on) {
+        *busy = apply(r, &answer);
+        publish(r, began);
+    } else {
+        answer_nothing(r, began);
+    }
     fpc_feed_answer_clear(&answer);
-    publish(r, began);
     r->late_polls = 0;
     fpc_error ignored; /* others rotate too, and the next poll sees what is wrong with the connection */
     if (rotation_due) call(r, FPC_FEED_ROTATE, &ignored);

@@ -46,7 +46,9 @@ function session.run(description, opts, level, needs, work)
     return nil, err
   end
   local function run()
-    local ok, reason = conn:script(("BEGIN; SELECT pg_advisory_xact_lock(%d)"):format(ADVISORY_LOCK), o.bulk_timeout)
+    -- A cache's server may run with synchronous_commit off: what an administrator was told is done outlives a crash.
+    local ok, reason = conn:script(("BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_advisory_xact_lock(%d)"):format(
+      ADVISORY_LOCK), o.bulk_timeout)
     if not ok then return nil, reason end
     local report
     report, reason = work(conn, quoted, o)

@@ -1,4 +1,4 @@
---- `fpcache admin`: setup, status, upgrade, drop; watch, unwatch, watches; quota, sweep.  And `fpcache-admin` with the
+--- `fpcache admin`: setup, status, upgrade, feed, drop; watch, unwatch, watches; quota, sweep.  And `fpcache-admin` with the
 -- Python tool's flags.
 local admin = require("fpcache.admin")
 local argparse = require("argparse")
@@ -28,6 +28,8 @@ local function make_parser()
   setup:flag("--force", FORCE_HELP)
   command("status", "Tell what is installed.")
   command("upgrade", "Run the missing migrations.")
+  command("feed", "Switch the change feed on or off: off, writes cost less and every read asks the server."):argument(
+    "switch", "on or off"):choices { "on", "off" }
   command("drop", "Remove the cache and all its data."):flag("--force", "Do not ask.")
   watch.add(command)
   keeping.add(command)
@@ -61,6 +63,7 @@ local function print_status(report)
   print(("  table     %s.cache, %s, owned by %s"):format(report.schema,
     report.unlogged and "UNLOGGED" or "LOGGED", report.owner))
   print("  isolation " .. (report.isolated and "row-level security, forced" or "OFF: row-level security is disabled"))
+  print("  feed      " .. (report.feed_on and "on" or "OFF: no near cache and no filter answers"))
   print(("  size      %s, about %d rows"):format(bytes(report.bytes), report.rows))
   print(("  server    %s"):format(report.server:match("^%S+ %S+") or report.server))
 end
@@ -131,6 +134,10 @@ function cli.run(words)
     local report, print_report = (watch.has(flags.command) and watch or keeping).run(flags, opts)
     if not report then return fail(print_report) end
     return say(report, flags.json, print_report)
+  elseif flags.command == "feed" then
+    local report, err = connection_flags.call(function(o) return admin.switch_feed(o, flags.switch == "on") end, opts)
+    if not report then return fail(err) end
+    return say(report, flags.json, print_status)
   end
   local report, err = connection_flags.call(admin[flags.command], opts)
   if not report then return fail(err) end
@@ -141,20 +148,22 @@ end
 ---@return integer exit_code
 function cli.run_as_python_tool(words)
   local parser = argparse("fpcache-admin", "Set up the cache once; users then only connect.")
-  parser:option("--host", "Database host.", "localhost")
+  parser:option("--host", "Database host (default: localhost; Databricks: the instance's).")
   parser:option("--port", "Database port.", "5432"):convert(tonumber)
-  parser:option("--database", "Database name.", "postgres")
-  parser:option("--user", "User with the right to create tables.", "postgres")
+  parser:option("--database", "Database name (default: postgres; Databricks: databricks_postgres).")
+  parser:option("--user", "User with the right to create tables (default: postgres; Databricks: who you are there).")
   parser:option("--password", "Database password.")
   parser:option("--schema", "Schema for the cache table.", "public")
   parser:flag("--force", FORCE_HELP)
-  parser:flag("--databricks", "Log in with a Databricks token.")
+  parser:flag("--databricks", "Log in with a Databricks token; needs --instance-name.")
   parser:option("--instance-name", "Databricks instance name.")
   parser:option("--profile", "Databricks profile.")
   local flags, code = connection_flags.parse(parser, words)
   if not flags then return code end
-  if flags.databricks or flags.instance_name or flags.profile then
-    return fail("--databricks, --instance-name and --profile are not in this build yet")
+  if flags.databricks and not flags.instance_name then return fail("--databricks needs --instance-name") end
+  if not flags.instance_name then
+    flags.host, flags.user = flags.host or "localhost", flags.user or "postgres"
+    flags.database = flags.database or "postgres"
   end
   local opts = connection_flags.read(flags)
   opts.force = flags.force

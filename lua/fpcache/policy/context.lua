@@ -34,15 +34,6 @@ function context.new(key, policy, old, validator)
   }, Context)
 end
 
---- The tags of what was loaded: those that the loader set, else the policy's.
----@return string[]? tags in order, each once; nil for none
-function context.tags(given, policy)
-  local tags = rawget(given, "tags") or policy.tags
-  if not tags then return nil end
-  local list = limits.tags(tags, 2) -- checked before
-  return list and #list > 0 and list or nil
-end
-
 local MAX_SECONDS = 1e10
 
 --- Turns what a loader set into seconds.
@@ -59,13 +50,15 @@ local function check(given)
       given[name] = seconds
     end
   end
-  local tags = rawget(given, "tags")
-  if tags ~= nil then
-    local ok, list, reason = pcall(limits.tags, tags, 1)
-    if not ok or not list then
-      return ("invalid: context.tags: %s (set by the loader)"):format(tostring(ok and reason or list):gsub("^invalid: ", ""))
-    end
+  local tags = given.tags
+  if tags == nil then return end
+  if type(tags) ~= "table" and type(tags) ~= "string" then
+    return ("invalid: context.tags: text or list expected, got %s (set by the loader)"):format(type(tags))
   end
+  local called, list, err = pcall(limits.tags, tags, 1)
+  if not called then return "invalid: context.tags: " .. tostring(list) end
+  if not list then return err end
+  given.tags = #list > 0 and list or nil
 end
 
 local function failure(err)

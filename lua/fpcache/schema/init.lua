@@ -4,6 +4,7 @@ local sql = require("fpcache.sql")
 local MIGRATIONS = {
   (require("fpcache.schema.m001_cache")), -- in parentheses: Lua 5.4's require returns a second value
   (require("fpcache.schema.m002_feed")),
+  (require("fpcache.schema.m003_feed_cost")),
   (require("fpcache.schema.m004_leases")),
   (require("fpcache.schema.m005_tags")),
   (require("fpcache.schema.m006_quota")),
@@ -28,12 +29,17 @@ schema.GRANTS = [[
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.cache TO {role};
 GRANT SELECT ON {schema}.valid_cache, {schema}.fpcache_schema, {schema}.fpcache_state, {schema}.fpcache_quotas TO {role};
-GRANT SELECT, INSERT ON {schema}.fpcache_feed TO {role};
+GRANT SELECT, INSERT (namespace, keys) ON {schema}.fpcache_feed TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.fpcache_tags TO {role};
 GRANT EXECUTE ON FUNCTION {schema}.fpcache_sweep(bigint, integer), {schema}.cache_cleanup(),
     {schema}.fpcache_sweep_tags(bigint, integer), {schema}.fpcache_begin_pass(interval),
     {schema}.fpcache_plan_evictions(), {schema}.fpcache_evict(bigint, integer),
     {schema}.fpcache_rotate_feed(), {schema}.fpcache_begin_incarnation() TO {role}]]
+
+--- Whether writers that are not ours tell the feed.  Off, nobody has to, and no reader answers anything.  It waits for the
+-- writers that have begun, and those that begin later see it: so a reader sees the switch before any change that was not told.
+schema.SWITCH_FEED = [[
+ALTER TABLE {schema}.cache {verb} TRIGGER fpcache_tell_row, {verb} TRIGGER fpcache_tell_deleted_row]]
 
 -- Functions and procedures that are called fpcache_… go by their names, those of watched tables with their triggers.
 local DROP = [[

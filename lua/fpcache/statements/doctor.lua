@@ -21,7 +21,8 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
 SELECT coalesce(string_agg(object || ' ' || privilege, ', ' ORDER BY object), '') AS missing
 FROM unnest(ARRAY['cache', 'cache', 'cache', 'cache', 'fpcache_feed', 'fpcache_feed', 'fpcache_state', 'fpcache_schema'],
             ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'SELECT', 'INSERT', 'SELECT', 'SELECT']) AS need (object, privilege)
-WHERE NOT coalesce((SELECT has_table_privilege(c.oid, privilege)
+WHERE NOT coalesce((SELECT CASE object WHEN 'fpcache_feed' THEN has_any_column_privilege(c.oid, privilege)
+                                       ELSE has_table_privilege(c.oid, privilege) END
                     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
                     WHERE n.nspname = $1 AND c.relname = object), false)]],
   uses_schema = "SELECT has_schema_privilege(oid, 'USAGE') AS usage FROM pg_namespace WHERE nspname = $1",

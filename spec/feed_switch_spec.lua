@@ -1,0 +1,151 @@
+-- feed_switch_spec.lua -- the change feed switched off and on for a schema: nothing stale is ever answered.
+local admin = require "fpcache.admin"
+local core = require "fpcache.core"
+local database = require "support.database"
+local layers = require "support.layers"
+
+local eventually = database.eventually
+
+describe("the switch of the change feed", function()
+  local db
+
+  setup(function() db = database.new() end)
+  after_each(function()
+    db:close_all()
+    db:sql("ALTER TABLE cache ENABLE TRIGGER USER; TRUNCATE cache")
+  end)
+
+  local function switch(is_on)
+    return assert(admin.switch_feed({ connection_string = db.url }, is_on))
+  end
+
+  local function rows_in_feed() return tonumber(db:sql("SELECT count(*) FROM fpcache_feed")) end
+
+  local function state(cache)
+    local stats = cache:stats()
+    return { stats.feed.state, stats.filter.state, stats.near.state }
+  end
+
+  it("is told by status, and repeatable", function()
+    assert.is_true(admin.status({ connection_string = db.url }).feed_on)
+    assert.is_false(switch(false).feed_on)
+    assert.is_false(switch(false).feed_on)
+    assert.is_true(switch(true).feed_on)
+    assert.has_error(function() admin.switch_feed({ connection_string = db.url }, "off") end,
+      "bad is_on (boolean expected, got string)")
+    local report, err = admin.switch_feed({ connection_string = db.url, schema = "nowhere" }, false)
+    assert.is_nil(report)
+    assert.equal("schema: there is no up-to-date cache in schema nowhere; run `fpcache admin setup`", err)
+    report, err = admin.switch_feed({ connection_string = db:url_of() }, false)
+    assert.is_nil(report)
+    assert.matches("^denied: ", err)
+  end)
+
+  it("off: writers tell nothing, and the server answers every read", function()
+    local reader = layers.open(db)
+    assert(reader:set("k", 1))
+    layers.warm(reader, "k")
+    assert.equal("filter", layers.source(reader, "nothing"))
+    switch(false)
+    assert(eventually(function() return reader:stats().feed.state == "off" end))
+    assert.same({ "off", "off", "off" }, state(reader))
+    local writer = db:open()
+    local before = rows_in_feed()
+    assert(writer:set("k", 2))
+    assert(writer:set_many { k = 3, l = 4 })
+    assert(writer:delete("l"))
+    db:sql("SELECT cache_set('app', 'm', '1', NULL)")
+    assert.equal(before, rows_in_feed())
+    assert.same({ 3, "db" }, { reader:get("k"), layers.source(reader, "k") })
+    assert.equal("db", layers.source(reader, "nothing"))
+    local ok, err = reader:wait_ready(5)
+    assert.is_nil(ok)
+    assert.equal("invalid: the change feed is switched off for this schema (`fpcache admin feed on`)", err)
+  end)
+
+  it("on again: begins from nothing, and writers that began while it was off are told by the triggers", function()
+    local reader = layers.open(db)
+    assert(reader:set("k", 1))
+    layers.warm(reader, "k")
+    switch(false)
+    assert(eventually(function() return reader:stats().feed.state == "off" end))
+    local silent = db:open()
+    assert(silent:set("k", 2))
+    assert(silent:set("new", 2))
+    switch(true)
+    assert(reader:wait_ready(20))
+    assert.same({ 2, "db" }, { reader:get("k"), (select(3, reader:get("new"))) })
+    assert.equal("near", layers.source(reader, "k"))
+    assert(silent:set("k", 3))
+    assert(silent:set("newer", 3))
+    assert(reader:wait_ready(20))
+    assert.equal(3, (reader:get("k")))
+    assert.equal(3, (reader:get("newer")))
+    assert(silent:delete_many { "k" })
+    assert(reader:wait_ready(20))
+    assert.is_nil((reader:get("k")))
+  end)
+
+  it("off and on between two looks of a reader drops all that it keeps", function()
+    local reader = layers.open(db)
+    assert(reader:set("k", 1))
+    layers.warm(reader, "k")
+    -- By hand, and in one transaction, which no reader can see halfway; what is written in between is told to nobody.
+    db:sql([[
+      BEGIN; ALTER TABLE cache DISABLE TRIGGER fpcache_tell_row;
+      UPDATE cache SET value = '2'; INSERT INTO cache (user_id, key, value) VALUES ('app', 'new', '1');
+      ALTER TABLE cache ENABLE TRIGGER fpcache_tell_row; COMMIT]])
+    assert(reader:wait_ready(20))
+    assert.equal(1, reader:stats().feed.incarnation_changes)
+    assert.equal(2, (reader:get("k")))
+    assert.equal(1, (reader:get("new")))
+  end)
+
+  it("one trigger off is off", function()
+    local reader = layers.open(db)
+    db:sql("ALTER TABLE cache DISABLE TRIGGER fpcache_tell_deleted_row")
+    assert(eventually(function() return reader:stats().feed.state == "off" end))
+    switch(true)
+    assert(reader:wait_ready(20))
+  end)
+
+  it("waits for writers that have begun: none of them is in between", function()
+    local writer = assert(db:open().pool:acquire(5))
+    assert(writer:query("BEGIN", 5))
+    assert(writer:query("INSERT INTO cache (key, value) VALUES ('k', '1')", 5))
+    local report, err = admin.switch_feed({ connection_string = db.url, timeout = 0.1 }, false)
+    assert.is_nil(report)
+    assert.matches("^timeout: ", err)
+    assert(writer:query("ROLLBACK", 5))
+    writer:close()
+    assert.is_false(switch(false).feed_on)
+  end)
+
+  it("keeps telling what a writer of the time before tells, and outlives a crash", function()
+    local early = db:open()
+    switch(false)
+    local before = rows_in_feed()
+    assert(early:set("k", 1))
+    assert.equal(before + 1, rows_in_feed())
+    db.srv:restart("crash")
+    local reader = db:open { feed = true, max_staleness = 0.5 }
+    assert(eventually(function() return reader:stats().feed.state == "off" end))
+    assert.is_false(admin.status({ connection_string = db.url }).feed_on)
+  end)
+
+  it("is turned by the program", function()
+    local program = (os.getenv("FPC_BUILD_DIR") or "build") .. "/fpcache"
+    local function run(...)
+      local result = assert(core.run { argv = { program, "admin", "feed", ... }, timeout = 30 })
+      return result.status, result.output
+    end
+    local status, output = run("off", "--url", db.url)
+    assert.equal(0, status, output)
+    assert.matches("feed      OFF: no near cache and no filter answers", output, 1, true)
+    status, output = run("on", "--url", db.url)
+    assert.equal(0, status, output)
+    assert.matches("feed      on", output, 1, true)
+    status = run("perhaps", "--url", db.url)
+    assert.not_equal(0, status)
+  end)
+end)
