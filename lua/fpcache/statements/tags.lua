@@ -20,7 +20,9 @@ local function tagged(template)
     end)
   else
     text, count = text:gsub("tags = NULL", "tags = " .. place)
-    if count == 0 then text, count = text:gsub("tags = CASE.-END", "tags = " .. place) end -- what keeps them as it keeps the value
+    if count == 0 then -- what keeps them as it keeps the value
+      text, count = text:gsub("tags = CASE.-END", "tags = " .. place)
+    end
   end
   assert(count == 1)
   text, count = text:gsub("^{tellKey}", "{tellKey}WITH stored AS (\n")
