@@ -137,14 +137,16 @@ describe("policies", function()
 
     it("takes a key of its own and a policy", function()
       local policy = fpcache.policy { ttl = 60 }
-      local get = cache:wrap(function(user) return user.name end, { key = function(user) return "u" .. user.id end, policy = policy })
+      local function key(user) return "u" .. user.id end
+      local get = cache:wrap(function(user) return user.name end, { key = key, policy = policy })
       assert.equal("Ann", (get { id = 1, name = "Ann" }))
       assert.equal("Ann", (get { id = 1, name = "Bob" }))
       assert.has_error(function() cache:wrap(print, {}) end,
         "options.name: a text is expected, which begins the keys and is the same in all processes")
       assert.has_error(function() cache:wrap(print, { name = "p", policy = policy, ttl = 1 }) end,
         "options.ttl: excluded by policy, which has all of it")
-      assert.has_error(function() cache:wrap(print, { name = "p", tll = 1 }) end, "policy.tll: unknown option (did you mean ttl?)")
+      assert.has_error(function() cache:wrap(print, { name = "p", tll = 1 }) end,
+        "policy.tll: unknown option (did you mean ttl?)")
       assert.error_matches(function() cache:wrap(print, { name = "p" })(print) end, "bad arguments %(invalid: ")
     end)
   end)

@@ -33,7 +33,8 @@ describe("passwords from a source", function()
 
   --- Makes this the password of the role.
   local function rotate(password)
-    lake.srv:sql(("ALTER ROLE %s PASSWORD '%s' VALID UNTIL 'infinity'"):format(lake.role, password))
+    lake.srv:sql(("ALTER ROLE %s PASSWORD '%s' VALID UNTIL 'infinity'"):format(lake.role,
+      (password:gsub("'", "''"))))
   end
 
   --- Options for a cache at the lake; `more` says where the password comes from.
@@ -166,6 +167,29 @@ describe("passwords from a source", function()
     end)
   end)
 
+  it("are minted at Databricks with what a caller's function gives", function()
+    databricks.with({}, function()
+      local calls = 0
+      local auth = dbx { token = function()
+        calls = calls + 1
+        return workspace.PAT
+      end }
+      auth.client_id, auth.client_secret = nil, nil
+      with({ auth = auth }, function(cache)
+        assert.is_true(kick(cache))
+        assert.equal(1, calls)
+        rotate("something else")
+        assert.is_true(kick(cache))
+        assert.equal(2, calls)
+        assert.equal(lake.host, assert(cache:stats()).token.host)
+      end)
+      auth.token = function() return nil, "no notebook here" end
+      local cache, err = fpcache.new(options { auth = auth })
+      assert.is_nil(cache)
+      assert.matches("no notebook here", err)
+    end)
+  end)
+
   it("a refused one costs one refresh, and one more login", function()
     databricks.with({}, function()
       with({ auth = dbx() }, function(cache)
@@ -174,6 +198,9 @@ describe("passwords from a source", function()
         local token = assert(cache:stats()).token
         assert.equal(2, token.generation)
         assert.equal(1, token.refusals)
+        local text = assert(cache:prometheus())
+        assert.matches("\nfpcache_token_refusals_total{[^}]*} 1\n", text)
+        assert.matches("\nfpcache_token_expires_seconds{[^}]*} 3[56]%d%d", text)
         lake.ws:set { instances = { cache = { host = lake.host } }, credential_life = 0 } -- ended before it is used
         rotate("something else again")
         local ok, err = kick(cache)
@@ -186,15 +213,15 @@ describe("passwords from a source", function()
 
   it("are shared by all caches with the same source", function()
     databricks.with({}, function()
-      local before = lake.ws:count("POST /api/2.0/database/credentials")
-      with({ auth = dbx() }, function()
-        with({ auth = dbx(), feed = true }, function(cache)
-          assert(cache:set("k", 1))
-          assert(cache:wait_ready(20))
-          assert.equal(1, cache:get("k"))
+      with({ auth = dbx() }, function(first)
+        with({ auth = dbx(), feed = true }, function(second)
+          assert(second:set("k", 1))
+          assert(second:wait_ready(20))
+          assert.equal(1, second:get("k"))
+          assert.equal(1, assert(second:stats()).token.refreshes)
         end)
+        assert.equal(1, assert(first:stats()).token.generation)
       end)
-      assert.equal(before + 1, lake.ws:count("POST /api/2.0/database/credentials"))
     end)
   end)
 

@@ -23,9 +23,13 @@
 
 typedef struct fpc_conn fpc_conn;
 
+#define FPC_BACKEND "$backend"
+
 typedef struct fpc_conn_options {
     bool prepared;           /* keep prepared statements; false for a transaction pooler */
-    const char *session_sql; /* NULL: none.  Must outlive the connection's opening */
+    const char *session_sql; /* NULL: none.  Must outlive the connection's opening.  FPC_BACKEND stands in it
+                                for the process number that the server told at login: where it is not
+                                pg_backend_pid(), a pooler is in between, and what is set reaches others */
 } fpc_conn_options;
 
 /* Connects and runs the session SQL; FPC_CONNECT when that does not end in time.  Names are resolved by

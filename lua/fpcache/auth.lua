@@ -33,7 +33,8 @@ local function kind_and_settings(value)
   if type(value) == "string" then return end
   if type(value[1]) ~= "string" then return 'the kind is expected first, such as { "aws", region = "eu-west-1" }' end
   for name, setting in pairs(value) do
-    if name ~= 1 and (type(name) ~= "string" or not is_setting(setting)) then
+    local is_login = value[1] == "databricks" and name == "token" and type(setting) == "function"
+    if name ~= 1 and (type(name) ~= "string" or not (is_setting(setting) or is_login)) then
       return ("%s: a text, a number, a boolean or a list of texts is expected"):format(tostring(name))
     end
   end
@@ -109,6 +110,26 @@ local function add_server(kind, settings, server)
   end
 end
 
+--- A password function that mints at Databricks with the workspace's token, which the caller's function gives.  So all of it
+-- happens on the caller's own thread.
+local function with_login(settings)
+  local login = settings.token
+  return function()
+    local token, err = login()
+    if type(token) ~= "string" then return nil, err or "the function for the workspace's token returned none" end
+    settings.token = token
+    local source
+    source, err = core.token_source("databricks", settings)
+    settings.token = nil
+    if not source then return nil, err end
+    local minted
+    minted, err = source:fetch(FIRST_TOKEN_SECONDS)
+    source:close()
+    if not minted then return nil, err end
+    return { password = minted.password, expires_in = minted.valid_for, host = minted.host, user = minted.user }
+  end
+end
+
 ---@class fpcache.Auth
 ---@field keeper userdata
 ---@field is_borrowed boolean? it is somebody else's
@@ -136,7 +157,11 @@ function auth.open(o, text, given)
     server, err = core.server_of(text, given)
     if not server then return nil, err end
     add_server(kind, settings, server)
-    keeper, err = core.token_keeper(kind, settings)
+    if type(settings.token) == "function" then
+      keeper, err = core.token_keeper(with_login(settings))
+    else
+      keeper, err = core.token_keeper(kind, settings)
+    end
   end
   if not keeper then return nil, err end
   return { keeper = keeper, database = kind == "databricks" and DATABRICKS_DATABASE or nil }

@@ -90,14 +90,18 @@ local function copy_missing(to, from)
   return to
 end
 
---- Settings for every session: it writes the change feed itself, so that the table's trigger need not (unless `silent`).  The timeouts end
---- statements of which nobody waits for the answer any more.  The page cost (usually 4) says that the cache's pages
---- are in memory: a prepared statement keeps its plan, and a plan that was made while the table was small must not be
---- a walk over all of it when it has grown.
---- A transaction pooler would give the settings to others, so there they are left to the server.
+--- Settings for every session: it writes the change feed itself, so that the table's trigger need not (unless `silent`).  The
+-- timeouts end statements of which nobody waits for the answer any more.  The page cost (usually 4) says that the cache's
+-- pages are in memory: a prepared statement keeps its plan, and a plan that was made while the table was small must not be
+-- a walk over all of it when it has grown.
+--- A pooler would give the settings to others, who would then tell nobody what they change.  So nothing is set where the server
+-- is not the process that answered the login, and nothing is sent where a transaction pooler is known to be.
 local function session_sql(o)
   if not o.prepared then return nil end
-  return ("SET fpcache.tells = '%s'; SET lock_timeout = %d; SET statement_timeout = %d; SET random_page_cost = 0.05"):format(
+  return ([[
+SELECT set_config('fpcache.tells', '%s', false), set_config('lock_timeout', '%d', false),
+       set_config('statement_timeout', '%d', false), set_config('random_page_cost', '0.05', false)
+WHERE pg_backend_pid() = $backend]]):format(
     o.silent and "off" or "on", math.ceil(o.timeout * 1000), math.ceil(math.max(o.timeout, o.bulk_timeout) * 1000))
 end
 
@@ -105,8 +109,6 @@ end
 local function open_pool(o, text, settings, found)
   local host, user
   if found then
-    local ok, err = auth.await(found)
-    if not ok then return nil, err end
     host, user = not text and PYTHON_DEFAULTS.host or nil, not text and PYTHON_DEFAULTS.user or nil
   end
   if not text then
@@ -120,8 +122,9 @@ local function open_pool(o, text, settings, found)
     token = found and found.keeper, token_host = host, token_user = user,
   })
   if not pool then return nil, err end
-  local ok
-  ok, err = pool:fill(o.connect_timeout * math.max(o.minconn, 1))
+  local ok = true
+  if found then ok, err = auth.await(found) end
+  if ok then ok, err = pool:fill(o.connect_timeout * math.max(o.minconn, 1)) end
   if not ok then
     pool:close()
     return nil, err

@@ -67,20 +67,20 @@ end
 fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
 
 --- Asks whether the schema is there and of our version.
----@return boolean? feed_is_on
+---@return boolean? tells the feed is on, and our sessions say that they tell it
 ---@return string? err
 local function check_schema(cache)
-  local found, version, is_on = cache.db:row(cache.statements.schema_version, cache.timeout)
+  local found, version, tells = cache.db:row(cache.statements.schema_version, cache.timeout)
   if found == nil then return nil, version end
   version = tonumber(version) or 0
-  if version == schema.VERSION then return tonumber(is_on) == 1 end
+  if version == schema.VERSION then return tonumber(tells) == 1 end
   if version == 0 then return nil, "schema: the tables are not set up; run `fpcache admin setup` on this database" end
   return nil, ("schema: the database has version %d and this fpcache needs %d; %s"):format(version, schema.VERSION,
     version < schema.VERSION and "run `fpcache admin upgrade`" or "install a newer fpcache")
 end
 
---- Has a cache not write the change feed, which is switched off.  Its sessions do not claim that they do, so should the feed be
--- switched on later, the table's triggers tell in their place.
+--- Has a cache not write the change feed, which is switched off, or behind a pooler.  Its sessions do not claim that they do, so
+-- while the feed is on, the table's triggers tell in their place.
 ---@return userdata? pool
 ---@return string? err
 local function fall_silent(cache, o, quoted)
@@ -123,20 +123,21 @@ function fpcache.new(opts)
     flow = fetch.new_flow(o),
     counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
-  local is_on
-  is_on, err = check_schema(cache)
-  if is_on == false and o.prepared then
+  local tells
+  tells, err = check_schema(cache)
+  if tells == false and o.prepared then
     pool, err = fall_silent(cache, o, quoted)
-    is_on = pool and false
+    tells = pool and false
   end
-  if is_on == nil then
+  if tells == nil then
     cache.pool:close()
     return nil, err
   end
   local user
   if o.encrypt then -- what is encrypted is bound to the login
-    ok, user = pool:row(cache.statements.login, cache.timeout)
-    if not ok then
+    local known
+    known, user = pool:row(cache.statements.login, cache.timeout)
+    if not known then
       pool:close()
       return nil, user
     end

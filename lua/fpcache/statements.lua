@@ -38,9 +38,11 @@ local KEEP_TTL = "CASE WHEN {cLive} THEN c.expires_at ELSE excluded.expires_at E
 
 -- name = { SQL, parameter types (see src/lua/statement.c), read-only? }
 local TEMPLATES = {
-  -- and whether the change feed is switched on
+  -- and whether this session is to tell the change feed: it is switched on, and no pooler kept the session from saying so
   schema_version = { [[
-SELECT max(version), (SELECT is_on FROM {switch} AS t)::integer FROM {schema}.fpcache_schema]], "", true },
+SELECT max(version), (SELECT is_on AND coalesce(current_setting('fpcache.tells', true) = 'on', false)
+                      FROM {switch} AS t)::integer
+FROM {schema}.fpcache_schema]], "", true },
   login = { "SELECT session_user::text", "", true },
   ping = { "SELECT 1", "", true },
 
@@ -153,6 +155,7 @@ require("fpcache.statements.policies").add(TEMPLATES)
 require("fpcache.statements.tags").add(TEMPLATES)
 require("fpcache.statements.keeping").add(TEMPLATES)
 require("fpcache.statements.rates").add(TEMPLATES)
+
 -- The switch of the change feed is whether the triggers of the table are on that tell it for writers that are not ours.  Each
 -- turn of it, also by hand, leaves other transactions' numbers on them: `since`, NULL when it is off.
 local SWITCH = [[(
@@ -179,10 +182,12 @@ local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) 
 -- poll must be one plain statement in READ COMMITTED: then the server locks the feed's tables before it takes the
 -- snapshot, and no rotation comes in between.  `{seen}`: nothing was truncated that $1 had not seen.
 local FEED = {
+  -- $backend: see connection.lua.
   session = [[
-SET application_name = 'fpcache feed'; SET default_transaction_isolation = 'read committed'; SET statement_timeout = 60000;
-SET enable_seqscan = off;
-SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit']],
+SELECT set_config('application_name', 'fpcache feed', false), set_config('statement_timeout', '60000', false),
+       set_config('default_transaction_isolation', 'read committed', false), set_config('enable_seqscan', 'off', false)
+WHERE pg_backend_pid() = $backend;
+SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit' AND pg_backend_pid() = $backend]],
   -- A plan made while the feed was empty must do when it is full; its cost is then so high that the server
   -- would compile it at each poll.
 
@@ -204,8 +209,9 @@ LEFT JOIN {schema}.fpcache_feed AS f
   begin_incarnation = "SELECT {schema}.fpcache_begin_incarnation()",
 
   load_session = [[
-SET application_name = 'fpcache filter'; SET statement_timeout = 60000;
-SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit']],
+SELECT set_config('application_name', 'fpcache filter', false), set_config('statement_timeout', '60000', false)
+WHERE pg_backend_pid() = $backend;
+SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit' AND pg_backend_pid() = $backend]],
   -- All live keys of this user, as of one moment, with the incarnation they belong to.
   load_count = "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}",
   load_begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",

@@ -44,9 +44,25 @@ static void on_notice(void *arg, const PGresult *result) {
 static fpc_status run_script(fpc_conn *conn, const char *sql, bool is_write, fpc_deadline deadline,
                              fpc_result **out, fpc_error *err);
 
+/* `sql` with the number that the server told at login in place of each FPC_BACKEND.  NULL: no memory. */
+static char *fill_backend(const char *sql, int backend) {
+    char *filled = malloc(2 * strlen(sql) + 16), *to = filled; /* the word is half as long as its number */
+    if (filled == NULL) return NULL;
+    for (const char *at; (at = strstr(sql, FPC_BACKEND)) != NULL; sql = at + strlen(FPC_BACKEND)) {
+        memcpy(to, sql, (size_t)(at - sql));
+        to += at - sql;
+        to += sprintf(to, "%d", backend);
+    }
+    strcpy(to, sql);
+    return filled;
+}
+
 static fpc_status run_session_sql(fpc_conn *conn, const char *sql, fpc_deadline deadline, fpc_error *err) {
     fpc_result *result = NULL;
-    fpc_status status = run_script(conn, sql, false, deadline, &result, err);
+    char *filled = fill_backend(sql, PQbackendPID(conn->pg));
+    if (filled == NULL) return fpc_fail(err, FPC_NOMEM, "session SQL");
+    fpc_status status = run_script(conn, filled, false, deadline, &result, err);
+    free(filled);
     fpc_result_delete(result);
     if (status == FPC_TIMEOUT && conn->broken) return fpc_no_answer(conn->pg, err);
     return status;

@@ -87,10 +87,12 @@ CROSS JOIN (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unn
 LEFT JOIN LATERAL (SELECT * FROM {schema}.cache WHERE {mine} AND key = k.key LIMIT 1) AS c ON true]], "tBfff",
     places = MANY },
 
-  -- $3 value, $4 format (NULL: as they were), $5 and $6 see ENDS, $7 cost, $8 validator, $9 fence.  No row: the lease was overtaken.
+  -- $3 value, $4 format (NULL: as they were), $5 and $6 see ENDS, $7 cost, $8 validator, $9 fence.
+  -- No row: the lease was overtaken.
   fetch_store = { [[
 {tellKey}UPDATE {schema}.cache AS c
-SET value = coalesce($3, c.value), format = coalesce($4, c.format), tags = CASE WHEN $3 IS NULL THEN c.tags END, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. ", " .. ENDS .. [[
+SET value = coalesce($3, c.value), format = coalesce($4, c.format), 
+    tags = CASE WHEN $3 IS NULL THEN c.tags END, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. ", " .. ENDS .. [[
 
 WHERE {own} AND ]] .. MINE:format("$9") .. " RETURNING version", "tyycfffyi" },
   -- Loading failed: the lease ends; $3 seconds nobody shall try again.

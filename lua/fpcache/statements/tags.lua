@@ -20,9 +20,7 @@ local function tagged(template)
     end)
   else
     text, count = text:gsub("tags = NULL", "tags = " .. place)
-    if count == 0 then -- what keeps them as it keeps the value
-      text, count = text:gsub("tags = CASE.-END", "tags = " .. place)
-    end
+    if count == 0 then text, count = text:gsub("tags = CASE.-END", "tags = " .. place) end -- kept as the value is
   end
   assert(count == 1)
   text, count = text:gsub("^{tellKey}", "{tellKey}WITH stored AS (\n")
