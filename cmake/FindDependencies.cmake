@@ -1,4 +1,4 @@
-# Finds what the house is given: libpq (through pg_config), OpenSSL, libcurl, jansson, xxHash, the Luas.
+# Finds what the house is given: libpq (through pg_config), OpenSSL, libcurl, jansson, xxHash, zstd, the Luas.
 include(FindPackageHandleStandardArgs)
 find_package(PkgConfig REQUIRED)
 
@@ -19,6 +19,7 @@ set_target_properties(PostgreSQL::libpq PROPERTIES IMPORTED_LOCATION ${PQ_LIBRAR
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(CURL 7.68 REQUIRED) # curl_multi_poll
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash>=0.8)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd>=1.4)
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson>=2.14)
 
 if(NOT FPC_LUA_INCLUDE_DIR)

@@ -72,3 +72,7 @@ endif()
 add_executable(feed_stress spec/support/feed_stress.c)
 target_link_libraries(feed_stress PRIVATE fpc_flags fpc_core Threads::Threads)
 set_target_properties(feed_stress PROPERTIES C_EXTENSIONS OFF RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec)
+# Run by spec/token_load_spec.lua, which gives it a server and a workspace.
+add_executable(token_load spec/support/token_load.c)
+target_link_libraries(token_load PRIVATE fpc_flags fpc_core Threads::Threads)
+set_target_properties(token_load PROPERTIES C_EXTENSIONS OFF RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec)

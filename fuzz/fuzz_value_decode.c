@@ -1,6 +1,7 @@
 /* fuzz_value_decode.c -- any row (format code, bytes) becomes a value or an error, never a crash; and
  * what became a value can be stored again, and then comes back the same.
  * Input: one byte of format, one byte whose lowest bit is parse_json, the bytes of the row. */
+#include "seal.h"
 #include "value.h"
 
 #include <lualib.h>
@@ -40,7 +41,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size) {
     }
     if (size < 2) return 0;
     fpc_error err = {.message = ""};
-    if (!fpc_lua_value_push(L, (const char *)data + 2, size - 2, (char)data[0], 0, data[1] & 1, &err)) {
+    if (!fpc_lua_seal_push(L, (const char *)data + 2, size - 2, (char)data[0], 0, NULL, 0, data[1] & 1, &err)) {
         require_that(lua_gettop(L) == 0, "a failure left something on the stack", &err);
         require_that(err.message[0] != '\0', "a failure without a reason", &err);
         return 0;

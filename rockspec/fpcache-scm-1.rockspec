@@ -8,7 +8,7 @@ description = {
   detailed = [[
 Redis-like calls on a PostgreSQL table, without an extra service: a C core with
 connection pool, prepared statements and batches, for Lua 5.4 and LuaJIT.
-Needs libpq (found through pg_config), OpenSSL, libcurl, jansson, CMake and a C compiler.]],
+Needs libpq (found through pg_config), OpenSSL, libcurl, jansson, xxHash, zstd, CMake and a C compiler.]],
   license = "MIT",
 }
 -- 5.1 means LuaJIT 2.1: the module uses its 64-bit integers.

@@ -155,11 +155,10 @@ describe("fpcache admin", function()
       assert.equal(0, cache:count())
     end)
 
-    it("knows the Databricks flags, which are not there yet", function()
-      for _, words in ipairs { { "--databricks" }, { "--instance-name", "x" }, { "--profile", "DEFAULT" },
-        { "--databricks", "--host", "h", "--instance-name", "x", "--profile", "y" } } do
-        has("are not in this build yet", tool((table.unpack or unpack)(words)), 1)
-      end
+    it("knows the Databricks flags", function()
+      has("--databricks needs --instance-name", tool("--databricks"), 1)
+      has("profile belongs to instance_name or endpoint", tool("--profile", "DEFAULT"), 1)
+      has("each say where the password comes from", tool("--databricks", "--instance-name", "x", "--password", "y"), 1)
     end)
 
     it("goes to localhost by itself, as postgres", function()

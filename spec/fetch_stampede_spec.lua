@@ -97,7 +97,8 @@ describe("a stampede", function()
   it("loads once in each process, at least in one and at most in all, with lock = process", function()
     start(4, 8, "{ ttl = 60, lock = 'process' }")
     finish(4, 8)
-    assert.equal("t", db:sql("SELECT count(*) BETWEEN 1 AND 4 AND count(*) = count(DISTINCT pid) FROM loads WHERE what = 'begin'"))
+    assert.equal("t", db:sql(
+      "SELECT count(*) BETWEEN 1 AND 4 AND count(*) = count(DISTINCT pid) FROM loads WHERE what = 'begin'"))
   end)
 
   it("goes on after the lease's deadline when who loads is killed, never two at once", function()

@@ -89,3 +89,32 @@ describe("examples/product_page.lua", function()
     assert.same({}, admin.watches { connection_string = url })
   end)
 end)
+
+describe("examples", function()
+  -- what each prints, as a pattern
+  local PRINTED = {
+    rate_limiter = "let through %d, refused %d",
+    api_proxy = "50 requests while the API was down: 0 errors, %d+ reached it",
+  }
+  for name, pattern in pairs(PRINTED) do
+    it(name .. ".lua runs as it is", function()
+      local url = server.start():fresh_database()
+      assert(admin.setup { connection_string = url })
+      local result = assert(core.run {
+        argv = { BUILD .. "/fpcache", "examples/" .. name .. ".lua" },
+        env = { "FPCACHE_URL=" .. url, "PATH=" .. os.getenv("PATH") }, timeout = 60,
+      })
+      assert.equal(0, result.status, result.output)
+      assert.matches(pattern, result.output)
+    end)
+  end
+
+  it("are all run by a spec", function()
+    local known = { warmup = true, product_page = true }
+    for name in pairs(PRINTED) do known[name] = true end
+    for _, file in ipairs(core.system.readdir("examples")) do
+      local name = file:match("^(.*)%.lua$")
+      assert.is_true(name == nil or known[name], file)
+    end
+  end)
+end)

@@ -125,7 +125,7 @@ describe("the token source aws", function()
   end)
 
   it("refuses settings that no token can be made from", function()
-    for wrong, said in pairs { ["host="] = "host must be", ["host=/run/postgresql"] = "host must be", ["user="] = "user is missing",
+    for wrong, said in pairs { ["host="] = "host must be", ["host=/run/x"] = "host must be", ["user="] = "user is missing",
       ["port=1,2"] = "port is not", ["service=ec2"] = "service is", ["regoin=x"] = "no setting \"regoin\"" } do
       local name, value = wrong:match("(.-)=(.*)")
       local source, err = make({}, { [name] = value })
@@ -323,7 +323,8 @@ source_profile = nowhere
       local path = name == "imds" and "security%-credentials/." or name == "ecs" and "/ecs" or "POST /$"
       for _, case in ipairs { { status = 401, permanent = true }, { status = 500 }, { status = 503 },
         { status = 429, headers = { ["Retry-After"] = "7" }, after = 7 }, { body = "{\"AccessKeyId\":", status = 200 },
-        { body = "<html>" .. SECRET .. "</html>", status = 200 }, { body_size = 3 * 1024 * 1024 }, { cut = "before", times = 2 }, { cut = "middle" } } do
+        { body = "<html>" .. SECRET .. "</html>", status = 200 },
+        { body_size = 3 * 1024 * 1024 }, { cut = "before", times = 2 }, { cut = "middle" } } do
         case.path = path
         ws:fault(case)
         local err, why = refused(environment)

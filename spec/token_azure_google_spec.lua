@@ -53,7 +53,8 @@ describe("the token sources", function()
 
   -- Logs in at the real server, which asks for a clear-text password inside TLS.
   local function login(password)
-    return core.run { argv = { lake.srv.psql, "-XAtq", "-w", "-c", "SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()" },
+    return core.run { argv = { lake.srv.psql, "-XAtq", "-w", "-c",
+        "SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()" },
       env = { "PGHOST=" .. lake.host, "PGPORT=" .. lake.port, "PGUSER=" .. lake.role, "PGDATABASE=" .. lake.database,
         "PGPASSWORD=" .. password, "PGSSLMODE=verify-full", "PGSSLROOTCERT=" .. lake.ca_file } }
   end
@@ -71,7 +72,8 @@ describe("the token sources", function()
     for name, value in pairs(more or {}) do environment[name] = value ~= "" and value or nil end
     return environment
   end
-  local function app_service() return { IDENTITY_ENDPOINT = ws.plain_url .. "/msi/token", IDENTITY_HEADER = ws.control.clouds.identity_header } end
+  local function app_service() return { IDENTITY_ENDPOINT = ws.plain_url .. "/msi/token",
+      IDENTITY_HEADER = ws.control.clouds.identity_header } end
   local function imds() return { AZURE_POD_IDENTITY_AUTHORITY_HOST = ws.plain_url .. "/" } end
   local function google() return { GCE_METADATA_HOST = ws.plain_url:match("//(.*)") } end
 
@@ -175,7 +177,8 @@ describe("the token sources", function()
       local kind, environment, path = way[1], way[2], way[3]
       for _, case in ipairs { { status = 400, permanent = true }, { status = 401, permanent = true }, { status = 500 },
         { status = 404, permanent = path ~= "/metadata/" }, { status = 410, permanent = path ~= "/metadata/" },
-        { status = 429, headers = { ["Retry-After"] = "7" }, after = 7 }, { status = 302, headers = { Location = "/" }, permanent = true },
+        { status = 429, headers = { ["Retry-After"] = "7" }, after = 7 },
+        { status = 302, headers = { Location = "/" }, permanent = true },
         { status = 200, body = '{"access_token":' }, { status = 200, body = '{"access_token":"a b"}' },
         { status = 200, body = '{"access_token":7}' }, { body_size = 3 * 1024 * 1024 },
         { cut = "before", times = 2 }, { cut = "middle" } } do

@@ -68,8 +68,8 @@ local function choose_statement(opts, level)
 end
 
 --- Bytes and format of a value, within the limit.
-local function encode(self, value)
-  local bytes, format = value_encode(value, self.codec)
+local function encode(self, value, stored)
+  local bytes, format = value_encode(value, self.codec, stored)
   if not bytes then return nil, format end
   if #bytes > self.max_value_bytes then
     return nil, ("invalid: a value of %d bytes exceeds max_value_bytes (%d)"):format(#bytes, self.max_value_bytes)
@@ -89,7 +89,7 @@ local function write(self, statement, key, value, ttl, expires_at, level, ...)
   if value == nil then error("bad value (nil cannot be stored; use fpcache.null, or delete the key)", level + 1) end
   local stored, long = stored_key(key, self.max_key_bytes, level + 1)
   if not stored then return nil, long end
-  local bytes, format = encode(self, value)
+  local bytes, format = encode(self, value, stored)
   if not bytes then return nil, format end
   local written, answer, old_format = told(self, stored, self.db:row(self.statements[statement], self.timeout, self.space,
     stored, long, bytes, format, ttl, expires_at, ...))
@@ -290,7 +290,7 @@ function Cache:get_set(key, value, ttl)
   for _ = 1, 10 do
     local found, bytes, format = write(self, "get_set", key, value, seconds, nil, 2)
     if found == nil then return nil, bytes end
-    if found then return value_decode(bytes, format, self.codec, self.parse_json) end
+    if found then return value_decode(bytes, format, self.codec, self.parse_json, (stored_key(key, self.max_key_bytes, 2))) end
     local added, err = write(self, "add", key, value, seconds, nil, 2)
     if added == nil then return nil, err end
     if added then return nil end

@@ -1,4 +1,5 @@
 --- From the options of a user to a pool of connections.
+local auth = require("fpcache.auth")
 local core = require("fpcache.core")
 local options = require("fpcache.options")
 
@@ -19,7 +20,7 @@ connection.OPTIONS = {
   port = { type = "integer", check = options.between(1, 65535, "") }, -- 5432
   database = { type = "string" },          -- "postgres"
   user = { type = "string" },              -- "postgres"
-  password = { type = "string" },          -- ""
+  password = { type = "string function" }, -- ""; a function is called when a new one is needed
   minconn = { type = "integer", default = 1, check = options.not_negative },
   maxconn = { type = "integer", default = 10, check = options.between(1, MAX_CONNECTIONS, "") },
   schema = { type = "string", default = "public" },
@@ -31,6 +32,8 @@ connection.OPTIONS = {
   prepared = { type = "boolean", default = true }, -- false behind a transaction pooler
   libpq = { type = "table" },                      -- further libpq settings, such as sslmode
 }
+
+for name, about in pairs(auth.OPTIONS) do connection.OPTIONS[name] = about end
 
 -- What the Python constructor assumes when it is told nothing.
 local PYTHON_DEFAULTS = { host = "localhost", port = "5432", dbname = "postgres", user = "postgres" }
@@ -56,19 +59,26 @@ end
 
 local function names_a_server(o)
   return o.connection_string or o.host or o.port or o.database or o.user or o.password or o.libpq
+    or auth.names_a_server(o)
 end
 
---- The caller's settings in libpq's words.
+--- The caller's settings in libpq's words; nil, err for a NUL byte.
 local function explicit_settings(o, level)
   local settings = {
     host = o.host, port = o.port and ("%d"):format(o.port), dbname = o.database, user = o.user,
-    password = o.password ~= "" and o.password or nil,
+    password = type(o.password) == "string" and o.password ~= "" and o.password or nil,
   }
   for keyword, value in pairs(o.libpq or {}) do
     if type(keyword) ~= "string" or (type(value) ~= "string" and type(value) ~= "number") then
       error("options.libpq: a table of libpq keywords and strings is expected", level + 1)
     end
     settings[keyword] = tostring(value)
+  end
+  for keyword, value in pairs(settings) do
+    if value:find("\0", 1, true) then return nil, ("invalid: %s holds a NUL byte"):format(keyword) end
+  end
+  if o.connection_string and o.connection_string:find("\0", 1, true) then
+    return nil, "invalid: connection_string holds a NUL byte"
   end
   return settings
 end
@@ -95,39 +105,69 @@ WHERE pg_backend_pid() = $backend]]):format(
     o.silent and "off" or "on", math.ceil(o.timeout * 1000), math.ceil(math.max(o.timeout, o.bulk_timeout) * 1000))
 end
 
---- A pool by these options; opens minconn connections, at least one, so that a mistake shows at once.
----@param o table as options.read() gives it for connection.OPTIONS; `silent`: sessions that do not write the change feed
----@param level integer
----@return userdata? pool, string? err
-function connection.open(o, level)
-  local text = o.connection_string
-  if not names_a_server(o) then
-    local err
-    text, err = connection.default_url()
-    if err then return nil, err end
+--- The pool, its minimum of connections open.  *found* is where the password comes from, or nil.
+local function open_pool(o, text, settings, found)
+  local host, user
+  if found then
+    host, user = not text and PYTHON_DEFAULTS.host or nil, not text and PYTHON_DEFAULTS.user or nil
   end
-  -- A connection string wins over the single options, which then fill its gaps, as in Python.
-  local settings = explicit_settings(o, level + 1)
-  for keyword, value in pairs(settings) do
-    if value:find("\0", 1, true) then return nil, ("invalid: %s holds a NUL byte"):format(keyword) end
-  end
-  if text and text:find("\0", 1, true) then return nil, "invalid: connection_string holds a NUL byte" end
-  if not text then copy_missing(settings, PYTHON_DEFAULTS) end
-  if o.minconn > o.maxconn then
-    return nil, ("invalid: minconn (%d) exceeds maxconn (%d)"):format(o.minconn, o.maxconn)
+  if not text then
+    -- With a token it is the core that fills in host and user: the token may know better than the defaults.
+    copy_missing(settings, found and { port = PYTHON_DEFAULTS.port, dbname = found.database or PYTHON_DEFAULTS.dbname }
+      or PYTHON_DEFAULTS)
   end
   local pool, err = core.pool(text, settings, DEFAULTS, {
     min_connections = math.max(o.minconn, 1), max_connections = o.maxconn, connect_timeout = o.connect_timeout,
     idle_timeout = o.idle_timeout, max_lifetime = o.max_lifetime, prepared = o.prepared, session_sql = session_sql(o),
+    token = found and found.keeper, token_host = host, token_user = user,
   })
   if not pool then return nil, err end
-  local ok
-  ok, err = pool:fill(o.connect_timeout * math.max(o.minconn, 1))
+  local ok = true
+  if found then ok, err = auth.await(found) end
+  if ok then ok, err = pool:fill(o.connect_timeout * math.max(o.minconn, 1)) end
   if not ok then
     pool:close()
     return nil, err
   end
   return pool
+end
+
+--- Where the password of these options comes from, without a connection: see auth.open().
+---@param o table as options.read() gives it for connection.OPTIONS
+---@param level integer
+---@return fpcache.Auth? auth, string? err
+function connection.auth(o, level)
+  local settings, err = explicit_settings(o, level + 1)
+  if not settings then return nil, err end
+  return auth.open(o, o.connection_string, settings)
+end
+
+--- A pool by these options; opens minconn connections, at least one, so that a mistake shows at once.
+---@param o table as options.read() gives it for connection.OPTIONS; `silent`: sessions that do not write the change feed
+---@param level integer
+---@return userdata? pool, string? err
+function connection.open(o, level)
+  local text, err
+  if names_a_server(o) then
+    text = o.connection_string
+  else
+    text, err = connection.default_url()
+    if err then return nil, err end
+  end
+  -- A connection string wins over the single options, which then fill its gaps, as in Python.
+  local settings
+  settings, err = explicit_settings(o, level + 1)
+  if not settings then return nil, err end
+  if o.minconn > o.maxconn then
+    return nil, ("invalid: minconn (%d) exceeds maxconn (%d)"):format(o.minconn, o.maxconn)
+  end
+  local found
+  found, err = auth.open(o, text, settings)
+  if err then return nil, err end
+  local pool
+  pool, err = open_pool(o, text, settings, found)
+  auth.release(found) -- the pool has it now
+  return pool, err
 end
 
 return connection

@@ -169,8 +169,6 @@ local function land(self, call, called, ...)
   return flights.leave(self.flow.flights, call.flight, ...)
 end
 
-local function no_tags() return nil end
-
 --- Everything but a hit of the near cache.
 local function fetch_far(self, level, key, policy, loader, ...)
   if self.is_transaction then return nil, fetch.NOT_IN_TRANSACTIONS end
@@ -184,7 +182,7 @@ local function fetch_far(self, level, key, policy, loader, ...)
     local only = arguments
     arguments = function() if count == 1 then return only end end
   end
-  local call = { key = key, stored = stored, long = long, policy = policy, loader = loader, arguments = arguments, tags = no_tags }
+  local call = { key = key, stored = stored, long = long, policy = policy, loader = loader, arguments = arguments }
   local others, is_alone
   others, call.flight, is_alone = flights.enter(self.flow.flights, self.space, key)
   if others then

@@ -90,10 +90,12 @@ local function store(self, call, keys, fence, loaded, given, took)
   local policy = call.policy
   local batch, absent, unstorable = sort_out(self, call, keys, loaded, given)
   if batch:rows() > 0 then
-    local rows, err = self.db:run(self.statements.fetch_store_many, self.bulk_timeout, self.space, batch,
-      given.stale_ttl or policy.stale_ttl, took, fence)
-    if rows or not announce.is_surely_undone(err) then self.feed:wrote_batch(self.seed, batch) end
-    if rows then
+    local tags = given.tags or policy.tags
+    local found, rows = self.db:row(self.statements[tags and "fetch_store_many_tagged" or "fetch_store_many"],
+      self.bulk_timeout, self.space, batch, given.stale_ttl or policy.stale_ttl, took, fence, tags)
+    local err = not found and rows
+    if found or not announce.is_surely_undone(err) then self.feed:wrote_batch(self.seed, batch) end
+    if found then
       self.flow.counts.overtaken = self.flow.counts.overtaken + batch:rows() - rows
     else
       self.flow.breaker:failed(err)

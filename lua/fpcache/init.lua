@@ -5,6 +5,7 @@
 --     cache:set("user:1", { name = "Alice" }, 3600)
 --     print(cache:get("user:1").name)
 local announce = require("fpcache.announce")
+local auth = require("fpcache.auth")
 local codec = require("fpcache.codec")
 local connection = require("fpcache.connection")
 local core = require("fpcache.core")
@@ -14,6 +15,7 @@ local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 local policies = require("fpcache.policy")
 local schema = require("fpcache.schema")
+local sealing = require("fpcache.sealing")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements")
 local sweeper = require("fpcache.sweeper")
@@ -37,6 +39,7 @@ local fpcache = {
   array_mt = codec.array_mt,       -- setmetatable({}, array_mt) is stored as []
   empty_array = codec.empty_array,
   CuckooFilter = require("fpcache.cuckoo_filter"),
+  DatabricksTokenProvider = auth.DatabricksTokenProvider,
   waiting = require("fpcache.waiting"), -- where a scheduler of coroutines plugs in
 }
 
@@ -57,11 +60,8 @@ local OPTIONS = {
   max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
   breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
-  -- Accepted for the Python library's sake:
-  instance_name = { type = "string" },
-  profile = { type = "string" },
 }
-for _, more in ipairs { connection.OPTIONS, layers.OPTIONS } do
+for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS } do
   for name, about in pairs(more) do OPTIONS[name] = about end
 end
 fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
@@ -102,9 +102,6 @@ function fpcache.new(opts)
   if o.codec then codec.check(o.codec, 3) end
   local quoted, err = sql.quote_identifier(o.schema)
   if not quoted then return nil, err end
-  if o.instance_name or o.profile then
-    return nil, "invalid: instance_name and profile (Databricks tokens) are not in this build yet"
-  end
   local pool
   pool, err = connection.open(o, 2)
   if not pool then return nil, err end
@@ -136,6 +133,16 @@ function fpcache.new(opts)
     cache.pool:close()
     return nil, err
   end
+  local user
+  if o.encrypt then -- what is encrypted is bound to the login
+    ok, user = pool:row(cache.statements.login, cache.timeout)
+    if not ok then
+      pool:close()
+      return nil, user
+    end
+  end
+  cache.sealing, cache.user_codec = sealing.plan(o, user), o.codec
+  cache.codec = sealing.codec(cache.sealing, o.codec, o.namespace)
   -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
   local found, has_quota = cache.db:row(cache.statements.has_quota, cache.timeout)
   if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
@@ -174,6 +181,7 @@ function Cache:namespace(name)
   local view = {}
   for field, value in pairs(self) do view[field] = value end
   view.space, view.seed = name, core.feed_seed(name)
+  view.codec = sealing.codec(self.sealing, self.user_codec, name)
   return setmetatable(view, getmetatable(self))
 end
 

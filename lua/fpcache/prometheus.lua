@@ -37,6 +37,11 @@ local METRICS = {
   { "pool_closed_broken_total", "counter", "Connections closed because they broke.", "pool", "closed_broken" },
   { "pool_waits_total", "counter", "Calls that had to wait for a connection.", "pool", "waits" },
   { "pool_wait_timeouts_total", "counter", "Calls that waited for a connection in vain.", "pool", "wait_timeouts" },
+  { "token_expires_seconds", "gauge", "Until the password of new connections ends, where that is known.", "token",
+    "expires_in" },
+  { "token_refreshes_total", "counter", "Passwords fetched from their source.", "token", "refreshes" },
+  { "token_failures_total", "counter", "Fetches of a password that failed.", "token", "failures" },
+  { "token_refusals_total", "counter", "Passwords that the server refused.", "token", "refusals" },
   { "server_rows", "gauge", "Rows of the table, all users, the server's estimate.", "server", "rows" },
   { "server_bytes", "gauge", "Bytes of the table with its indexes.", "server", "bytes" },
 }

@@ -34,7 +34,8 @@ RateLimiter.__index = RateLimiter
 --- Limits how often something may happen, over all processes that share the cache.
 --
 -- "sliding" lets `limit` requests through at once when nothing came before, and then one each window / limit seconds: never more
--- than `limit` in a window of any beginning, plus what was used up meanwhile.  "fixed" counts in windows that begin with the first request.
+-- than `limit` in a window of any beginning, plus what was used up meanwhile.  "fixed" counts in windows that begin
+-- with the first request.
 ---@param opts table { limit = requests, window = seconds or "1m", kind = "sliding" | "fixed", prefix = "rate:" }
 ---@return fpcache.RateLimiter
 function Cache:rate_limiter(opts)

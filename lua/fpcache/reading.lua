@@ -104,7 +104,7 @@ function Cache:entry(key, opts)
   if absent then return nil end
   local found, bytes, format, version, ttl, size = self.db:row(self.statements.entry, self.timeout, self.space, stored)
   if not found then return nil, bytes end
-  local value, err = value_decode(bytes, format, self.codec, self.parse_json)
+  local value, err = value_decode(bytes, format, self.codec, self.parse_json, stored)
   if value == nil then return nil, err end
   return { value = value, version = version, ttl = ttl < 0 and -1 or ttl, bytes = size, format = format }
 end

@@ -54,7 +54,8 @@ function Scan:next()
   local rows = self.rows
   local key = rows[i + 2] or rows[i + 1]
   if not self.values then return key end
-  local value, err = core.value_decode(rows[i + 3], rows[i + 4], self.cache.codec, self.cache.parse_json)
+  local value, err = core.value_decode(rows[i + 3], rows[i + 4], self.cache.codec, self.cache.parse_json,
+    rows[i + 1])
   if value == nil then
     self.err = ("%s (key %d of the walk)"):format(err, self.walked)
     return nil, self.err

@@ -43,6 +43,7 @@ local TEMPLATES = {
 SELECT max(version), (SELECT is_on AND coalesce(current_setting('fpcache.tells', true) = 'on', false)
                       FROM {switch} AS t)::integer
 FROM {schema}.fpcache_schema]], "", true },
+  login = { "SELECT session_user::text", "", true },
   ping = { "SELECT 1", "", true },
 
   get = { "SELECT value, format FROM {schema}.cache WHERE {own} AND {live}", "ty", true },

@@ -235,8 +235,8 @@ static void copies_in_table_and_overflow(void **unused) {
 
 static void moves(void **unused) {
     (void)unused;
-    TRY("moves", full_but_one, add_another, 12)
-    TRY("moves, there and back", full_but_one, add_remove_add, 3)
+    TRY("moves", full_but_one, add_another, 10)
+    TRY("moves, there and back", full_but_one, add_remove_add, 1)
 }
 
 static void growth(void **unused) {

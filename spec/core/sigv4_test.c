@@ -22,7 +22,7 @@ static void the_key_is_that_of_the_documents(void **state) {
     unsigned char key[32];
     char hex[65];
     assert_true(fpc_sigv4_key(&with, "20120215", key));
-    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", key[i]);
+    for (size_t i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", key[i]);
     assert_string_equal(hex, "f4780e2d9f65fa895f9c67b32ce1baf0b0d8a43505a000a1a9e090d414db404d");
 }
 

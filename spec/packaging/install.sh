@@ -67,7 +67,7 @@ deb() {
 }
 
 needs_its_libraries() {
-    for library in libc6 libedit2 libjansson4 libpq5 libssl3 libxxhash0; do
+    for library in libc6 libedit2 libjansson4 libpq5 libssl3 libxxhash0 libzstd1; do
         dpkg-deb -f "$work"/deb/fpcache_*.deb Depends | grep -q "$library " || { echo "no $library"; return 1; }
     done
 }

@@ -16,25 +16,35 @@ local VARIABLES = { "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_T
   "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST", "IDENTITY_ENDPOINT", "IDENTITY_HEADER",
   "AZURE_POD_IDENTITY_AUTHORITY_HOST", "GCE_METADATA_HOST" }
 
---- A source made with these variables of the environment and no others of a cloud's.
+--- Calls `make` with these variables of the environment and no others of a cloud's.  What a source keeps of
+--- them it copies when it is made.
+---@param environment table<string, string>
+---@param make function
+---@return any? result
+---@return string? err
+function clouds.within(environment, make, ...)
+  for name in pairs(environment) do assert(name == "HOME" or clouds.knows(name), name) end
+  local before, home = {}, os.getenv("HOME")
+  for _, name in ipairs(VARIABLES) do
+    before[name] = os.getenv(name)
+    assert(system.setenv(name, environment[name]))
+  end
+  assert(system.setenv("HOME", environment.HOME or "/nonexistent"))
+  local ok, result, err = pcall(make, ...)
+  for _, name in ipairs(VARIABLES) do assert(system.setenv(name, before[name])) end
+  assert(system.setenv("HOME", home))
+  if not ok then error(result, 0) end
+  return result, err
+end
+
+--- A source made in this environment.
 ---@param kind string
 ---@param settings table
 ---@param environment table<string, string>
 ---@return userdata? source
 ---@return string? err
 function clouds.source(kind, settings, environment)
-  local before = {}
-  for _, name in ipairs(VARIABLES) do
-    before[name] = os.getenv(name)
-    assert(system.setenv(name, environment[name]))
-  end
-  local home = os.getenv("HOME")
-  assert(system.setenv("HOME", environment.HOME or "/nonexistent"))
-  for name in pairs(environment) do assert(name == "HOME" or clouds.knows(name), name) end
-  local source, err = core.token_source(kind, settings)
-  for _, name in ipairs(VARIABLES) do assert(system.setenv(name, before[name])) end
-  assert(system.setenv("HOME", home))
-  return source, err
+  return clouds.within(environment, core.token_source, kind, settings)
 end
 
 function clouds.knows(name)

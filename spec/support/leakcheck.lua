@@ -59,7 +59,32 @@ local function caches()
   fails("^invalid: ", fpcache.new { connection_string = "postgresql://[" })
 end
 
+local function tokens(close)
+  local path = os.tmpname() -- mode 0600
+  local file = assert(io.open(path, "w"))
+  file:write("a password\n")
+  file:close()
+  local source = assert(core.token_source("password_file", { path = path }))
+  assert(source:fetch(5).password == "a password")
+  local keeper = assert(core.token_keeper("password_file", { path = path }))
+  assert(keeper:get(5) == "a password")
+  assert(keeper:refresh(5))
+  local pulled = assert(core.token_keeper(function() return "another", 60 end))
+  assert(pulled:get(5) == "another")
+  fails("^connect: ", fpcache.new { host = "/nonexistent", password_file = path })
+  fails("^connect: ", fpcache.new { host = "/nonexistent", password = function() return "x" end })
+  os.remove(path)
+  fails("^invalid: ", source:fetch(5))
+  fails("^invalid: ", core.token_source("password_file", { frob = "x" }))
+  if close then
+    source:close()
+    keeper:close()
+    pulled:close()
+  end
+end
+
 for i = 1, 5 do
+  tokens(i % 2 == 0)
   codec()
   batches(i % 2 == 0)
   statements()

@@ -39,7 +39,8 @@ local function defaults()
     endpoints = { ["projects/p/branches/b/endpoints/rw"] = { host = "ep-1.database.example.com" },
       ["projects/p/branches/b/endpoints/ro"] = { host = "ep-2.database.example.com", type = "ENDPOINT_TYPE_READ_ONLY" } },
     clouds = { -- the other clouds, on the plain port
-      keys = { id = "ASIAEXAMPLE", secret = "k3y/secret+of+aws0123456789", session = "aws/session+token0123456789==", life = 3600 },
+      keys = { id = "ASIAEXAMPLE", secret = "k3y/secret+of+aws0123456789", session = "aws/session+token0123456789==",
+        life = 3600 },
       container_secret = "container-secret-0123456789", identity_header = "identity-header-0123456789",
       role = "app-role", flavor = "Google", email = "cache@project.iam.gserviceaccount.com",
     },

@@ -19,8 +19,8 @@
 
 #define CONNECT_SECONDS   10.0
 #define REQUEST_SECONDS   30.0
-#define MAX_BODY          (1024 * 1024)
-#define MAX_HEADERS       (64 * 1024)
+#define MAX_BODY          ((size_t)1024 * 1024)
+#define MAX_HEADERS       ((size_t)64 * 1024)
 #define INTERRUPT_TICK_MS 100 /* how often to look for an interrupt */
 
 struct fpc_http {
@@ -139,7 +139,7 @@ static double retry_after(const char *text, double now) {
     if (text == NULL || *text == '\0') return 0;
     double seconds = 0;
     if (text[strspn(text, "0123456789")] == '\0')
-        seconds = strlen(text) > 9 ? 1e9 : atof(text);
+        seconds = strlen(text) > 9 ? 1e9 : strtod(text, NULL);
     else
         seconds = http_date(text) - now;
     return seconds > 0 ? seconds : 0;

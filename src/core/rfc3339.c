@@ -72,6 +72,6 @@ bool fpc_rfc3339_parse(const char *at, double *seconds) {
         for (; *at >= '0' && *at <= '9'; at++, unit /= 10) fraction += unit * (*at - '0');
     }
     if (!read_zone(&at, &east) || *at != '\0' || !to_days(year, month, day, &days)) return false;
-    *seconds = (double)(86400 * days + 3600 * hour + 60 * minute + second - east) + fraction;
+    *seconds = (double)(86400 * days + (3600 * hour + 60 * minute + second - east)) + fraction;
     return true;
 }

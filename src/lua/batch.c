@@ -1,6 +1,7 @@
 /* batch.c -- `core.batch()`: the rows of one set_many. */
 #include "batch.h"
-#include "value.h"
+#include "fpcache/key.h"
+#include "seal.h"
 
 #include <math.h>
 
@@ -51,7 +52,14 @@ static int batch_add(lua_State *L) {
     char format;
     fpc_error err;
     int codec = lua_isnoneornil(L, 5) ? 0 : 5;
-    if (!fpc_lua_value_encode(L, 3, codec, &value, &value_length, &format, &err))
+    char shortened[FPC_KEY_STORED_MAX];
+    const char *stored = key;
+    size_t stored_length = key_length;
+    if (key_length > FPC_KEY_INLINE) {
+        if (fpc_key_shorten(key, key_length, shortened, &err) != FPC_OK) return fpc_lua_failure(L, &err);
+        stored = shortened, stored_length = FPC_KEY_STORED_MAX;
+    }
+    if (!fpc_lua_seal_encode(L, 3, codec, stored, stored_length, &value, &value_length, &format, &err))
         return fpc_lua_failure(L, &err);
     if ((double)value_length > max_value_bytes) {
         fpc_fail(&err, FPC_INVALID, "a value of %zu bytes exceeds max_value_bytes (%.0f)", value_length,

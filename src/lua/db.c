@@ -1,7 +1,8 @@
 /* db.c -- statements in, Lua values out. */
 #include "db.h"
+#include "fpcache/key.h"
 #include "number.h"
-#include "value.h"
+#include "seal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -101,13 +102,22 @@ int fpc_lua_db_rows(lua_State *L, fpc_lua_exec *exec, void *self) {
     return 2;
 }
 
-/* Pushes the value of the columns `column` and the next, which is its format. */
-static bool push_value(lua_State *L, const fpc_result *result, int row, int column, fpc_error *err) {
+/* Pushes the value of the columns `column` and the next, which is its format.  `key`: the stored one. */
+static bool push_value(lua_State *L, const fpc_result *result, int row, int column, const char *key,
+                       size_t key_length, fpc_error *err) {
     size_t length, format_length;
     const char *bytes = fpc_result_bytes(result, row, column, &length);
     const char *format = fpc_result_bytes(result, row, column + 1, &format_length);
     int codec = lua_isnoneornil(L, 4) ? 0 : 4;
-    return fpc_lua_value_push(L, bytes, length, *format, codec, lua_toboolean(L, 5), err);
+    return fpc_lua_seal_push(L, bytes, length, *format, codec, key, key_length, lua_toboolean(L, 5), err);
+}
+
+/* Pushes the bytes that the value of the columns `column` and the next has, opened and unpacked. */
+static void push_size(lua_State *L, const fpc_result *result, int row, int column) {
+    size_t length, format_length;
+    const char *bytes = fpc_result_bytes(result, row, column, &length);
+    const char *format = fpc_result_bytes(result, row, column + 1, &format_length);
+    lua_pushinteger(L, (lua_Integer)fpc_lua_seal_size(bytes, length, *format));
 }
 
 int fpc_lua_db_value(lua_State *L, fpc_lua_exec *exec, void *self) {
@@ -116,13 +126,13 @@ int fpc_lua_db_value(lua_State *L, fpc_lua_exec *exec, void *self) {
     if (holder == NULL) return fpc_lua_failure(L, &err);
     bool found = fpc_result_rows(*holder) > 0;
     lua_pushboolean(L, found);
-    bool decoded = !found || push_value(L, *holder, 0, 0, &err),
+    size_t key_length = 0;
+    const char *key = lua_type(L, 7) == LUA_TSTRING ? lua_tolstring(L, 7, &key_length) : NULL;
+    bool decoded = !found || push_value(L, *holder, 0, 0, key, key_length, &err),
          has_ttl = found && fpc_result_columns(*holder) > 2;
     if (decoded && has_ttl) {
-        size_t length;
-        fpc_result_bytes(*holder, 0, 0, &length);
         push_column(L, *holder, 0, 2);
-        lua_pushinteger(L, (lua_Integer)length);
+        push_size(L, *holder, 0, 0);
     }
     fpc_lua_drop_result(holder);
     return decoded ? 1 + found + 2 * has_ttl : fpc_lua_failure(L, &err);
@@ -133,6 +143,7 @@ int fpc_lua_db_map(lua_State *L, fpc_lua_exec *exec, void *self) {
     fpc_result **holder = execute(L, exec, self, 6, &err);
     if (holder == NULL) return fpc_lua_failure(L, &err);
     int rows = fpc_result_rows(*holder), values = lua_gettop(L) + 1;
+    char stored[FPC_KEY_STORED_MAX];
     bool has_ttl = fpc_result_columns(*holder) > 3;
     lua_createtable(L, 0, rows);
     if (has_ttl) {
@@ -144,16 +155,16 @@ int fpc_lua_db_map(lua_State *L, fpc_lua_exec *exec, void *self) {
         const char *key = fpc_result_bytes(*holder, row, 0, &key_length);
         lua_pushlstring(L, key, key_length);
         if (has_ttl) {
-            size_t length;
-            fpc_result_bytes(*holder, row, 1, &length);
             lua_pushvalue(L, -1);
             push_column(L, *holder, row, 3);
             lua_rawset(L, values + 1);
             lua_pushvalue(L, -1);
-            lua_pushinteger(L, (lua_Integer)length);
+            push_size(L, *holder, row, 1);
             lua_rawset(L, values + 2);
         }
-        if (!push_value(L, *holder, row, 1, &err)) {
+        if (key_length > FPC_KEY_INLINE && fpc_key_shorten(key, key_length, stored, &err) == FPC_OK)
+            key = stored, key_length = FPC_KEY_STORED_MAX;
+        if (!push_value(L, *holder, row, 1, key, key_length, &err)) {
             fpc_error_prefix(&err, "key %d of the answer: ", row + 1);
             fpc_lua_drop_result(holder);
             return fpc_lua_failure(L, &err);

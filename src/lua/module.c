@@ -57,6 +57,7 @@ int luaopen_fpcache_core(lua_State *L) {
     fpc_lua_register_versions(L);
     fpc_lua_register_json(L);
     fpc_lua_register_value(L);
+    fpc_lua_register_seal(L);
     fpc_lua_register_file_lock(L);
     fpc_lua_register_process(L);
     fpc_lua_register_system(L);

@@ -159,22 +159,36 @@ static fpc_status closed(fpc_error *err) {
     return fpc_fail(err, FPC_CLOSED, "the token provider was stopped");
 }
 
+/* Calls the function where it is wanted, and asks the keeper. */
+static fpc_status ask(lua_State *L, fpc_token *token, uint64_t *generation, fpc_error *err) {
+    fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 2));
+    fpc_lua_keeper *self = fpc_lua_check_keeper(L, 1);
+    fpc_lua_keeper_pull(L, self);
+    self = fpc_lua_check_keeper(L, 1); /* the function may have closed it */
+    return self == NULL ? closed(err) : fpc_token_keeper_get(self->keeper, deadline, token, generation, err);
+}
+
 /* keeper:get(timeout) -> password, generation | nil, err */
 static int keeper_get(lua_State *L) {
     fpc_error err;
-    fpc_lua_keeper *self = fpc_lua_check_keeper(L, 1);
-    fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 2));
     fpc_token token = {0};
     uint64_t generation = 0;
-    fpc_lua_keeper_pull(L, self);
-    self = fpc_lua_check_keeper(L, 1);
-    fpc_status status =
-        self == NULL ? closed(&err) : fpc_token_keeper_get(self->keeper, deadline, &token, &generation, &err);
-    if (status != FPC_OK) return fpc_lua_failure(L, &err);
+    if (ask(L, &token, &generation, &err) != FPC_OK) return fpc_lua_failure(L, &err);
     lua_pushstring(L, token.password);
     fpc_token_clear(&token);
     lua_pushinteger(L, (lua_Integer)generation);
     return 2;
+}
+
+/* keeper:wait(timeout) -> true | nil, err: there is a password, which Lua does not get to see */
+static int keeper_wait(lua_State *L) {
+    fpc_error err;
+    fpc_token token = {0};
+    uint64_t generation = 0;
+    if (ask(L, &token, &generation, &err) != FPC_OK) return fpc_lua_failure(L, &err);
+    fpc_token_clear(&token);
+    lua_pushboolean(L, 1);
+    return 1;
 }
 
 /* keeper:refresh(timeout) -> true | nil, err */
@@ -248,8 +262,11 @@ static int kind_is_of_server(lua_State *L) {
 }
 
 void fpc_lua_register_token(lua_State *L) {
-    static const luaL_Reg METHODS[] = {
-        {"get", keeper_get}, {"refresh", keeper_refresh}, {"stats", keeper_stats}, {NULL, NULL}};
+    static const luaL_Reg METHODS[] = {{"get", keeper_get},
+                                       {"wait", keeper_wait},
+                                       {"refresh", keeper_refresh},
+                                       {"stats", keeper_stats},
+                                       {NULL, NULL}};
     fpc_lua_new_type(L, KEEPER_TYPE, METHODS, keeper_close);
     lua_pushcfunction(L, keeper_new);
     lua_setfield(L, -2, "token_keeper");

@@ -20,6 +20,7 @@ void fpc_lua_register_versions(lua_State *L);  /* versions() */
 void fpc_lua_register_interrupt(lua_State *L); /* interrupted() */
 void fpc_lua_register_int64(lua_State *L);     /* int64(value), int64_add(a, b), int64_negate(a) */
 void fpc_lua_register_json(lua_State *L);      /* null, array marks, json_encode(), json_decode() */
+void fpc_lua_register_seal(lua_State *L);      /* seal(options) */
 void fpc_lua_register_value(lua_State *L);     /* value_encode, value_decode */
 void fpc_lua_register_file_lock(lua_State *L); /* lock(path, timeout, shared) */
 void fpc_lua_register_process(lua_State *L);   /* run(), spawn() */

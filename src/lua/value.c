@@ -2,6 +2,7 @@
 #include "value.h"
 #include "json.h"
 #include "number.h"
+#include "seal.h"
 #include "types.h"
 
 #include <math.h>
@@ -241,21 +242,24 @@ bool fpc_lua_value_push(lua_State *L, const char *bytes, size_t len, char format
 
 /* --- Lua functions --- */
 
-/* value_encode(value, codec?) -> bytes, format | nil, err */
+/* value_encode(value, codec?, stored_key?) -> bytes, format | nil, err */
 static int value_encode(lua_State *L) {
     fpc_error err;
     const char *bytes;
     size_t len;
     char format;
     luaL_checkany(L, 1);
-    lua_settop(L, 2);
-    if (!fpc_lua_value_encode(L, 1, 2, &bytes, &len, &format, &err)) return fpc_lua_failure(L, &err);
+    lua_settop(L, 3);
+    size_t key_len = 0;
+    const char *key = luaL_optlstring(L, 3, NULL, &key_len);
+    if (!fpc_lua_seal_encode(L, 1, 2, key, key_len, &bytes, &len, &format, &err))
+        return fpc_lua_failure(L, &err);
     if (lua_type(L, -1) != LUA_TSTRING) lua_pushlstring(L, bytes, len);
     lua_pushlstring(L, &format, 1);
     return 2;
 }
 
-/* value_decode(bytes, format, codec?, parse_json?) -> value | nil, err */
+/* value_decode(bytes, format, codec?, parse_json?, stored_key?) -> value | nil, err */
 static int value_decode(lua_State *L) {
     fpc_error err;
     size_t len, format_len;
@@ -263,9 +267,13 @@ static int value_decode(lua_State *L) {
     luaL_checktype(L, 2, LUA_TSTRING);
     const char *bytes = lua_tolstring(L, 1, &len), *format = lua_tolstring(L, 2, &format_len);
     luaL_argcheck(L, format_len == 1, 2, "a format code is one character");
-    lua_settop(L, 4);
+    lua_settop(L, 5);
     bool parse_json = lua_isnil(L, 4) || lua_toboolean(L, 4);
-    return fpc_lua_value_push(L, bytes, len, *format, 3, parse_json, &err) ? 1 : fpc_lua_failure(L, &err);
+    size_t key_len = 0;
+    const char *key = luaL_optlstring(L, 5, NULL, &key_len);
+    return fpc_lua_seal_push(L, bytes, len, *format, 3, key, key_len, parse_json, &err)
+               ? 1
+               : fpc_lua_failure(L, &err);
 }
 
 void fpc_lua_register_value(lua_State *L) {

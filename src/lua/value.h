@@ -4,6 +4,7 @@
  *   'f' float, decimal            'n' "null"                  'j' a table, JSON text
  *   't' text without a type, as the Python functions write it
  *   'x' a table, in the words of a custom codec
+ *   'z', 'e' one of these, compressed or encrypted: see seal.h, whose functions callers use
  *
  * A custom codec is a Lua object with encode(table) -> string and decode(string) -> value, both
  * called without self.  It gets tables only.  Its rows are 'x'; a codec whose field `format` is "json"

@@ -130,14 +130,14 @@ function cli.run(words)
   elseif flags.command == "drop" then
     opts.force = flags.force
     return drop(opts, flags.json)
-  elseif flags.command == "feed" then
-    local report, err = connection_flags.call(function(o) return admin.switch_feed(o, flags.switch == "on") end, opts)
-    if not report then return fail(err) end
-    return say(report, flags.json, print_status)
   elseif watch.has(flags.command) or keeping.has(flags.command) then
     local report, print_report = (watch.has(flags.command) and watch or keeping).run(flags, opts)
     if not report then return fail(print_report) end
     return say(report, flags.json, print_report)
+  elseif flags.command == "feed" then
+    local report, err = connection_flags.call(function(o) return admin.switch_feed(o, flags.switch == "on") end, opts)
+    if not report then return fail(err) end
+    return say(report, flags.json, print_status)
   end
   local report, err = connection_flags.call(admin[flags.command], opts)
   if not report then return fail(err) end
@@ -148,20 +148,22 @@ end
 ---@return integer exit_code
 function cli.run_as_python_tool(words)
   local parser = argparse("fpcache-admin", "Set up the cache once; users then only connect.")
-  parser:option("--host", "Database host.", "localhost")
+  parser:option("--host", "Database host (default: localhost; Databricks: the instance's).")
   parser:option("--port", "Database port.", "5432"):convert(tonumber)
-  parser:option("--database", "Database name.", "postgres")
-  parser:option("--user", "User with the right to create tables.", "postgres")
+  parser:option("--database", "Database name (default: postgres; Databricks: databricks_postgres).")
+  parser:option("--user", "User with the right to create tables (default: postgres; Databricks: who you are there).")
   parser:option("--password", "Database password.")
   parser:option("--schema", "Schema for the cache table.", "public")
   parser:flag("--force", FORCE_HELP)
-  parser:flag("--databricks", "Log in with a Databricks token.")
+  parser:flag("--databricks", "Log in with a Databricks token; needs --instance-name.")
   parser:option("--instance-name", "Databricks instance name.")
   parser:option("--profile", "Databricks profile.")
   local flags, code = connection_flags.parse(parser, words)
   if not flags then return code end
-  if flags.databricks or flags.instance_name or flags.profile then
-    return fail("--databricks, --instance-name and --profile are not in this build yet")
+  if flags.databricks and not flags.instance_name then return fail("--databricks needs --instance-name") end
+  if not flags.instance_name then
+    flags.host, flags.user = flags.host or "localhost", flags.user or "postgres"
+    flags.database = flags.database or "postgres"
   end
   local opts = connection_flags.read(flags)
   opts.force = flags.force

@@ -10,14 +10,42 @@ function connection_flags.add(command)
   command:option("--user", "Database user (default: postgres)."):argname("NAME")
   command:option("--password", "Password; better in ~/.pgpass or PGPASSWORD, since others can see arguments."):argname(
     "WORD")
+  command:option("--auth", "Where passwords come from: databricks, aws, azure, google, password_command, password_file."
+    ):argname("KIND")
+  command:option("--auth-setting", "A setting of it; may be repeated."):argname("NAME=VALUE"):count("*")
+  command:option("--password-file", "File with the password."):argname("PATH")
+  command:option("--password-command", "Program that prints the password, and its arguments."):argname("WORD"):args("+")
+  command:option("--instance-name", "Databricks: the instance."):argname("NAME")
+  command:option("--endpoint", "Databricks: projects/P/branches/B/endpoints/E."):argname("PATH")
+  command:option("--profile", "Databricks: section of ~/.databrickscfg."):argname("NAME")
   command:option("--schema", "Schema of the cache table.", "public"):argname("NAME")
+end
+
+--- --auth and its settings as the option `auth`; a name that is repeated becomes a list.
+local function read_auth(flags)
+  if not flags.auth then return nil end
+  local auth = { flags.auth }
+  for _, setting in ipairs(flags.auth_setting or {}) do
+    local name, value = setting:match("^([^=]+)=(.*)$")
+    name, value = name or setting, value or ""
+    if type(auth[name]) == "table" then
+      table.insert(auth[name], value)
+    elseif auth[name] ~= nil then
+      auth[name] = { auth[name], value }
+    else
+      auth[name] = value
+    end
+  end
+  return auth
 end
 
 --- Options for fpcache.new or admin from parsed flags.
 function connection_flags.read(flags)
   return {
     connection_string = flags.url, host = flags.host, port = flags.port, database = flags.database,
-    user = flags.user, password = flags.password, schema = flags.schema,
+    user = flags.user, password = flags.password, schema = flags.schema, auth = read_auth(flags),
+    password_file = flags.password_file, password_command = flags.password_command,
+    instance_name = flags.instance_name, endpoint = flags.endpoint, profile = flags.profile,
   }
 end
 
@@ -32,8 +60,8 @@ end
 --- Calls fpcache.new or a function of admin.  What they raise about an option comes from the command line here,
 -- so it is an answer like the others.
 ---@return any value, string? err
-function connection_flags.call(open, opts)
-  local called, value, err = pcall(open, opts)
+function connection_flags.call(open, ...)
+  local called, value, err = pcall(open, ...)
   if called then return value, err end
   local words = tostring(value):match("^options%.(.*)$") -- no place before it: pcall called
   if not words then error(value, 0) end

@@ -14,6 +14,7 @@ fpcache: a shared cache on PostgreSQL
   fpcache admin watch|unwatch|watches …        tables whose writes delete cached keys
   fpcache admin quota|sweep …                  limits, and who keeps to them
   fpcache doctor               what is wrong with a cache and what to do
+  fpcache token show|test …                    the source of passwords: what it gives, whether the server takes it
   fpcache local start|stop|status|url|destroy  the private PostgreSQL that is used when no server is named
   fpcache --version            versions of what is built in
   fpcache COMMAND --help       more about a command
@@ -26,7 +27,7 @@ local COMMANDS = {
   get = "fpcache.cli.kv", set = "fpcache.cli.kv", del = "fpcache.cli.kv", ttl = "fpcache.cli.kv",
   keys = "fpcache.cli.kv", count = "fpcache.cli.kv", stats = "fpcache.cli.kv",
   admin = "fpcache.cli.admin",
-  ["local"] = "fpcache.cli.local",
+  ["local"] = "fpcache.cli.local", token = "fpcache.cli.token",
   shell = "fpcache.shell", warm = "fpcache.cli.warm",
   doctor = "fpcache.cli.doctor",
 }

@@ -14,7 +14,9 @@ Breaker.__index = Breaker
 local breaker = {}
 
 -- Failures that say something about the server.  The others are the caller's, or of the value.
-local COUNTED = { connect = true, auth = true, timeout = true, busy = true, unknown = true, server = true, schema = true, denied = true }
+local COUNTED = {
+  connect = true, auth = true, timeout = true, busy = true, unknown = true, server = true, schema = true, denied = true,
+}
 
 ---@param limit integer failures in a row that open it; 0: never
 ---@param pause number seconds

@@ -1,5 +1,6 @@
 --- What a loader gets, as its last argument, and what it can say by it; and the call of the loader.
 local duration = require("fpcache.duration")
+local limits = require("fpcache.limits")
 local waiting = require("fpcache.waiting")
 
 local unpack = table.unpack or unpack -- luacheck: ignore 143
@@ -49,6 +50,15 @@ local function check(given)
       given[name] = seconds
     end
   end
+  local tags = given.tags
+  if tags == nil then return end
+  if type(tags) ~= "table" and type(tags) ~= "string" then
+    return ("invalid: context.tags: text or list expected, got %s (set by the loader)"):format(type(tags))
+  end
+  local called, list, err = pcall(limits.tags, tags, 1)
+  if not called then return "invalid: context.tags: " .. tostring(list) end
+  if not list then return err end
+  given.tags = #list > 0 and list or nil
 end
 
 local function failure(err)

@@ -14,7 +14,7 @@ local function make_folder()
   system.mkdir(path, 448) -- 0700; it may be there
   local found = system.lstat(path)
   if not found or found.type ~= "directory" or found.uid ~= system.getuid() then
-    return nil, "denied: " .. path .. " is no folder of this user's, so no lock can be kept there"
+    return nil
   end
   folder = path
   return folder
@@ -31,16 +31,16 @@ local function name_of(space, key)
   return ("%08x%08x"):format(low, high)
 end
 
+local NOBODY = { release = function() end } -- where locks cannot be kept: nobody is held up
+
 --- Takes the lock of a key when nobody has it.
----@return table? lock with release(); nil when another process has it, or locks cannot be kept here
----@return string? err
+---@return table? lock with release(); nil when another process has it
 function host_lock.try(space, key)
-  local dir, err = make_folder()
-  if not dir then return nil, err end
+  local dir = make_folder()
+  if not dir then return NOBODY end
   local path = dir .. "/" .. name_of(space, key)
-  local lock
-  lock, err = core.lock(path, 0)
-  if not lock then return nil, err end
+  local lock, err = core.lock(path, 0)
+  if not lock then return not err:find("^busy:") and NOBODY or nil end
   return {
     release = function()
       core.system.unlink(path) -- who waits for it notices and makes another

@@ -5,6 +5,7 @@
 --
 -- A policy is checked when it is made: what contradicts itself raises, with the reason.  docs/policies.md explains each field.
 local duration = require("fpcache.duration")
+local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 
 local LOCKS = { process = true, host = true, cluster = true }
@@ -51,11 +52,9 @@ local function lock_check(value)
 end
 
 local function tags_check(value)
-  if type(value) == "string" then value = { value } end
-  for i = 1, #value do
-    if type(value[i]) ~= "string" or value[i] == "" then return ("tag %d must be a text that is not empty"):format(i) end
-  end
-  if #value == 0 then return "must not be an empty list (leave it out)" end
+  local list, err = limits.tags(value, 1)
+  if not list then return (err:gsub("^invalid: ", "")) end
+  if #list == 0 then return "must not be an empty list (leave it out)" end
 end
 
 local function seconds(default) return { type = "number string", default = default, check = seconds_check } end
@@ -112,7 +111,7 @@ function policy.new(opts, level)
     if rule[1](read) then error("policy: " .. rule[2], level) end
   end
   read.error_backoff = read.error_backoff or math.min(DEFAULT_BACKOFF, read.stale_ttl or DEFAULT_BACKOFF)
-  if type(read.tags) == "string" then read.tags = { read.tags } end
+  if read.tags then read.tags = limits.tags(read.tags, level) end
   read.stops_waiting = opts ~= nil and opts.hard_timeout ~= nil -- who asked for it shall not wait longer
   return setmetatable(read, Policy)
 end

@@ -1,4 +1,4 @@
---- How long what was loaded lives, and when it is loaded anew before that: ttl, jitter, stale_ttl, negative_ttl, refresh_ahead, beta.
+--- How long what was loaded lives, and when it is loaded anew before that: ttl, jitter, stale_ttl, refresh_ahead, beta.
 local chance = require("fpcache.policy.chance")
 
 local lifetimes = {}

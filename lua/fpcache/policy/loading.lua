@@ -30,14 +30,16 @@ local function store(self, call, fence, value, given, cost)
   local ttl, stale_ttl = lifetimes.of_value(policy, given)
   local kept = ttl and stale_ttl and ttl + stale_ttl
   local bytes, format
+  local tags = given.tags
   if value ~= context.NOT_MODIFIED then
+    tags = tags or policy.tags
     bytes, format = loading.encode(self, value)
     if not bytes then
       leases.release(self, call.stored, fence, 0)
       return nil, format
     end
   end
-  return leases.store(self, call.stored, fence, bytes, format, ttl, kept, cost, given.validator, call.tags(given))
+  return leases.store(self, call.stored, fence, bytes, format, ttl, kept, cost, given.validator, tags)
 end
 
 local function note(self, err)

@@ -9,6 +9,7 @@ local MIGRATIONS = {
   (require("fpcache.schema.m005_tags")),
   (require("fpcache.schema.m006_quota")),
   (require("fpcache.schema.m007_watch")),
+  (require("fpcache.schema.m008_sealing")),
 }
 
 local schema = { MIGRATIONS = MIGRATIONS, VERSION = #MIGRATIONS }

@@ -1,5 +1,7 @@
 --- The statements of fetch and of the other policies.  Places as in statements.lua; the columns are explained in
 -- schema/m004_leases.lua.  Each is one round trip and needs no session state, so all work behind a transaction pooler.
+local tags = require("fpcache.statements.tags")
+
 local PARTS = {
   noted = "c.noted_version = c.version",
   fresh = "c.expires_at > statement_timestamp()",
@@ -51,6 +53,23 @@ local HELD = [[
 SELECT c.ctid FROM (SELECT unnest($2) AS key ORDER BY key) AS k CROSS JOIN LATERAL (
     SELECT c.ctid FROM {schema}.cache AS c WHERE {mine} AND c.key = k.key AND %s LIMIT 1 FOR UPDATE) AS c]]
 
+-- $2 to $6 the batch, $7 seconds to be given as stale after its end, $8 cost, $9 fence; answers how many.
+local STORE_MANY = [[
+{tellKeys}WITH targets AS (
+    SELECT c.ctid AS place, r.value, r.format, r.ttl
+    FROM (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
+                 unnest($6) AS ttl) AS r ORDER BY key) AS r
+    CROSS JOIN LATERAL (
+        SELECT c.ctid FROM {schema}.cache AS c WHERE {mine} AND c.key = r.key AND ]] .. MINE:format("$9") .. [[
+
+        LIMIT 1 FOR UPDATE) AS c),
+stored AS (UPDATE {schema}.cache AS c
+SET value = t.value, format = t.format, tags = %s, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[,
+    expires_at = coalesce(statement_timestamp() + t.ttl * interval '1 second', 'infinity'),
+    stale_until = statement_timestamp() + (t.ttl + $7) * interval '1 second',
+    load_seconds = $8, validator = NULL, lease_holder = NULL, lease_until = NULL
+FROM targets AS t WHERE c.ctid = t.place RETURNING c.key]]
+
 local TEMPLATES = {
   fetch = { [[
 SELECT ]] .. ASK .. [[
@@ -68,10 +87,12 @@ CROSS JOIN (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unn
 LEFT JOIN LATERAL (SELECT * FROM {schema}.cache WHERE {mine} AND key = k.key LIMIT 1) AS c ON true]], "tBfff",
     places = MANY },
 
-  -- $3 value, $4 format (NULL: as they were), $5 and $6 see ENDS, $7 cost, $8 validator, $9 fence.  No row: the lease was overtaken.
+  -- $3 value, $4 format (NULL: as they were), $5 and $6 see ENDS, $7 cost, $8 validator, $9 fence.
+  -- No row: the lease was overtaken.
   fetch_store = { [[
 {tellKey}UPDATE {schema}.cache AS c
-SET value = coalesce($3, c.value), format = coalesce($4, c.format), version = ]] .. NEXT .. ", noted_version = " .. NEXT .. ", " .. ENDS .. [[
+SET value = coalesce($3, c.value), format = coalesce($4, c.format), 
+    tags = CASE WHEN $3 IS NULL THEN c.tags END, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. ", " .. ENDS .. [[
 
 WHERE {own} AND ]] .. MINE:format("$9") .. " RETURNING version", "tyycfffyi" },
   -- Loading failed: the lease ends; $3 seconds nobody shall try again.
@@ -84,26 +105,15 @@ UPDATE {schema}.cache AS c SET expires_at = greatest(expires_at, statement_times
     stale_until = statement_timestamp() + $4 * interval '1 second'
 WHERE {own} AND {fresh} AND {noted}]], "tyff" },
 
-  -- $2 to $6 the batch, $7 seconds to be given as stale after its end, $8 cost, $9 fence.
-  fetch_store_many = { [[
-{tellKeys}WITH targets AS (
-    SELECT c.ctid AS place, r.value, r.format, r.ttl
-    FROM (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
-                 unnest($6) AS ttl) AS r ORDER BY key) AS r
-    CROSS JOIN LATERAL (
-        SELECT c.ctid FROM {schema}.cache AS c WHERE {mine} AND c.key = r.key AND ]] .. MINE:format("$9") .. [[
-
-        LIMIT 1 FOR UPDATE) AS c)
-UPDATE {schema}.cache AS c
-SET value = t.value, format = t.format, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[,
-    expires_at = coalesce(statement_timestamp() + t.ttl * interval '1 second', 'infinity'),
-    stale_until = statement_timestamp() + (t.ttl + $7) * interval '1 second',
-    load_seconds = $8, validator = NULL, lease_holder = NULL, lease_until = NULL
-FROM targets AS t WHERE c.ctid = t.place]], "tBffi" },
+  fetch_store_many = { STORE_MANY:format("NULL") .. ")\nSELECT count(*) FROM stored", "tBffi" },
+  fetch_store_many_tagged = { STORE_MANY:format("$10") .. [[),
+tagged AS (INSERT INTO {schema}.fpcache_tags (namespace, tag, key)
+    SELECT $1, t.tag, s.key FROM stored AS s CROSS JOIN unnest($10) AS t (tag) ]] .. tags.ENTER .. [[)
+SELECT count(*) FROM stored]], "tBffiY" },
   -- $2 keys of which loading said that they do not exist, $3 seconds to remember it (NULL: not), $4 fence.
   fetch_absent_many = { [[
 {tellKeys}UPDATE {schema}.cache AS c
-SET value = '', format = 'a', version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
+SET value = '', format = 'a', tags = NULL, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
     stale_until = statement_timestamp() + $3 * interval '1 second', load_seconds = NULL, validator = NULL,
     lease_holder = NULL, lease_until = NULL
 WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" },

@@ -8,7 +8,7 @@ local ENTER = "ON CONFLICT (user_id, namespace, tag, key) DO UPDATE SET key = ex
 -- The keys of tag $2, in order, that $1 names; whether they still have it is for the row to say.
 local TAGGED = "SELECT key FROM {schema}.fpcache_tags WHERE {mine} AND tag = $2"
 
-local tags = {}
+local tags = { ENTER = ENTER }
 
 --- The template of a write of one row, with tags as its last parameter.
 local function tagged(template)
@@ -20,6 +20,7 @@ local function tagged(template)
     end)
   else
     text, count = text:gsub("tags = NULL", "tags = " .. place)
+    if count == 0 then text, count = text:gsub("tags = CASE.-END", "tags = " .. place) end -- kept as the value is
   end
   assert(count == 1)
   text, count = text:gsub("^{tellKey}", "{tellKey}WITH stored AS (\n")
@@ -68,9 +69,11 @@ WITH victims AS (
         SELECT DISTINCT i.key FROM unnest($2) AS t (tag) CROSS JOIN LATERAL (
             SELECT key FROM {schema}.fpcache_tags WHERE {mine} AND tag = t.tag OFFSET 0) AS i ORDER BY 1) AS k
     CROSS JOIN LATERAL (
-        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND tags && $2 AND {live} LIMIT 1 FOR UPDATE) AS c),
+        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND tags && $2
+           AND ({live} OR lease_until > statement_timestamp()) LIMIT 1 FOR UPDATE) AS c),
 gone AS (
-    UPDATE {schema}.cache SET expires_at = statement_timestamp()
+    UPDATE {schema}.cache
+    SET expires_at = least(expires_at, statement_timestamp()), lease_holder = NULL, lease_until = NULL
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING key){tellGone}
 SELECT key FROM gone]], "tY" },
 
@@ -95,7 +98,8 @@ CROSS JOIN LATERAL (
     "tyyy", true },
 }
 
-local WRITES = { "set", "set_keep_ttl", "add", "replace", "replace_keep_ttl", "cas", "cas_keep_ttl" }
+local WRITES = { "set", "set_keep_ttl", "add", "replace", "replace_keep_ttl", "cas", "cas_keep_ttl",
+  "fetch_store" }
 
 --- Adds them to all the others; a write NAME gets its twin NAME_tagged.
 ---@param templates table<string, table>

@@ -78,9 +78,11 @@ bool fpc_aws_region_of_host(const char *host, char *region, size_t size) {
         start += strlen(".dsql.");
         end = strcasestr(start, ".on.aws");
     }
-    if (start == NULL || end == NULL || (size_t)(end - start) >= size) return false;
-    for (size_t i = 0; start + i < end; i++) region[i] = (char)tolower((unsigned char)start[i]);
-    region[end - start] = '\0';
+    if (start == NULL || end == NULL) return false;
+    size_t length = (size_t)(end - start);
+    if (length == 0 || length >= size) return false;
+    for (size_t i = 0; i < length; i++) region[i] = (char)tolower((unsigned char)start[i]);
+    region[length] = '\0';
     return is_region(region) && strchr(region, '-') != NULL;
 }
 

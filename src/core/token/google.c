@@ -19,8 +19,8 @@ static const char *const NAMES[SETTINGS + 1] = {"user", "service_account", "scop
 typedef struct google_source {
     fpc_token_source head;
     char *settings[SETTINGS];
-    char *host;  /* of the metadata server */
-    char *email; /* of the account, once it was asked for */
+    char *host; /* of the metadata server */
+    char *user; /* what the account is called in the database, once it was asked for */
 } google_source;
 
 /* Asks for something about the service account.  That the answer says "Google" too keeps a proxy or a captive
@@ -72,7 +72,7 @@ static bool is_email(const char *text) {
     return at != NULL && at != text && strlen(text) < 320;
 }
 
-static fpc_status find_email(google_source *self, fpc_http *http, fpc_token_failure *failure) {
+static fpc_status find_user(google_source *self, fpc_http *http, fpc_token_failure *failure) {
     fpc_http_response response = {0};
     fpc_status status = ask(self, http, "/email", NULL, &response, failure);
     if (status == FPC_OK) {
@@ -81,7 +81,7 @@ static fpc_status find_email(google_source *self, fpc_http *http, fpc_token_fail
         if (text == NULL || !is_email(text))
             status = fpc_token_fail(failure, false, FPC_SERVER,
                                     WHO " gave no e-mail address of the service account");
-        else if ((self->email = fpc_secret_dup(text)) == NULL)
+        else if ((self->user = user_of(text)) == NULL)
             status = fpc_token_no_memory(failure);
     }
     fpc_http_response_clear(&response);
@@ -97,14 +97,14 @@ static fpc_status fetch(fpc_token_source *source, const fpc_token_fetch *how, fp
     fpc_token_init(out);
     fpc_http_options options = {.deadline = how->deadline, .stop_fd = how->stop_fd, .auth = "google"};
     fpc_status status = fpc_http_open(&options, &http, failure);
-    if (status == FPC_OK && self->settings[USER] == NULL && self->email == NULL)
-        status = find_email(self, http, failure);
+    if (status == FPC_OK && self->settings[USER] == NULL && self->user == NULL)
+        status = find_user(self, http, failure);
     if (status == FPC_OK) {
         const char *scope = self->settings[SCOPES] != NULL ? self->settings[SCOPES] : SCOPE;
         status = ask(self, http, "/token?scopes=", scope, &response, failure);
     }
     if (status == FPC_OK) status = fpc_cloud_take_token(&response, WHO, start, out, failure);
-    if (status == FPC_OK && self->settings[USER] == NULL && (out->user = user_of(self->email)) == NULL)
+    if (status == FPC_OK && self->user != NULL && (out->user = fpc_secret_dup(self->user)) == NULL)
         status = fpc_token_no_memory(failure);
     if (status != FPC_OK) fpc_token_clear(out);
     fpc_http_response_clear(&response);
@@ -116,7 +116,7 @@ static void destroy(fpc_token_source *source) {
     google_source *self = (google_source *)source;
     fpc_cloud_forget(self->settings, SETTINGS);
     fpc_secret_free(self->host);
-    fpc_secret_free(self->email);
+    fpc_secret_free(self->user);
     free(self);
 }
 

@@ -19,11 +19,6 @@
 
 #define TIRED_WAIT_S 10.0 /* at most, for a newer token while there is one that should still do */
 
-struct fpc_token_waiter {
-    fpc_token_waiter *next;
-    int fd;
-};
-
 /* --- Life --- */
 
 static int new_event(void) {

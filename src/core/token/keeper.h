@@ -18,7 +18,10 @@ typedef struct fpc_token_origin {
     void *arg;
 } fpc_token_origin;
 
-typedef struct fpc_token_waiter fpc_token_waiter;
+typedef struct fpc_token_waiter {
+    struct fpc_token_waiter *next;
+    int fd; /* becomes readable */
+} fpc_token_waiter;
 
 struct fpc_token_keeper {
     char kind[32]; /* fixed */

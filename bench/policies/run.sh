@@ -1,0 +1,32 @@
+#!/bin/sh
+# run.sh BUILD_DIR [--quick] [--only PART] -- what does fetch cost over get, and what do refresh-ahead and XFetch save?
+#
+# Parts, a file each, run on a private server that is removed at the end: overhead, zipf.  Takes one minute; --quick less.
+set -eu
+[ $# -ge 1 ] || { echo "usage: run.sh BUILD_DIR [--quick] [--only PART]" >&2; exit 2; }
+BUILD=$(cd "$1" && pwd)
+HERE=$(cd "$(dirname "$0")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+shift
+parts="overhead zipf" quick=0
+while [ $# -gt 0 ]; do
+    case $1 in
+    --quick) quick=1 ;;
+    --only)
+        [ $# -gt 1 ] && [ -f "$HERE/$2.lua" ] || { echo "run.sh: no such part" >&2; exit 2; }
+        shift
+        parts=$1
+        ;;
+    *) echo "run.sh: unknown option $1" >&2; exit 2 ;;
+    esac
+    shift
+done
+dir=$(mktemp -d /tmp/fpcache-bench-XXXXXX)
+trap '"$BUILD/fpcache" local destroy --dir "$dir/server" --force >/dev/null 2>&1 || true; rm -rf "$dir"' EXIT INT TERM
+chmod 755 "$dir"
+"$BUILD/fpcache" local start --dir "$dir/server" >/dev/null
+url=$("$BUILD/fpcache" local url --dir "$dir/server")
+for part in $parts; do
+    echo "== $part"
+    BENCH_QUICK=$quick FPCACHE_URL=$url LUA_PATH="$ROOT/bench/support/?.lua;;" "$BUILD/fpcache" "$HERE/$part.lua"
+done

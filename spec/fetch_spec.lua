@@ -1,0 +1,424 @@
+-- fetch against a real server; time passes by Database:age() for what is stored, and by a clock of the spec for waits.
+local core = require "fpcache.core"
+local database = require "support.database"
+local fpcache = require "fpcache"
+local chance = require "fpcache.policy.chance"
+local layers = require "support.layers"
+local tasks = require "support.tasks"
+
+describe("fetch", function()
+  local db, cache
+
+  setup(function() db = database.new() end)
+  before_each(function()
+    db:sql("TRUNCATE cache")
+    cache = db:open()
+  end)
+  after_each(function() db:close_all() end)
+
+  --- A loader that counts and gives what it is told.
+  local function origin(...)
+    local self = { calls = 0, results = { ... } }
+    return setmetatable(self, { __call = function(_, ...)
+      self.calls, self.arguments = self.calls + 1, { ... }
+      self.context = self.arguments[select("#", ...)]
+      return self.results[1], self.results[2]
+    end })
+  end
+
+  local function fetch(key, policy, loader, ...)
+    local value, err, source, why = cache:fetch(key, policy, loader, ...)
+    return value, err, source, why
+  end
+
+  describe("the loader", function()
+    it("is called once; others get what it gave", function()
+      local load = origin { name = "Ann" }
+      local value, err, source = fetch("k", 60, load, 1, nil, "x")
+      assert.same({ { name = "Ann" }, nil, "loader" }, { value, err, source })
+      assert.same({ 1, nil, "x" }, { load.arguments[1], load.arguments[2], load.arguments[3] })
+      assert.equal("k", load.context.key)
+      value, err, source = fetch("k", 60, load)
+      assert.same({ { name = "Ann" }, nil, "db" }, { value, err, source })
+      assert.equal(1, load.calls)
+      assert.same({ name = "Ann" }, (cache:get("k")))
+      assert.is_true(cache:ttl("k") > 55 and cache:ttl("k") <= 60)
+    end)
+
+    it("may come without a policy", function()
+      assert.equal(1, (cache:fetch("k", function(context) return context.key == "k" and 1 end)))
+      assert.equal(7, (cache:fetch("l", function(a, b) return a + b end, 3, 4)))
+      assert.equal(-1, cache:ttl("k"))
+      assert.is_false((cache:fetch("f", "1m", function() return false end)))
+      assert.is_false((cache:fetch("f", "1m", error)))
+    end)
+
+    it("fails: nothing is stored, and the next caller tries again", function()
+      local load = origin(nil, "origin: gone")
+      assert.same({ nil, "origin: gone", "loader" }, { fetch("k", 60, load) })
+      assert.same({ nil, "origin: gone", "loader" }, { fetch("k", 60, load) })
+      assert.equal(2, load.calls)
+      local _, err, source, traceback = fetch("k", 60, function() error("broken\nin two") end)
+      assert.matches("^loader: .*broken in two$", err)
+      assert.equal("loader", source)
+      assert.matches("stack traceback", traceback)
+      assert.equal(1, (fetch("k", 60, origin(1))))
+    end)
+
+    it("says by its context how its value is kept", function()
+      fetch("long", 60, function(context) context.ttl = "1h" return 1 end)
+      fetch("forever", 60, function(context) context.ttl = math.huge return 1 end)
+      fetch("not", 60, function(context) context.store = false return 1 end)
+      assert.is_true(cache:ttl("long") > 3500)
+      assert.equal(-1, cache:ttl("forever"))
+      assert.equal(-2, cache:ttl("not"))
+      assert.equal(2, (fetch("not", 60, origin(2))))
+      assert.matches('^invalid: context.ttl: "soon" is no duration',
+        select(2, fetch("bad", 60, function(context) context.ttl = "soon" return 1 end)))
+    end)
+
+    it("says that the old value is still right", function()
+      local policy = fpcache.policy { ttl = 60, stale_ttl = 600 }
+      fetch("k", policy, function(context) context.validator = 'W/"1"' return { 1 } end)
+      db:age(100)
+      local seen
+      local value, _, source = fetch("k", policy, function(context)
+        seen = { context.old, context.validator }
+        return context:not_modified()
+      end)
+      assert.same({ { 1 }, "loader" }, { value, source })
+      assert.same({ { 1 }, 'W/"1"' }, seen)
+      assert.is_true(cache:ttl("k") > 55)
+      db:age(100)
+      fetch("k", policy, function(context) assert(context.validator == 'W/"1"') return 2 end)
+      assert.matches("^invalid: the loader says not modified",
+        select(2, fetch("none", policy, function(context) return context:not_modified() end)))
+    end)
+
+    it("gives what cannot be stored to its caller, with the reason", function()
+      local value, err, source, why = fetch("k", 60, origin(print))
+      assert.same({ print, nil, "loader" }, { value, err, source })
+      assert.matches("^invalid: ", why)
+      assert.equal(1, (fetch("k", 60, origin(1))))
+    end)
+  end)
+
+  describe("policies:", function()
+    it("negative_ttl remembers that there is none", function()
+      local load = origin(nil)
+      assert.same({ nil, nil, "loader" }, { fetch("k", { ttl = 60, negative_ttl = 5 }, load) })
+      assert.same({ nil, nil, "db" }, { fetch("k", { ttl = 60, negative_ttl = 5 }, load) })
+      assert.same({ nil, nil, "db" }, { cache:get("k") })
+      assert.is_false(cache:exists("k"))
+      assert.equal("", db:sql("SELECT key FROM valid_cache"))
+      assert.equal(1, load.calls)
+      db:age(6)
+      fetch("k", { ttl = 60, negative_ttl = 5 }, load)
+      assert.equal(2, load.calls)
+      fetch("l", 60, load)
+      fetch("l", 60, load)
+      assert.equal(4, load.calls, "without negative_ttl nothing is remembered")
+      cache:set("k", 1)
+      assert.equal(1, (fetch("k", 60, load)))
+    end)
+
+    it("jitter shortens the ttl by chance, by at most its share", function()
+      finally(function() chance.draw = chance.drawn end)
+      chance.drawn, chance.draw = chance.draw, function() return 0.5 end
+      fetch("k", { ttl = 1000, jitter = 0.2 }, origin(1))
+      assert.is_true(math.abs(cache:ttl("k") - 900) < 5)
+    end)
+
+    it("stale_ttl gives the old value when the origin fails, and error_backoff spares it", function()
+      local policy = fpcache.policy { ttl = 60, stale_ttl = 600, error_backoff = 10 }
+      fetch("k", policy, origin("old"))
+      db:age(61)
+      assert.is_nil((cache:get("k")), "for get it has expired")
+      local load = origin(nil, "origin: down")
+      assert.same({ "old", nil, "stale", "origin: down" }, { fetch("k", policy, load) })
+      for _ = 1, 5 do assert.same({ "old", nil, "stale" }, { fetch("k", policy, load) }) end
+      assert.equal(1, load.calls)
+      db:age(11)
+      assert.same({ "old", nil, "stale", "origin: down" }, { fetch("k", policy, load) })
+      assert.equal(2, load.calls)
+      db:age(11)
+      assert.same({ "new", nil, "loader" }, { fetch("k", policy, origin("new")) })
+      db:age(661)
+      assert.same({ nil, "origin: down", "loader" }, { fetch("k", policy, load) })
+      assert.same({ nil, "origin: down", "loader" }, { fetch("k", 60, load) })
+    end)
+
+    it("an origin that fails for 10 s is seen by nobody while stale is allowed", function()
+      local clock = tasks.new { fake = true }
+      finally(function() clock:close() end)
+      local policy = fpcache.policy { ttl = 1, stale_ttl = 60, error_backoff = 1 }
+      local down, loads, errors, stale = false, 0, 0, 0
+      local function load()
+        loads = loads + 1
+        if down then return nil, "origin: down" end
+        return "value"
+      end
+      for step = 0, 140 do
+        down = step > 20 and step <= 120
+        local value, err, source = clock:call(function() return cache:fetch("k", policy, load) end)
+        if err or value ~= "value" then errors = errors + 1 end
+        if source == "stale" then stale = stale + 1 end
+        db:age(0.1)
+      end
+      assert.equal(0, errors)
+      assert.is_true(stale >= 90, tostring(stale))
+      assert.is_true(loads <= 40, tostring(loads)) -- of 141; the server's own time goes on too
+    end)
+
+    it("refresh_ahead loads before the end, for one caller", function()
+      local policy = fpcache.policy { ttl = 100, refresh_ahead = 0.8 }
+      fetch("k", policy, origin(1))
+      db:age(70)
+      assert.same({ 1, nil, "db" }, { fetch("k", policy, origin(2)) })
+      db:age(15)
+      local other = db:open()
+      local value, _, source = fetch("k", policy, function()
+        assert.same({ 1, nil, "db" }, { other:fetch("k", policy, error) })
+        return 2
+      end)
+      assert.same({ 2, "loader" }, { value, source })
+      assert.is_true(cache:ttl("k") > 95)
+      db:age(85)
+      assert.same({ 2, nil, "db", "down" }, { fetch("k", policy, origin(nil, "down")) })
+    end)
+
+    it("beta loads early by chance and cost", function()
+      finally(function() chance.draw = chance.drawn end)
+      chance.drawn = chance.draw
+      local policy = fpcache.policy { ttl = 100, beta = 1 }
+      fetch("k", policy, origin(1))
+      db:sql("UPDATE cache SET load_seconds = 10")
+      db:age(80) -- 20 s are left: two times the cost
+      chance.draw = function() return math.exp(-1.9) end
+      assert.same({ 1, nil, "db" }, { fetch("k", policy, origin(2)) })
+      chance.draw = function() return math.exp(-2.1) end
+      assert.same({ 2, nil, "loader" }, { fetch("k", policy, origin(2)) })
+    end)
+
+    it("sliding prolongs what is read", function()
+      local policy = fpcache.policy { ttl = 100, sliding = true }
+      fetch("k", policy, origin(1))
+      for _ = 1, 5 do
+        db:age(60)
+        assert.same({ 1, nil, "db" }, { fetch("k", policy, origin(2)) })
+        assert.is_true(cache:ttl("k") > 95)
+      end
+      db:age(101)
+      assert.equal(2, (fetch("k", policy, origin(2))))
+    end)
+
+    it("tags are those of the policy, or of the loader", function()
+      local policy = fpcache.policy { ttl = 60, stale_ttl = 600, tags = { "shop", "all" } }
+      fetch("k", policy, origin(1))
+      fetch("l", policy, function(context) context.tags = "own" return 1 end)
+      cache:fetch_many({ "m" }, policy, function() return { m = 1 } end)
+      assert.same({ "all", "shop" }, cache:tags("k"))
+      assert.same({ "own" }, cache:tags("l"))
+      assert.same({ "all", "shop" }, cache:tags("m"))
+      db:age(61)
+      fetch("l", policy, function(context) return context:not_modified() end)
+      assert.same({ "own" }, cache:tags("l"))
+      assert.equal(0, assert(cache:invalidate_tag "all"), "none of them lived")
+      assert.equal("new", (fetch("k", policy, origin("new"))))
+      assert.equal(1, assert(cache:invalidate_tag("shop", { expire = true })))
+      assert.same({ "new", nil, "stale", "down" }, { fetch("k", policy, origin(nil, "down")) })
+      db:age(20)
+      fetch("k", policy, function() cache:invalidate_tag("all", { expire = true }) return "overtaken" end)
+      assert.is_nil((cache:get("k")))
+      assert.matches("^invalid: a tag has", select(2, fetch("n", policy, function(context) context.tags = "" return 1 end)))
+    end)
+
+    it("near answers from memory, but not into the time of renewal", function()
+      cache = layers.open(db)
+      local policy = fpcache.policy { ttl = 100 }
+      fetch("k", policy, origin(1))
+      assert(cache:wait_ready(10))
+      assert.equal("near", database.eventually(function()
+        local _, _, source = fetch("k", policy, error)
+        return source == "near" and source
+      end))
+      assert.equal("db", select(3, fetch("k", { ttl = 100, near = false }, error)))
+      assert(cache:delete("k"))
+      assert.same({ 2, nil, "loader" }, { fetch("k", policy, origin(2)) })
+    end)
+  end)
+
+  describe("a lease", function()
+    local POLICY = { ttl = 60, stale_ttl = 60, hard_timeout = 5, lock_timeout = 30 }
+
+    it("that a delete overtook stores nothing, whoever deleted", function()
+      for name, delete in pairs {
+        delete = function() assert.is_false(cache:delete("k")) end,
+        delete_many = function() assert.equal(0, cache:delete_many { "k" }) end,
+        get_delete = function() assert.is_nil((cache:get_delete("k"))) end,
+        clear = function() assert(cache:clear()) end,
+        psql = function() db:sql("DELETE FROM cache WHERE key = 'k'") end,
+        python = function() db:sql("SELECT cache_delete('app', 'k')", db:url_of()) end,
+        truncate = function() db:sql("TRUNCATE cache") end,
+      } do
+        local value = fetch("k", POLICY, function() delete() return "old" end)
+        assert.equal("old", value)
+        if name ~= "python" then assert.is_nil((cache:get("k")), name) end
+        cache:delete("k")
+      end
+    end)
+
+    it("that a newer write overtook stores nothing", function()
+      for _, write in ipairs {
+        function() assert(cache:set("k", "new")) end,
+        function() assert(cache:set_many { k = "new" }) end,
+        function() assert(cache:add("k", "new")) end,
+        function() db:sql("INSERT INTO cache (user_id, key, value, version) VALUES ('app', 'k', 'new', 9) "
+          .. "ON CONFLICT (user_id, namespace, key) DO UPDATE SET value = excluded.value, version = cache.version + 1, "
+          .. "expires_at = 'infinity', format = 't'") end,
+      } do
+        assert.equal("old", (fetch("k", POLICY, function() write() return "old" end)))
+        assert.equal("new", (cache:get("k")))
+        cache:delete("k")
+      end
+      assert.equal(4, cache:stats().policies.overtaken)
+    end)
+
+    it("that ended and was granted to another stores nothing; without another it does", function()
+      local other = db:open()
+      local value = fetch("k", POLICY, function()
+        db:age(6)
+        assert.equal("theirs", (other:fetch("k", POLICY, origin("theirs"))))
+        return "late"
+      end)
+      assert.equal("late", value)
+      assert.equal("theirs", (cache:get("k")))
+      cache:delete("k")
+      fetch("k", POLICY, function() db:age(6) return "late" end)
+      assert.equal("late", (cache:get("k")))
+    end)
+
+    it("is not swept away, nor is what is stale", function()
+      fetch("k", POLICY, function() assert.equal(0, cache:cleanup()) return 1 end)
+      db:age(61)
+      assert.equal(0, cache:cleanup())
+      assert.equal("stale", select(3, fetch("k", POLICY, origin(nil, "down"))))
+      db:age(61)
+      assert.equal(1, cache:cleanup())
+    end)
+
+    it("of another is waited for, up to lock_timeout; then the caller loads himself and stores nothing", function()
+      local clock = tasks.new { fake = true }
+      finally(function() clock:close() end)
+      db:sql("INSERT INTO cache (user_id, key, value, format, version, noted_version, expires_at, lease_holder, lease_until) "
+        .. "VALUES ('app', 'k', '', 'a', 5, 5, '-infinity', 77, now() + interval '1 hour')")
+      local started = clock:now()
+      local value, _, source = clock:call(function()
+        return cache:fetch("k", { ttl = 60, lock_timeout = 3 }, origin("own"))
+      end)
+      assert.same({ "own", "loader" }, { value, source })
+      assert.is_true(clock:now() - started >= 3 and clock:now() - started < 3.1)
+      assert.is_nil((cache:get("k")))
+      started = clock:now()
+      clock:call(function() return cache:fetch("k", { ttl = 60, lock = "process" }, origin("own")) end)
+      assert.equal(started, clock:now())
+    end)
+
+    it("is refused inside a transaction", function()
+      local err = select(2, cache:transaction(function(tx) return tx:fetch("k", 60, origin(1)) end))
+      assert.matches("^invalid: fetch is not for transactions", err)
+    end)
+
+    it("works behind a transaction pooler", function()
+      local pooled = db:open { prepared = false }
+      assert.equal(1, (pooled:fetch("k", POLICY, origin(1))))
+      assert.same({ 1, nil, "db" }, { pooled:fetch("k", POLICY, origin(2)) })
+      assert.equal("new", (pooled:fetch("l", POLICY, function() cache:set("l", "set") return "new" end)))
+      assert.equal("set", (cache:get("l")))
+    end)
+
+    it("is of one user and namespace", function()
+      local other = db:open { as = "other" }
+      fetch("k", POLICY, function()
+        assert.equal("theirs", (other:fetch("k", POLICY, origin("theirs"))))
+        assert.equal("there", (cache:namespace("n"):fetch("k", POLICY, origin("there"))))
+        return "mine"
+      end)
+      assert.equal("mine", (cache:get("k")))
+    end)
+  end)
+
+  describe("coroutines", function()
+    local clock
+    before_each(function() clock = tasks.new { fake = true } end)
+    after_each(function() clock:close() end)
+
+    it("share one loading, its error too", function()
+      local calls, seen = 0, {}
+      local function load()
+        calls = calls + 1
+        fpcache.waiting.sleep(1)
+        return nil, "origin: no"
+      end
+      for i = 1, 10 do
+        clock:spawn(function() seen[i] = select(2, cache:fetch("k", { ttl = 60 }, load)) end)
+      end
+      clock:run()
+      assert.equal(1, calls)
+      for i = 1, 10 do assert.equal("origin: no", seen[i]) end
+    end)
+
+    it("get what is stale at once while one loads in the background", function()
+      local policy = fpcache.policy { ttl = 60, stale_ttl = 600 }
+      fetch("k", policy, origin("old"))
+      db:age(61)
+      local started = clock:now()
+      local value, _, source
+      clock:spawn(function()
+        value, _, source = cache:fetch("k", policy, function() fpcache.waiting.sleep(5) return "new" end)
+        assert.equal(started, clock:now())
+      end)
+      clock:run()
+      assert.same({ "old", "stale" }, { value, source })
+      assert.equal("new", (cache:get("k")))
+    end)
+
+    it("wait for soft_timeout where there is an old value, for hard_timeout where there is none", function()
+      local policy = fpcache.policy { ttl = 60, stale_ttl = 600, soft_timeout = 1, hard_timeout = 4 }
+      local function slow(seconds, value) return function() fpcache.waiting.sleep(seconds) return value end end
+      fetch("k", policy, origin("old"))
+      db:age(61)
+      assert.equal("quick", (clock:call(function() return cache:fetch("k", policy, slow(0.5, "quick")) end)))
+      db:age(61)
+      assert.same({ "quick", nil, "stale" }, { clock:call(function() return cache:fetch("k", policy, slow(3, "late")) end) })
+      assert.equal("late", (cache:get("k")))
+      local value, err = clock:call(function() return cache:fetch("none", policy, slow(9, "later")) end)
+      assert.is_nil(value)
+      assert.matches("^timeout: loading took longer than hard_timeout %(4 s%)", err)
+      assert.equal("later", (cache:get("none")))
+    end)
+  end)
+
+  it("does not wait in vain for its own loader, or for a coroutine that cannot go on", function()
+    local started = core.system.now()
+    assert.equal("inner", (fetch("k", 60, function()
+      return (fetch("k", 60, origin("inner")))
+    end)))
+    local first = coroutine.wrap(function() return (cache:fetch("l", 60, function() coroutine.yield() return 1 end)) end)
+    first()
+    assert.equal(2, (fetch("l", 60, origin(2))))
+    assert.equal(1, first())
+    assert.is_true(core.system.now() - started < 5)
+  end)
+
+  it("refuses what is no loader, policy or key", function()
+    assert.has_error(function() cache:fetch("k", 60) end, "bad loader (function expected, got nil)")
+    assert.has_error(function() cache:fetch("k", true, print) end,
+      "bad policy (fpcache.policy, table or ttl expected, got boolean)")
+    assert.has_error(function() cache:fetch(1, 60, print) end, "bad key (string expected, got number)")
+    assert.matches("^invalid: a key must not be empty", select(2, fetch("", 60, origin(1))))
+    local closed = db:open()
+    closed:close()
+    assert.matches("^closed: ", select(2, closed:fetch("k", 60, origin(1))))
+  end)
+end)
