@@ -135,6 +135,7 @@ function fpcache.new(opts)
   end
   local user
   if o.encrypt then -- what is encrypted is bound to the login
+    local ok
     ok, user = pool:row(cache.statements.login, cache.timeout)
     if not ok then
       pool:close()
