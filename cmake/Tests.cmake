@@ -26,7 +26,7 @@ endfunction()
 if(CMOCKA_FOUND)
   # A private server, a proxy before it, and short words for both.
   add_library(fpc_test_support STATIC spec/core/support/canned.c spec/core/support/db.c
-              spec/core/support/proxy.c spec/core/support/server.c)
+              spec/core/support/proxy.c spec/core/support/requests.c spec/core/support/server.c)
   target_include_directories(fpc_test_support PUBLIC spec/core/support)
   target_link_libraries(fpc_test_support PRIVATE fpc_flags fpc_core PkgConfig::CMOCKA Threads::Threads)
   set_target_properties(fpc_test_support PROPERTIES C_EXTENSIONS OFF)

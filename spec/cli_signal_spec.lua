@@ -38,6 +38,15 @@ local SCENES = {
       end)]],
     "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state = 'idle in transaction'",
   },
+  ["has many tasks that wait"] = {
+    [[local fpcache = require("fpcache")
+      fpcache.parallel {
+        jobs = 20, each = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 },
+        run = function() fpcache.sleep(60); return cache:set("locked", 2) end,
+      }
+      error("interrupted")]],
+    "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state = 'idle'",
+  },
   ["is in the middle of set_many"] = {
     [[local i = 0
       cache:set_many(function()

@@ -2,8 +2,8 @@
  *
  * A statement is made once and run on many connections; each connection prepares it the first
  * time it meets it.  Its name is a hash of its text: two statements of the same name are the same.
- * Owner: who made it; it must outlive the calls that use it, not the connections.
- * Thread rule: read-only after fpc_statement_new(). */
+ * Owner: who made it; it must outlive the calls that use it, not the connections.  Who needs it longer holds
+ * a reference of his own. Thread rule: read-only once it is shared; references from any thread. */
 #ifndef FPCACHE_STATEMENT_H
 #define FPCACHE_STATEMENT_H
 
@@ -14,13 +14,25 @@ typedef struct fpc_statement {
     char name[24]; /* "fpc_" and the id in hexadecimal */
     char *sql;
     bool read_only; /* may be repeated on another connection when one is lost */
+    bool slow;      /* of many rows or the whole table: in a pipeline of its own (see pipeline.h) */
     int param_count;
     uint32_t param_oids[FPC_PARAMS_MAX];
+    struct fpc_statement *many; /* does what this one does for many keys at once, or NULL */
+    int many_param;             /* which parameter is an array there */
+    _Atomic(int) references;
 } fpc_statement;
 
 /* NULL when out of memory.  `param_count` is at most FPC_PARAMS_MAX. */
 fpc_statement *fpc_statement_new(const char *sql, const uint32_t *param_oids, int param_count,
                                  bool read_only);
-void fpc_statement_delete(fpc_statement *statement); /* NULL is allowed */
+/* Gives a reference back; the last one frees.  NULL is allowed. */
+void fpc_statement_delete(fpc_statement *statement);
+/* One more reference. */
+fpc_statement *fpc_statement_keep(const fpc_statement *statement);
+
+/* Before it is shared: `many` takes an array in the place of the bytea parameter `param` (from 0), all else
+ * being equal, and returns for each row the element's number (bigint, from 1) before the columns of this
+ * statement. */
+void fpc_statement_set_many(fpc_statement *statement, const fpc_statement *many, int param);
 
 #endif

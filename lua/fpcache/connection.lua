@@ -30,6 +30,8 @@ connection.OPTIONS = {
   idle_timeout = { type = "number", default = 300, check = options.not_negative },  -- seconds; 0: never
   max_lifetime = { type = "number", default = 3600, check = options.not_negative }, -- seconds; 0: no limit
   prepared = { type = "boolean", default = true }, -- false behind a transaction pooler
+  pipeline_readers = { type = "integer", default = 2, check = options.between(1, 16, "") }, -- connections for reads of tasks
+  pipeline_silence = { type = "number", default = 2, check = seconds }, -- seconds until a silent one is replaced
   libpq = { type = "table" },                      -- further libpq settings, such as sslmode
 }
 
@@ -119,6 +121,7 @@ local function open_pool(o, text, settings, found)
   local pool, err = core.pool(text, settings, DEFAULTS, {
     min_connections = math.max(o.minconn, 1), max_connections = o.maxconn, connect_timeout = o.connect_timeout,
     idle_timeout = o.idle_timeout, max_lifetime = o.max_lifetime, prepared = o.prepared, session_sql = session_sql(o),
+    pipeline_readers = o.pipeline_readers, pipeline_silence = o.pipeline_silence,
     token = found and found.keeper, token_host = host, token_user = user,
   })
   if not pool then return nil, err end

@@ -13,13 +13,16 @@ local fetch = require("fpcache.fetch")
 local layers = require("fpcache.layers")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
+local parallel = require("fpcache.parallel")
 local policies = require("fpcache.policy")
+local scheduler = require("fpcache.scheduler")
 local schema = require("fpcache.schema")
 local sealing = require("fpcache.sealing")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements")
 local sweeper = require("fpcache.sweeper")
 local touches = require("fpcache.touches")
+local transport = require("fpcache.transport")
 local Cache = require("fpcache.client")
 require("fpcache.reading")
 require("fpcache.bulk")
@@ -39,8 +42,22 @@ local fpcache = {
   array_mt = codec.array_mt,       -- setmetatable({}, array_mt) is stored as []
   empty_array = codec.empty_array,
   CuckooFilter = require("fpcache.cuckoo_filter"),
+  -- Many calls at once: docs/pipeline.md
+  spawn = scheduler.spawn,
+  await = scheduler.await,
+  cancel = scheduler.cancel,
+  sleep = scheduler.sleep,
+  run = scheduler.run,
+  parallel = parallel.run,
+  step = scheduler.step,
+  completions_fd = scheduler.fd,
   DatabricksTokenProvider = auth.DatabricksTokenProvider,
   waiting = require("fpcache.waiting"), -- where a scheduler of coroutines plugs in
+}
+
+fpcache.waiting.plug {
+  sleep = scheduler.sleep, spawn = scheduler.spawn,
+  is_task = function() return scheduler.current() ~= nil end,
 }
 
 --- A named way to load, keep and renew entries, for cache:fetch; see docs/policies.md.
@@ -106,7 +123,7 @@ function fpcache.new(opts)
   pool, err = connection.open(o, 2)
   if not pool then return nil, err end
   local cache = setmetatable({
-    db = pool,
+    db = transport.new(pool, o.maxconn),
     pool = pool,
     feed = announce.none,
     statements = statements.new(quoted, o.prepared),

@@ -36,7 +36,8 @@ WHERE {own} AND {live}%s RETURNING version]]
 
 local KEEP_TTL = "CASE WHEN {cLive} THEN c.expires_at ELSE excluded.expires_at END"
 
--- name = { SQL, parameter types (see src/lua/statement.c), read-only? }
+-- name = { SQL, parameter types (see src/lua/statement.c), read-only?, slow = of many rows: in a pipeline of its own,
+--          many = the statement that does it for many keys at once in the place of $2 }
 local TEMPLATES = {
   -- and whether this session is to tell the change feed: it is switched on, and no pooler kept the session from saying so
   schema_version = { [[
@@ -46,7 +47,7 @@ FROM {schema}.fpcache_schema]], "", true },
   login = { "SELECT session_user::text", "", true },
   ping = { "SELECT 1", "", true },
 
-  get = { "SELECT value, format FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
+  get = { "SELECT value, format FROM {schema}.cache WHERE {own} AND {live}", "ty", true, many = "get_merged" },
   -- LIMIT keeps the lookup of one key a plan of its own.  With `key = ANY ($2)` a plan made while the table was
   -- small reads all keys of the namespace, and stays after the table has grown.  Sorted keys walk the index once.
   get_many = { [[
@@ -54,15 +55,28 @@ SELECT coalesce(c.long_key, k.key), c.value, c.format
 FROM (SELECT unnest($2) AS key ORDER BY key) AS k
 CROSS JOIN LATERAL (
     SELECT long_key, value, format FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
-    "tY", true },
+    "tY", true, slow = true },
   -- What the near cache keeps has to know how long it may live.
-  get_with_ttl = { "SELECT value, format, {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
+  get_with_ttl = { "SELECT value, format, {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true,
+    many = "get_merged_with_ttl" },
+  -- Single gets that travel together: each row says whose it is.
+  get_merged = { [[
+SELECT k.number, c.value, c.format
+FROM unnest($2) WITH ORDINALITY AS k (key, number)
+CROSS JOIN LATERAL (
+    SELECT value, format FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]], "tY", true },
+  get_merged_with_ttl = { [[
+SELECT k.number, c.value, c.format, c.ttl
+FROM unnest($2) WITH ORDINALITY AS k (key, number)
+CROSS JOIN LATERAL (
+    SELECT value, format, {ttl} AS ttl FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
+    "tY", true },
   get_many_with_ttl = { [[
 SELECT coalesce(c.long_key, k.key), c.value, c.format, c.ttl
 FROM unnest($2) AS k (key)
 CROSS JOIN LATERAL (
     SELECT long_key, value, format, {ttl} AS ttl FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
-    "tY", true },
+    "tY", true, slow = true },
   entry = { [[
 SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WHERE {own} AND {live}]], "ty", true },
   ttl = { "SELECT {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
@@ -110,7 +124,7 @@ RETURNING convert_from(value, 'UTF8')::bigint]], "tyyiiff" },
     CROSS JOIN LATERAL (
         SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key LIMIT 1 FOR UPDATE) AS c),
 gone AS (DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING {live} AS lived)
-SELECT count(*) FROM gone WHERE lived]], "tY" },
+SELECT count(*) FROM gone WHERE lived]], "tY", slow = true },
   expire = { [[
 {tellKey}UPDATE {schema}.cache SET expires_at = statement_timestamp() + $3 * interval '1 second'
 WHERE {own} AND {live}]], "tyf" },
@@ -129,20 +143,20 @@ FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unn
              unnest($6) AS ttl) AS r
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = excluded.value, format = excluded.format, version = {nextVersion},
-    tags = excluded.tags, expires_at = excluded.expires_at]], "tB" },
+    tags = excluded.tags, expires_at = excluded.expires_at]], "tB", slow = true },
 
   -- A page of a scan: keys from $2 (included) to $3 (excluded), at most $4.
   scan_keys = { [[
 SELECT key, long_key FROM {schema}.cache
-WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyyi", true },
+WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyyi", true, slow = true },
   scan_values = { [[
 SELECT key, long_key, value, format FROM {schema}.cache
-WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyyi", true },
+WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyyi", true, slow = true },
   count = { [[
-SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND {live}]], "tyy", true },
-  count_all = { "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}", "", true },
-  clear = { "{tellSpace}DELETE FROM {schema}.cache WHERE {mine}", "t" },
-  clear_all = { "{tellAll}DELETE FROM {schema}.cache WHERE user_id = session_user::text", "" },
+SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND {live}]], "tyy", true, slow = true },
+  count_all = { "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}", "", true, slow = true },
+  clear = { "{tellSpace}DELETE FROM {schema}.cache WHERE {mine}", "t", slow = true },
+  clear_all = { "{tellAll}DELETE FROM {schema}.cache WHERE user_id = session_user::text", "", slow = true },
 
   -- Of the whole table, for everybody; the number of rows is the server's estimate.
   table_stats = { [[
@@ -258,11 +272,16 @@ function statements.new(quoted_schema, tells)
   places.tellGone = tells and sql.fill(TELL_GONE, places) or ""
   places.tellTried = tells and sql.fill(TELL_TRIED, places) or ""
   local made = {}
-  for name, template in pairs(TEMPLATES) do
+  local function make(name)
+    if made[name] then return made[name] end
+    local template = TEMPLATES[name]
     local text = sql.fill(template[1], places)
     text = text:gsub("%)\nWITH ", "), ") -- a statement has one WITH
-    made[name] = core.statement(text, template[2], template[3] or false)
+    local many = template.many and make(template.many)
+    made[name] = core.statement(text, template[2], template[3] or false, template.slow or false, many, many and 2)
+    return made[name]
   end
+  for name in pairs(TEMPLATES) do make(name) end
   return made
 end
 

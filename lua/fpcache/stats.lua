@@ -38,8 +38,8 @@ end
 --
 -- States: "off"; "loading" (not ready yet); "fresh" (answers); "stale" (has lost touch: the server answers).
 -- hits and misses are those of get and get_many, whichever layer answered.  docs/near.md explains each number.
----@return table? stats { hits, misses, sets, near, filter, feed, pool, token, policies, server }; server_error instead of
--- server when it did not answer; nil only of a closed cache
+---@return table? stats { hits, misses, sets, near, filter, feed, pool, pipeline, token, policies, server };
+-- server_error instead of server when it did not answer; nil only of a closed cache
 ---@return string? err
 function Cache:stats()
   local counts, feed = self.counts, self.feed:stats()
@@ -54,6 +54,7 @@ function Cache:stats()
     filter = filter_stats(feed, counts),
     feed = feed_stats(feed),
     pool = self.pool:stats(),
+    pipeline = self.pool:pipeline_stats(),
     policies = policy_stats(self.flow),
     token = self.pool:token(),
     server = found and { rows = rows, bytes = bytes, unlogged = unlogged } or nil,

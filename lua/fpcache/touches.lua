@@ -26,7 +26,7 @@ function Touches:send()
   for space, keys in pairs(spaces) do
     local list = {}
     for key in pairs(keys) do list[#list + 1] = key end
-    cache.pool:run(cache.statements.touch_sampled, cache.timeout, space, list)
+    cache.db:run(cache.statements.touch_sampled, cache.timeout, space, list)
   end
 end
 

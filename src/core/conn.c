@@ -3,6 +3,7 @@
  * A connection is either idle (libpq expects nothing) or busy with one statement.  Whoever gives up in
  * the middle breaks it: the rest of that answer could otherwise be taken for the next one. */
 #include "fpcache/conn.h"
+#include "conn_internal.h"
 #include "conn_login.h"
 #include "fpcache/fork.h"
 #include "fpcache/wait.h"
@@ -10,7 +11,6 @@
 #include "server_error.h"
 
 #include <fcntl.h>
-#include <libpq-fe.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,9 +194,8 @@ static fpc_status next_result(fpc_conn *conn, fpc_deadline deadline, PGresult **
     return FPC_OK;
 }
 
-/* Whether the server lost the prepared statement (DISCARD ALL, a pooler) or cannot use it any more (a changed
- * table), so that preparing it again helps.  The second has no state and no untranslated words of its own. */
-static bool is_stale_statement(const PGresult *error) {
+/* A changed table has no state and no untranslated words of its own. */
+bool fpc_is_stale_statement(const PGresult *error) {
     const char *state = PQresultErrorField(error, PG_DIAG_SQLSTATE);
     const char *function = PQresultErrorField(error, PG_DIAG_SOURCE_FUNCTION);
     return strcmp(state, "26000") == 0 || (strcmp(state, "0A000") == 0 && function != NULL &&
@@ -214,7 +213,7 @@ static void blame_pooler(fpc_error *err) {
 /* Takes an error of the server; `had_success`: other statements sent along with it succeeded. */
 static fpc_status take_error(fpc_conn *conn, const PGresult *error, bool had_success, fpc_error *err) {
     fpc_status status = fpc_server_error(error, conn->sent_ours, err);
-    if (conn->use_prepared && conn->sent_ours && is_stale_statement(error)) {
+    if (conn->use_prepared && conn->sent_ours && fpc_is_stale_statement(error)) {
         conn->stale = true;
         if (strcmp(PQresultErrorField(error, PG_DIAG_SQLSTATE), "26000") == 0) blame_pooler(err);
     }
@@ -332,7 +331,7 @@ static fpc_status begin(fpc_conn *conn, bool is_write, bool is_ours, fpc_deadlin
     return status;
 }
 
-static fpc_status check_size(size_t bytes, fpc_error *err) {
+fpc_status fpc_check_statement_size(size_t bytes, fpc_error *err) {
     if (bytes <= MAX_PARAMS_BYTES) return FPC_OK;
     return fpc_fail(err, FPC_INVALID, "the values of one statement are more than 1 GB");
 }
@@ -362,7 +361,7 @@ fpc_status fpc_conn_send(fpc_conn *conn, const fpc_statement *statement, const f
     static const int BINARY[FPC_PARAMS_MAX] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     size_t bytes = 0;
     for (int i = 0; i < params->count; i++) bytes += (size_t)params->lengths[i];
-    fpc_status status = check_size(bytes, err);
+    fpc_status status = fpc_check_statement_size(bytes, err);
     if (status == FPC_OK) status = begin(conn, !statement->read_only, true, deadline, err);
     if (status != FPC_OK) return status;
     bool is_write = conn->sent_write;
@@ -397,7 +396,7 @@ fpc_status fpc_conn_query(fpc_conn *conn, const char *sql, int count, const char
                           fpc_deadline deadline, fpc_result **out, fpc_error *err) {
     size_t bytes = 0;
     for (int i = 0; i < count; i++) bytes += values[i] == NULL ? 0 : strlen(values[i]);
-    fpc_status status = check_size(bytes, err);
+    fpc_status status = fpc_check_statement_size(bytes, err);
     if (status == FPC_OK) status = begin(conn, true, false, deadline, err);
     if (status != FPC_OK) return status;
     if (!PQsendQueryParams(conn->pg, sql, count, NULL, values, NULL, NULL, 0)) return not_sent(conn, err);
@@ -461,4 +460,8 @@ const char *fpc_conn_user(const fpc_conn *conn) {
 
 int64_t fpc_conn_opened_ns(const fpc_conn *conn) {
     return conn->opened_ns;
+}
+
+PGconn *fpc_conn_pg(const fpc_conn *conn) {
+    return conn->pg;
 }

@@ -42,3 +42,16 @@ void fpc_id_set_destroy(fpc_id_set *set) {
     free(set->slots);
     memset(set, 0, sizeof *set);
 }
+
+void fpc_id_set_remove(fpc_id_set *set, uint64_t id) {
+    if (!fpc_id_set_has(set, id)) return;
+    size_t hole = (size_t)(slot_of(set, id) - set->slots), mask = set->capacity - 1;
+    set->slots[hole] = 0;
+    set->count--;
+    /* Those behind that the hole would cut off from their place move up. */
+    for (size_t i = (hole + 1) & mask; set->slots[i] != 0; i = (i + 1) & mask) {
+        uint64_t moved = set->slots[i];
+        set->slots[i] = 0;
+        *slot_of(set, moved) = moved;
+    }
+}

@@ -14,6 +14,7 @@ typedef struct fpc_id_set {
 
 bool fpc_id_set_has(const fpc_id_set *set, uint64_t id);
 bool fpc_id_set_add(fpc_id_set *set, uint64_t id); /* false when out of memory */
+void fpc_id_set_remove(fpc_id_set *set, uint64_t id);
 void fpc_id_set_clear(fpc_id_set *set);
 void fpc_id_set_destroy(fpc_id_set *set);
 

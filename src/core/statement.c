@@ -22,13 +22,27 @@ fpc_statement *fpc_statement_new(const char *sql, const uint32_t *param_oids, in
     if (oid_bytes > 0) memcpy(statement->param_oids, param_oids, oid_bytes);
     statement->param_count = param_count;
     statement->read_only = read_only;
+    statement->references = 1;
     statement->id = XXH3_64bits_withSeed(statement->param_oids, oid_bytes, XXH3_64bits(sql, strlen(sql))) | 1;
     snprintf(statement->name, sizeof statement->name, "fpc_%016" PRIx64, statement->id);
     return statement;
 }
 
 void fpc_statement_delete(fpc_statement *statement) {
-    if (statement == NULL) return;
+    if (statement == NULL || --statement->references > 0) return;
+    fpc_statement_delete(statement->many);
     free(statement->sql);
     free(statement);
+}
+
+fpc_statement *fpc_statement_keep(const fpc_statement *statement) {
+    fpc_statement *kept = (fpc_statement *)statement; /* the count is nobody's business but ours */
+    kept->references++;
+    return kept;
+}
+
+void fpc_statement_set_many(fpc_statement *statement, const fpc_statement *many, int param) {
+    assert(param >= 0 && param < statement->param_count && statement->many == NULL);
+    statement->many = fpc_statement_keep(many);
+    statement->many_param = param;
 }

@@ -31,19 +31,46 @@ void fpc_lua_register_result(lua_State *L) {
     fpc_lua_new_type(L, RESULT_TYPE, METHODS, result_close);
 }
 
-/* Binds the arguments from `first` on, runs the statement, and leaves the result in a holder on the stack;
- * NULL when it failed. */
-static fpc_result **execute(lua_State *L, fpc_lua_exec *exec, void *self, int first, fpc_error *err) {
+/* Binds the arguments from `first` on, runs the statement, and pushes the answer. */
+static int call(lua_State *L, fpc_lua_exec *exec, void *self, int first, int codec,
+                fpc_lua_convert *convert) {
+    fpc_error err;
     fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 3));
     fpc_result **holder = fpc_lua_hold_result(L);
     int top = lua_gettop(L);
     fpc_lua_binding binding;
-    if (!fpc_lua_bind(L, 2, first, &binding, err)) return NULL;
-    fpc_status status = exec(self, &binding, deadline, holder, err);
+    if (!fpc_lua_bind(L, 2, first, &binding, &err)) return fpc_lua_failure(L, &err);
+    fpc_status status = exec(self, &binding, deadline, holder, &err);
     fpc_lua_unbind(&binding);
     lua_settop(L, top);
-    return status == FPC_OK ? holder : NULL;
+    if (status != FPC_OK) return fpc_lua_failure(L, &err);
+    fpc_answer answer = {.result = *holder, .rows = fpc_result_rows(*holder)};
+    int values = convert(L, &answer, codec);
+    fpc_lua_drop_result(holder);
+    return values;
 }
+
+int fpc_lua_db_run(lua_State *L, fpc_lua_exec *exec, void *self) {
+    return call(L, exec, self, 4, 0, fpc_lua_convert_run);
+}
+
+int fpc_lua_db_row(lua_State *L, fpc_lua_exec *exec, void *self) {
+    return call(L, exec, self, 4, 0, fpc_lua_convert_row);
+}
+
+int fpc_lua_db_rows(lua_State *L, fpc_lua_exec *exec, void *self) {
+    return call(L, exec, self, 4, 0, fpc_lua_convert_rows);
+}
+
+int fpc_lua_db_value(lua_State *L, fpc_lua_exec *exec, void *self) {
+    return call(L, exec, self, 6, 4, fpc_lua_convert_value);
+}
+
+int fpc_lua_db_map(lua_State *L, fpc_lua_exec *exec, void *self) {
+    return call(L, exec, self, 6, 4, fpc_lua_convert_map);
+}
+
+/* --- Converting --- */
 
 static void push_column(lua_State *L, const fpc_result *result, int row, int column) {
     size_t length;
@@ -64,52 +91,46 @@ static void push_column(lua_State *L, const fpc_result *result, int row, int col
     }
 }
 
-int fpc_lua_db_run(lua_State *L, fpc_lua_exec *exec, void *self) {
-    fpc_error err;
-    fpc_result **holder = execute(L, exec, self, 4, &err);
-    if (holder == NULL) return fpc_lua_failure(L, &err);
-    lua_pushinteger(L, (lua_Integer)fpc_result_affected(*holder));
-    fpc_lua_drop_result(holder);
+int fpc_lua_convert_run(lua_State *L, const fpc_answer *answer, int codec) {
+    (void)codec;
+    lua_pushinteger(L, (lua_Integer)fpc_result_affected(answer->result));
     return 1;
 }
 
-int fpc_lua_db_row(lua_State *L, fpc_lua_exec *exec, void *self) {
-    fpc_error err;
-    fpc_result **holder = execute(L, exec, self, 4, &err);
-    if (holder == NULL) return fpc_lua_failure(L, &err);
-    bool found = fpc_result_rows(*holder) > 0;
-    int columns = found ? fpc_result_columns(*holder) : 0;
+int fpc_lua_convert_row(lua_State *L, const fpc_answer *answer, int codec) {
+    (void)codec;
+    bool found = answer->rows > 0;
+    int columns = found ? fpc_result_columns(answer->result) - answer->column : 0;
     lua_pushboolean(L, found);
-    for (int column = 0; column < columns; column++) push_column(L, *holder, 0, column);
-    fpc_lua_drop_result(holder);
+    for (int column = 0; column < columns; column++) {
+        push_column(L, answer->result, answer->row, answer->column + column);
+    }
     return 1 + columns;
 }
 
-int fpc_lua_db_rows(lua_State *L, fpc_lua_exec *exec, void *self) {
-    fpc_error err;
-    fpc_result **holder = execute(L, exec, self, 4, &err);
-    if (holder == NULL) return fpc_lua_failure(L, &err);
-    int rows = fpc_result_rows(*holder), columns = fpc_result_columns(*holder);
-    lua_createtable(L, rows * columns, 0);
-    for (int row = 0, i = 1; row < rows; row++) {
+int fpc_lua_convert_rows(lua_State *L, const fpc_answer *answer, int codec) {
+    (void)codec;
+    int columns = fpc_result_columns(answer->result) - answer->column;
+    lua_createtable(L, answer->rows * columns, 0);
+    for (int row = 0, i = 1; row < answer->rows; row++) {
         for (int column = 0; column < columns; column++, i++) {
-            push_column(L, *holder, row, column);
+            push_column(L, answer->result, answer->row + row, answer->column + column);
             lua_rawseti(L, -2, i);
         }
     }
-    fpc_lua_drop_result(holder);
-    lua_pushinteger(L, rows);
+    lua_pushinteger(L, answer->rows);
     return 2;
 }
 
 /* Pushes the value of the columns `column` and the next, which is its format.  `key`: the stored one. */
-static bool push_value(lua_State *L, const fpc_result *result, int row, int column, const char *key,
-                       size_t key_length, fpc_error *err) {
+static bool push_value(lua_State *L, const fpc_result *result, int row, int column, int codec,
+                       const char *key, size_t key_length, fpc_error *err) {
     size_t length, format_length;
     const char *bytes = fpc_result_bytes(result, row, column, &length);
     const char *format = fpc_result_bytes(result, row, column + 1, &format_length);
-    int codec = lua_isnoneornil(L, 4) ? 0 : 4;
-    return fpc_lua_seal_push(L, bytes, length, *format, codec, key, key_length, lua_toboolean(L, 5), err);
+    int decoder = lua_isnoneornil(L, codec) ? 0 : codec;
+    return fpc_lua_seal_push(L, bytes, length, *format, decoder, key, key_length, lua_toboolean(L, codec + 1),
+                             err);
 }
 
 /* Pushes the bytes that the value of the columns `column` and the next has, opened and unpacked. */
@@ -120,59 +141,55 @@ static void push_size(lua_State *L, const fpc_result *result, int row, int colum
     lua_pushinteger(L, (lua_Integer)fpc_lua_seal_size(bytes, length, *format));
 }
 
-int fpc_lua_db_value(lua_State *L, fpc_lua_exec *exec, void *self) {
+int fpc_lua_convert_value(lua_State *L, const fpc_answer *answer, int codec) {
     fpc_error err;
-    fpc_result **holder = execute(L, exec, self, 6, &err);
-    if (holder == NULL) return fpc_lua_failure(L, &err);
-    bool found = fpc_result_rows(*holder) > 0;
+    bool found = answer->rows > 0;
     lua_pushboolean(L, found);
+    if (!found) return 1;
+    /* The stored key is the second argument of every statement that gives one value. */
     size_t key_length = 0;
-    const char *key = lua_type(L, 7) == LUA_TSTRING ? lua_tolstring(L, 7, &key_length) : NULL;
-    bool decoded = !found || push_value(L, *holder, 0, 0, key, key_length, &err),
-         has_ttl = found && fpc_result_columns(*holder) > 2;
-    if (decoded && has_ttl) {
-        push_column(L, *holder, 0, 2);
-        push_size(L, *holder, 0, 0);
-    }
-    fpc_lua_drop_result(holder);
-    return decoded ? 1 + found + 2 * has_ttl : fpc_lua_failure(L, &err);
+    const char *key = lua_type(L, codec + 3) == LUA_TSTRING ? lua_tolstring(L, codec + 3, &key_length) : NULL;
+    if (!push_value(L, answer->result, answer->row, answer->column, codec, key, key_length, &err))
+        return fpc_lua_failure(L, &err);
+    if (fpc_result_columns(answer->result) - answer->column <= 2) return 2;
+    push_column(L, answer->result, answer->row, answer->column + 2);
+    push_size(L, answer->result, answer->row, answer->column);
+    return 4;
 }
 
-int fpc_lua_db_map(lua_State *L, fpc_lua_exec *exec, void *self) {
+int fpc_lua_convert_map(lua_State *L, const fpc_answer *answer, int codec) {
     fpc_error err;
-    fpc_result **holder = execute(L, exec, self, 6, &err);
-    if (holder == NULL) return fpc_lua_failure(L, &err);
-    int rows = fpc_result_rows(*holder), values = lua_gettop(L) + 1;
+    const fpc_result *result = answer->result;
+    int key_column = answer->column, values = lua_gettop(L) + 1;
     char stored[FPC_KEY_STORED_MAX];
-    bool has_ttl = fpc_result_columns(*holder) > 3;
-    lua_createtable(L, 0, rows);
+    bool has_ttl = fpc_result_columns(result) - answer->column > 3;
+    lua_createtable(L, 0, answer->rows);
     if (has_ttl) {
-        lua_createtable(L, 0, rows); /* ttls */
-        lua_createtable(L, 0, rows); /* sizes */
+        lua_createtable(L, 0, answer->rows); /* ttls */
+        lua_createtable(L, 0, answer->rows); /* sizes */
     }
-    for (int row = 0; row < rows; row++) {
+    for (int n = 0; n < answer->rows; n++) {
+        int row = answer->row + n;
         size_t key_length;
-        const char *key = fpc_result_bytes(*holder, row, 0, &key_length);
+        const char *key = fpc_result_bytes(result, row, key_column, &key_length);
         lua_pushlstring(L, key, key_length);
         if (has_ttl) {
             lua_pushvalue(L, -1);
-            push_column(L, *holder, row, 3);
+            push_column(L, result, row, key_column + 3);
             lua_rawset(L, values + 1);
             lua_pushvalue(L, -1);
-            push_size(L, *holder, row, 1);
+            push_size(L, result, row, key_column + 1);
             lua_rawset(L, values + 2);
         }
         if (key_length > FPC_KEY_INLINE && fpc_key_shorten(key, key_length, stored, &err) == FPC_OK)
             key = stored, key_length = FPC_KEY_STORED_MAX;
-        if (!push_value(L, *holder, row, 1, key, key_length, &err)) {
-            fpc_error_prefix(&err, "key %d of the answer: ", row + 1);
-            fpc_lua_drop_result(holder);
+        if (!push_value(L, result, row, key_column + 1, codec, key, key_length, &err)) {
+            fpc_error_prefix(&err, "key %d of the answer: ", n + 1);
             return fpc_lua_failure(L, &err);
         }
         lua_rawset(L, values);
     }
-    fpc_lua_drop_result(holder);
-    lua_pushinteger(L, rows);
+    lua_pushinteger(L, answer->rows);
     if (!has_ttl) return 2;
     lua_insert(L, values + 1); /* values, rows, ttls, sizes */
     return 4;

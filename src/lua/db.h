@@ -12,6 +12,7 @@
 #ifndef FPC_LUA_DB_H
 #define FPC_LUA_DB_H
 
+#include "fpcache/completions.h"
 #include "fpcache/conn.h"
 #include "statement.h"
 #include "types.h"
@@ -19,6 +20,13 @@
 /* Runs a bound statement on whatever `self` is. */
 typedef fpc_status fpc_lua_exec(void *self, const fpc_lua_binding *binding, fpc_deadline deadline,
                                 fpc_result **out, fpc_error *err);
+
+/* Pushes an answer as one of the methods gives it.  `codec`: the index of the codec, before that of
+ * parse_json; for value and map.  Returns how many values it pushed, or nil and the error. */
+typedef int fpc_lua_convert(lua_State *L, const fpc_answer *answer, int codec);
+
+fpc_lua_convert fpc_lua_convert_run, fpc_lua_convert_row, fpc_lua_convert_rows, fpc_lua_convert_value,
+    fpc_lua_convert_map;
 
 int fpc_lua_db_run(lua_State *L, fpc_lua_exec *exec, void *self);
 int fpc_lua_db_row(lua_State *L, fpc_lua_exec *exec, void *self);

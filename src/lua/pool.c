@@ -1,10 +1,14 @@
-/* pool.c -- `core.pool(connection_string, settings, defaults, options)`. */
+/* pool.c -- `core.pool(connection_string, settings, defaults, options)`: connections to one server, for
+ * callers who wait, and a pipeline beside them for those who do not. */
 #include "pool.h"
+#include "completions.h"
 #include "db.h"
 
 #include <stdlib.h>
 
 #define POOL_TYPE "fpcache.pool"
+
+#define CLOSE_GRACE_S 0.5 /* for answers under way when the pool is closed */
 
 typedef struct pool_ud {
     fpc_lua_shared_pool *shared; /* NULL: closed */
@@ -12,6 +16,7 @@ typedef struct pool_ud {
 
 void fpc_lua_shared_pool_drop(fpc_lua_shared_pool *shared) {
     if (--shared->references > 0) return;
+    fpc_pipeline_delete(shared->pipeline);
     fpc_pool_delete(shared->pool);
     free(shared);
 }
@@ -19,6 +24,7 @@ void fpc_lua_shared_pool_drop(fpc_lua_shared_pool *shared) {
 static int pool_close(lua_State *L) {
     pool_ud *ud = luaL_checkudata(L, 1, POOL_TYPE);
     if (ud->shared == NULL) return 0;
+    fpc_pipeline_close(ud->shared->pipeline, CLOSE_GRACE_S);
     fpc_pool_close(ud->shared->pool);
     fpc_lua_keeper_drop(L, ud->shared->token);
     ud->shared->token = NULL;
@@ -91,6 +97,12 @@ static int pool_new(lua_State *L) {
     options.conn.prepared = lua_toboolean(L, -1);
     lua_getfield(L, 4, "session_sql");
     options.conn.session_sql = luaL_optstring(L, -1, NULL);
+    fpc_pipeline_options pipeline_options = {.readers = (int)number_field(L, 4, "pipeline_readers"),
+                                             .silence_s = number_field(L, 4, "pipeline_silence"),
+                                             .connect_timeout_s = options.connect_timeout_s,
+                                             .idle_timeout_s = options.idle_timeout_s,
+                                             .max_lifetime_s = options.max_lifetime_s,
+                                             .conn = options.conn};
     lua_getfield(L, 4, "token");
     fpc_lua_keeper *token = lua_isnil(L, -1) ? NULL : fpc_lua_check_keeper(L, lua_gettop(L));
     lua_getfield(L, 4, "token_host");
@@ -113,16 +125,20 @@ static int pool_new(lua_State *L) {
         fpc_conninfo_delete(info);
         return fpc_lua_failure(L, &err);
     }
-    /* 3. The pool, shared with the connections it lends. */
-    fpc_lua_shared_pool *shared = malloc(sizeof *shared);
+    /* 3. The pool and the pipeline, shared with the connections that are lent. */
+    fpc_lua_shared_pool *shared = calloc(1, sizeof *shared);
+    fpc_pipeline *pipeline = NULL;
+    status = fpc_pipeline_new(info, &pipeline_options, &pipeline, &err);
     fpc_pool *pool = fpc_pool_new(info, &options);
-    if (shared == NULL || pool == NULL) {
+    if (status == FPC_OK && (shared == NULL || pool == NULL)) status = fpc_fail(&err, FPC_NOMEM, "pool");
+    if (status != FPC_OK) {
+        fpc_pipeline_delete(pipeline);
         fpc_pool_delete(pool);
         free(shared);
-        fpc_fail(&err, FPC_NOMEM, "pool");
         return fpc_lua_failure(L, &err);
     }
-    *shared = (fpc_lua_shared_pool){.pool = pool, .token = fpc_lua_keeper_share(token), .references = 1};
+    *shared = (fpc_lua_shared_pool){
+        .pool = pool, .pipeline = pipeline, .token = fpc_lua_keeper_share(token), .references = 1};
     ud->shared = shared;
     fpc_lua_open_objects++;
     return 1;
@@ -258,6 +274,36 @@ static int server_of(lua_State *L) {
     return status == FPC_OK ? 1 : fpc_lua_failure(L, &err);
 }
 
+/* pool:submit(completions, statement, timeout, ...) -> id | nil, err: the answer arrives at the queue. */
+static int pool_submit(lua_State *L) {
+    fpc_error err;
+    pool_call call = begin_call(L);
+    fpc_completions *to = fpc_lua_check_completions(L, 2);
+    fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 4));
+    fpc_request *request = NULL;
+    fpc_lua_binding binding;
+    if (call.shared != NULL && call.shared->token != NULL) {
+        fpc_lua_keeper_pull(L, call.shared->token);
+        call = begin_call(L); /* a password function may have closed the pool */
+    }
+    if (!fpc_lua_bind(L, 3, 5, &binding, &err)) return fpc_lua_failure(L, &err);
+    fpc_status status = call.shared == NULL
+                            ? fpc_fail(&err, FPC_CLOSED, "the cache was closed")
+                            : fpc_pipeline_submit(call.shared->pipeline, to, binding.statement,
+                                                  &binding.params, deadline, &request, &err);
+    fpc_lua_unbind(&binding);
+    if (status != FPC_OK) return fpc_lua_failure(L, &err);
+    lua_pushlightuserdata(L, request);
+    return 1;
+}
+
+/* pool:kick(): what was submitted is to be sent now */
+static int pool_kick(lua_State *L) {
+    pool_ud *ud = luaL_checkudata(L, 1, POOL_TYPE);
+    if (ud->shared != NULL) fpc_pipeline_kick(ud->shared->pipeline);
+    return 0;
+}
+
 static void set_count(lua_State *L, const char *name, uint64_t value) {
     lua_pushinteger(L, (lua_Integer)value);
     lua_setfield(L, -2, name);
@@ -283,10 +329,44 @@ static int pool_stats(lua_State *L) {
     return 1;
 }
 
+/* pool:pipeline_stats() -> table of counts; all 0 once closed */
+static int pool_pipeline_stats(lua_State *L) {
+    fpc_pipeline_stats stats = {0};
+    pool_ud *ud = luaL_checkudata(L, 1, POOL_TYPE);
+    if (ud->shared != NULL) fpc_pipeline_get_stats(ud->shared->pipeline, &stats);
+    lua_newtable(L);
+    set_count(L, "open", (uint64_t)stats.open);
+    set_count(L, "opening", (uint64_t)stats.opening);
+    set_count(L, "silent", (uint64_t)stats.silent);
+    set_count(L, "waiting", stats.waiting);
+    set_count(L, "in_flight", stats.in_flight);
+    set_count(L, "submitted", stats.submitted);
+    set_count(L, "finished", stats.finished);
+    set_count(L, "groups", stats.groups);
+    set_count(L, "merged", stats.merged);
+    set_count(L, "resent", stats.resent);
+    set_count(L, "expired", stats.expired);
+    set_count(L, "dropped", stats.dropped);
+    set_count(L, "opened", stats.opened);
+    set_count(L, "open_failures", stats.open_failures);
+    set_count(L, "lost", stats.lost);
+    set_count(L, "went_silent", stats.went_silent);
+    return 1;
+}
+
 void fpc_lua_register_pool(lua_State *L) {
-    static const luaL_Reg METHODS[] = {{"fill", pool_fill}, {"acquire", pool_acquire}, {"run", pool_run},
-                                       {"row", pool_row},   {"rows", pool_rows},       {"value", pool_value},
-                                       {"map", pool_map},   {"stats", pool_stats},     {"token", pool_token},
+    static const luaL_Reg METHODS[] = {{"fill", pool_fill},
+                                       {"acquire", pool_acquire},
+                                       {"run", pool_run},
+                                       {"row", pool_row},
+                                       {"rows", pool_rows},
+                                       {"value", pool_value},
+                                       {"map", pool_map},
+                                       {"submit", pool_submit},
+                                       {"kick", pool_kick},
+                                       {"stats", pool_stats},
+                                       {"pipeline_stats", pool_pipeline_stats},
+                                       {"token", pool_token},
                                        {NULL, NULL}};
     fpc_lua_register_result(L);
     fpc_lua_new_type(L, POOL_TYPE, METHODS, pool_close);

@@ -2,13 +2,15 @@
 #ifndef FPC_LUA_POOL_H
 #define FPC_LUA_POOL_H
 
+#include "fpcache/pipeline.h"
 #include "fpcache/pool.h"
 #include "token.h"
 
 /* Lives until the last of them is closed or collected. */
 typedef struct fpc_lua_shared_pool {
     fpc_pool *pool;
-    fpc_lua_keeper *token; /* NULL: none, or the pool was closed */
+    fpc_pipeline *pipeline; /* to the same server, for those who do not wait */
+    fpc_lua_keeper *token;  /* NULL: none, or the pool was closed */
     int references;
 } fpc_lua_shared_pool;
 

@@ -1,7 +1,8 @@
-/* statement.c -- `core.statement(sql, types, is_read_only)`.
+/* statement.c -- `core.statement(sql, types, is_read_only, is_slow, many, many_parameter)`.
  *
- * `types` has one letter per argument: t text, y bytea, i integer, f float, b boolean, c "char",
- * Y a sequence of strings as bytea[], B a batch (five arrays). */
+ * `many`: a statement that does it for many keys at once, in the place of the parameter of that number (from
+ * 1); see include/fpcache/statement.h. `types` has one letter per argument: t text, y bytea, i integer, f
+ * float, b boolean, c "char", Y a sequence of strings as bytea[], B a batch (five arrays). */
 #include "statement.h"
 #include "batch.h"
 
@@ -33,7 +34,9 @@ static int statement_new(lua_State *L) {
                                                           FPC_OID_FLOAT8_ARRAY};
     const char *sql = luaL_checkstring(L, 1);
     const char *types = luaL_checkstring(L, 2);
-    bool read_only = lua_toboolean(L, 3);
+    bool read_only = lua_toboolean(L, 3), slow = lua_toboolean(L, 4);
+    fpc_statement **many = lua_isnoneornil(L, 5) ? NULL : luaL_checkudata(L, 5, FPC_LUA_STATEMENT);
+    int many_param = many == NULL ? 1 : (int)luaL_checkinteger(L, 6);
     uint32_t oids[FPC_PARAMS_MAX];
     int count = 0;
     for (const char *type = types; *type != '\0'; type++) {
@@ -45,11 +48,15 @@ static int statement_new(lua_State *L) {
             return luaL_argerror(L, 2, "unknown type letter");
         count += width;
     }
+    luaL_argcheck(L, many == NULL || (*many != NULL && many_param >= 1 && many_param <= count), 5,
+                  "does not fit this statement");
     fpc_statement **ud = lua_newuserdata(L, sizeof *ud);
     *ud = NULL;
     luaL_setmetatable(L, FPC_LUA_STATEMENT);
     *ud = fpc_statement_new(sql, oids, count, read_only);
     if (*ud == NULL) return luaL_error(L, "memory: statement");
+    (*ud)->slow = slow;
+    if (many != NULL) fpc_statement_set_many(*ud, *many, many_param - 1);
     return 1;
 }
 

@@ -1,0 +1,144 @@
+/* completions.c -- `core.completions(max_outstanding)`: where the answers of pool:submit() arrive.
+ *
+ * queue:next() gives the id of a finished request and keeps its answer; the converting method that follows
+ * takes it: run() row() rows() value(codec, parse_json, namespace, stored_key) map(codec, parse_json)   as
+ * the pool's methods return (see db.h) The answer is freed by the next next(), so that nobody who vanished in
+ * between leaves it behind.
+ */
+#include "completions.h"
+#include "db.h"
+#include "fpcache/fork.h"
+
+#define COMPLETIONS_TYPE "fpcache.completions"
+
+typedef struct completions_ud {
+    fpc_completions *queue; /* NULL: closed */
+    fpc_request *current;   /* fetched last */
+} completions_ud;
+
+static completions_ud *check(lua_State *L, int index) {
+    completions_ud *ud = luaL_checkudata(L, index, COMPLETIONS_TYPE);
+    luaL_argcheck(L, ud->queue != NULL, index, "the queue is closed");
+    return ud;
+}
+
+fpc_completions *fpc_lua_check_completions(lua_State *L, int index) {
+    return check(L, index)->queue;
+}
+
+static int completions_close(lua_State *L) {
+    completions_ud *ud = luaL_checkudata(L, 1, COMPLETIONS_TYPE);
+    fpc_request_delete(ud->current);
+    ud->current = NULL;
+    fpc_completions_delete(ud->queue);
+    ud->queue = NULL;
+    return 0;
+}
+
+static int completions_new(lua_State *L) {
+    fpc_error err;
+    lua_Integer most = luaL_checkinteger(L, 1);
+    luaL_argcheck(L, most > 0, 1, "more than 0 is expected");
+    completions_ud *ud = lua_newuserdata(L, sizeof *ud);
+    *ud = (completions_ud){0};
+    luaL_setmetatable(L, COMPLETIONS_TYPE);
+    if (fpc_completions_new((size_t)most, &ud->queue, &err) != FPC_OK) return fpc_lua_failure(L, &err);
+    return 1;
+}
+
+/* queue:fd() -> for poll(2): readable while next() may have something */
+static int completions_fd(lua_State *L) {
+    lua_pushinteger(L, fpc_completions_fd(check(L, 1)->queue));
+    return 1;
+}
+
+/* queue:wake(): makes the descriptor readable once */
+static int completions_wake(lua_State *L) {
+    fpc_completions_wake(check(L, 1)->queue);
+    return 0;
+}
+
+/* queue:wait(timeout) -> true | nil, err */
+static int completions_wait(lua_State *L) {
+    fpc_error err;
+    completions_ud *ud = check(L, 1);
+    fpc_status status = fpc_completions_wait(ud->queue, fpc_deadline_in(luaL_checknumber(L, 2)), &err);
+    if (status != FPC_OK) return fpc_lua_failure(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* queue:next() -> id, as pool:submit() gave it | nil */
+static int completions_next(lua_State *L) {
+    completions_ud *ud = check(L, 1);
+    fpc_request_delete(ud->current);
+    ud->current = fpc_completions_next(ud->queue);
+    if (ud->current == NULL) return 0;
+    lua_pushlightuserdata(L, ud->current);
+    return 1;
+}
+
+/* queue:abandon(id): of a request that next() has not given yet; the id is worth nothing any more */
+static int completions_abandon(lua_State *L) {
+    check(L, 1);
+    luaL_checktype(L, 2, LUA_TLIGHTUSERDATA);
+    fpc_request_abandon(lua_touserdata(L, 2));
+    return 0;
+}
+
+/* queue:outstanding() -> requests under way or not fetched */
+static int completions_outstanding(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)fpc_completions_outstanding(check(L, 1)->queue));
+    return 1;
+}
+
+static int take(lua_State *L, fpc_lua_convert *convert) {
+    fpc_error err;
+    fpc_answer answer;
+    completions_ud *ud = check(L, 1);
+    luaL_argcheck(L, ud->current != NULL, 1, "there is no answer to take");
+    lua_settop(L, 5);
+    if (fpc_request_answer(ud->current, &answer, &err) != FPC_OK) return fpc_lua_failure(L, &err);
+    return convert(L, &answer, 2);
+}
+
+static int completions_run(lua_State *L) {
+    return take(L, fpc_lua_convert_run);
+}
+
+static int completions_row(lua_State *L) {
+    return take(L, fpc_lua_convert_row);
+}
+
+static int completions_rows(lua_State *L) {
+    return take(L, fpc_lua_convert_rows);
+}
+
+static int completions_value(lua_State *L) {
+    return take(L, fpc_lua_convert_value);
+}
+
+static int completions_map(lua_State *L) {
+    return take(L, fpc_lua_convert_map);
+}
+
+/* fork_generation() -> another number in a child of fork(2) */
+static int fork_generation(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)fpc_fork_generation());
+    return 1;
+}
+
+void fpc_lua_register_completions(lua_State *L) {
+    static const luaL_Reg METHODS[] = {
+        {"fd", completions_fd},           {"wake", completions_wake},
+        {"wait", completions_wait},       {"next", completions_next},
+        {"abandon", completions_abandon}, {"outstanding", completions_outstanding},
+        {"run", completions_run},         {"row", completions_row},
+        {"rows", completions_rows},       {"value", completions_value},
+        {"map", completions_map},         {NULL, NULL}};
+    fpc_lua_new_type(L, COMPLETIONS_TYPE, METHODS, completions_close);
+    lua_pushcfunction(L, completions_new);
+    lua_setfield(L, -2, "completions");
+    lua_pushcfunction(L, fork_generation);
+    lua_setfield(L, -2, "fork_generation");
+}
