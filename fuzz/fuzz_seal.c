@@ -19,7 +19,7 @@ static void unpack(const char *bytes, size_t size) {
     if (fpc_unpacked_size(bytes, size, &told, NULL) != FPC_OK || told > LIMIT) return;
     char *out = malloc(told == 0 ? 1 : (size_t)told);
     if (out == NULL) return;
-    (void)!fpc_unpack(bytes, size, out, (size_t)told, &format, NULL);
+    (void)!fpc_unpack(NULL, bytes, size, out, (size_t)told, &format, NULL);
     free(out);
 }
 
@@ -31,7 +31,7 @@ static void pack(const char *bytes, size_t size) {
     uint64_t told;
     require_that(fpc_pack(packer, 1, 'j', bytes, size, out, room, &packed, NULL) == FPC_OK);
     require_that(fpc_unpacked_size(out, packed, &told, NULL) == FPC_OK && told == size);
-    require_that(fpc_unpack(out, packed, back, size, &format, NULL) == FPC_OK && format == 'j');
+    require_that(fpc_unpack(packer, out, packed, back, size, &format, NULL) == FPC_OK && format == 'j');
     require_that(memcmp(back, bytes, size) == 0);
     free(out), free(back);
 }

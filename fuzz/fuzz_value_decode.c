@@ -41,7 +41,8 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size) {
     }
     if (size < 2) return 0;
     fpc_error err = {.message = ""};
-    if (!fpc_lua_seal_push(L, (const char *)data + 2, size - 2, (char)data[0], 0, NULL, 0, data[1] & 1, &err)) {
+    if (!fpc_lua_seal_push(L, (const char *)data + 2, size - 2, (char)data[0], 0, NULL, 0, data[1] & 1,
+                           &err)) {
         require_that(lua_gettop(L) == 0, "a failure left something on the stack", &err);
         require_that(err.message[0] != '\0', "a failure without a reason", &err);
         return 0;

@@ -31,13 +31,12 @@ describe("without its server", function()
       for _ = 1, 40 do call() end
       return core.system.now() - started
     end
-    local ratios = {}
-    for round = 1, 9 do
-      local bare = time(load)
-      ratios[round] = time(function() cache:fetch("k", policy, load) end) / bare
+    local bare, fetched = math.huge, math.huge -- the best of many rounds in turn: the machine does other things too
+    for _ = 1, 15 do
+      bare = math.min(bare, time(load))
+      fetched = math.min(fetched, time(function() cache:fetch("k", policy, load) end))
     end
-    table.sort(ratios)
-    assert.is_true(ratios[5] <= 1.1, "median ratio " .. ratios[5])
+    assert.is_true(fetched / bare <= 1.1, "ratio " .. fetched / bare)
   end)
 
   it("fetch finds the server again", function()

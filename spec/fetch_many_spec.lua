@@ -57,6 +57,18 @@ describe("policies", function()
       assert.equal(2, calls)
     end)
 
+    it("seals what it stores, as set does", function()
+      local secret = db:open { encrypt = { keys = { k1 = ("k"):rep(32) } }, compress = { above = 0 } }
+      local long = ("l"):rep(3000)
+      local values = assert(secret:fetch_many({ "a", long }, 60, function() return { a = "plain a", [long] = "plain l" } end))
+      assert.same({ a = "plain a", [long] = "plain l" }, values)
+      assert.equal("plain b", (secret:fetch("b", 60, function() return "plain b" end)))
+      assert.equal("0", db:sql("SELECT count(*) FROM cache WHERE position('plain'::bytea IN value) > 0"))
+      assert.same(values, secret:fetch_many({ "a", long }, 60, error))
+      assert.same({ "plain b", nil, "db" }, { secret:fetch("b", 60, error) })
+      assert.equal("plain b", (secret:get("b")))
+    end)
+
     it("passes arguments and the context", function()
       cache:fetch_many({ "a", "b" }, 60, function(keys, one, two, context)
         assert(#keys == 2 and one == 1 and two == nil)

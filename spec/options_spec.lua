@@ -199,9 +199,14 @@ describe("fpcache.new", function()
       local opts = { connection_string = db:url_of(), [name] = value }
       raises("options." .. name .. ": " .. text, function() fpcache.new(opts) end)
     end
-    for _, name in ipairs { "connection_string", "host", "database", "user", "password", "schema", "namespace" } do
+    for _, name in ipairs { "connection_string", "host", "database", "user", "schema", "namespace", "password_file",
+      "instance_name", "endpoint", "profile" } do
       wrong("string is expected, got number", name, 5)
     end
+    wrong("string or function is expected, got number", "password", 5)
+    wrong("string or table is expected, got number", "auth", 5)
+    wrong("table is expected, got string", "password_command", "sh -c x")
+    wrong("table is expected, got string", "token_provider", "x")
     for _, name in ipairs { "port", "minconn", "maxconn", "cuckoo_capacity", "max_key_bytes", "max_value_bytes" } do
       wrong("integer is expected, got string", name, "5")
       wrong("integer is expected, got number", name, 1.5)
@@ -243,12 +248,6 @@ describe("fpcache.new", function()
     local cache = assert(fpcache.new(opts))
     cache:close()
     assert.same({ connection_string = db:url_of(), minconn = 1 }, opts)
-  end)
-
-  it("says that Databricks tokens are not there yet", function()
-    refused("^invalid: instance_name and profile %(Databricks tokens%) are not in this build yet$",
-      { connection_string = db:url_of(), instance_name = "x" })
-    refused("not in this build yet$", { connection_string = db:url_of(), profile = "DEFAULT" })
   end)
 
   it("refuses schema names that PostgreSQL could not hold", function()

@@ -227,6 +227,16 @@ describe("sealing", function()
     end)
   end)
 
+  it("holds for fetch as well", function()
+    local cache = db:open { encrypt = { keys = { k1 = A } }, compress = true }
+    local long = ("k"):rep(1050)
+    assert.equal(LONG, cache:fetch("k", { ttl = 60 }, function() return LONG end))
+    assert.equal("e", stored("k"))
+    assert.equal(LONG, cache:fetch("k", { ttl = 60 }, function() error("not again") end))
+    assert.same({ k = LONG, [long] = "v" }, cache:fetch_many({ "k", long }, { ttl = 60 }, function() return { [long] = "v" } end))
+    assert.same({ k = LONG, [long] = "v" }, cache:fetch_many({ "k", long }, { ttl = 60 }, function() error("not again") end))
+  end)
+
   it("is told to Python and to people, instead of bytes that mean nothing", function()
     assert(db:open { compress = true }:set("z", LONG))
     assert(db:open { encrypt = { keys = { k = A } } }:set("e", "v"))

@@ -272,6 +272,39 @@ describe("tags", function()
     assert.equal(0, entries())
   end)
 
+  it("come with fetch: of the policy, or as the loader says; not modified keeps them", function()
+    local fpcache = require "fpcache"
+    local policy = fpcache.policy { ttl = 60, tags = { "p", "p" } }
+    assert.equal(1, cache:fetch("a", policy, function() return 1 end))
+    assert.equal(1, cache:fetch("b", policy, function(context)
+      context.tags = { "own", "other" }
+      return 1
+    end))
+    assert.equal(1, cache:fetch("c", { ttl = 60 }, function() return 1 end))
+    assert.same({ { "p" }, { "other", "own" }, {} }, { cache:tags("a"), cache:tags("b"), cache:tags("c") })
+    assert.same({ d = 1, e = 1 }, cache:fetch_many({ "d", "e" }, policy, function() return { d = 1, e = 1 } end))
+    assert.same({ "a", "d", "e" }, cache:keys { tag = "p" })
+    assert.equal(3, cache:invalidate_tag("p"))
+    local _, err = cache:fetch("f", policy, function(context)
+      context.tags = { 5 }
+      return 1
+    end)
+    assert.matches("^invalid: context.tags: ", err)
+    -- a loader that was at it when its key's tag was invalidated stores nothing
+    assert(cache:set("g", 0, { tags = "p", expires_at = 1 }))
+    assert.equal("late", cache:fetch("g", policy, function()
+      assert.equal(0, cache:invalidate_tag("p"))
+      return "late"
+    end))
+    assert.is_nil((cache:get("g")))
+    -- expired by tag, given as stale
+    local stale = fpcache.policy { ttl = 60, stale_ttl = 60, tags = "s" }
+    assert.equal("old", cache:fetch("h", stale, function() return "old" end))
+    assert.equal(1, cache:invalidate_tag("s", { expire = true }))
+    assert.is_nil((cache:get("h")))
+    assert.equal("old", (cache:fetch("h", stale, function() return nil, "origin: down" end)))
+  end)
+
   it("are checked", function()
     assert.equal("invalid: a tag has 1 to 255 bytes, tag 2 has 0", select(2, cache:set("k", 1, { tags = { "a", "" } })))
     assert.equal("invalid: a tag has 1 to 255 bytes, tag 1 has 256", select(2, cache:invalidate_tag(("x"):rep(256))))

@@ -1,8 +1,9 @@
 --- Question: what does telling the feed cost a set and a set_many?
 --
 -- The client's own statements (lua/fpcache/statements.lua) as they are with the feed on, with `fpcache admin feed off`, and on a
--- table without the feed's triggers, by 4 clients of pgbench as a plain role under row-level security.  Sides take turns.  The feed is emptied before each
--- measurement, as its readers do every 10 s; none is connected.  set_many runs inside a PL/pgSQL function, which
+-- table without the feed's triggers, by 4 clients of pgbench as a plain role under row-level security.  Sides take turns.
+-- The feed is emptied before each measurement, as its readers do every 10 s; none is connected.
+-- set_many runs inside a PL/pgSQL function, which
 -- takes its arrays from a table: pgbench would send the keys once for each place where they are named.
 --
 -- The bars are for transactions a second.  Transactions for a second of the server's processor time are told as well: they

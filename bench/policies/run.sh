@@ -2,6 +2,10 @@
 # run.sh BUILD_DIR [--quick] [--only PART] -- what does fetch cost over get, and what do refresh-ahead and XFetch save?
 #
 # Parts, a file each, run on a private server that is removed at the end: overhead, zipf.  Takes one minute; --quick less.
+#
+# Last run: 2026-11-23, 2 virtual processors (AMD EPYC), PostgreSQL 15.18.
+#   near    get 0.555 us  fetch 0.648 us (bar: 0.5 us more)     server  get 67.9 us  fetch 110.3 us (MISSED, bar 5 % more)
+#   zipf    readers that met an expired key, of 6,000: plain 1234, refresh_ahead 939, XFetch 1200
 set -eu
 [ $# -ge 1 ] || { echo "usage: run.sh BUILD_DIR [--quick] [--only PART]" >&2; exit 2; }
 BUILD=$(cd "$1" && pwd)
@@ -13,7 +17,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --quick) quick=1 ;;
     --only)
-        [ $# -gt 1 ] && [ -f "$HERE/$2.lua" ] || { echo "run.sh: no such part" >&2; exit 2; }
+        if [ $# -lt 2 ] || [ ! -f "$HERE/$2.lua" ]; then echo "run.sh: no such part" >&2; exit 2; fi
         shift
         parts=$1
         ;;

@@ -1,8 +1,8 @@
 -- zipf.lua -- Question: how many readers wait for a loading, with and without refresh_ahead and XFetch?
 --
--- A zipf trace (exponent 1, 200 keys, fixed seed) of reads that come at fixed distances of a model's clock; after each step what is
--- stored is aged by the step, on the server.  A reader waits when the key has expired: what renews early spares that, at the
--- price of more loadings.
+-- A zipf trace (exponent 1, 200 keys, fixed seed) of reads that come at fixed distances of a model's clock; after each
+-- step what is stored is aged by the step, on the server.  A reader waits when the key has expired: what renews early
+-- spares that, at the price of more loadings.
 local fpcache = require("fpcache")
 local connection = require("fpcache.connection")
 local options = require("fpcache.options")

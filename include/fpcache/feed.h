@@ -64,8 +64,8 @@ typedef struct fpc_feed_options {
 typedef enum fpc_feed_state { FPC_FEED_OFF, FPC_FEED_LOADING, FPC_FEED_FRESH, FPC_FEED_STALE } fpc_feed_state;
 
 typedef struct fpc_feed_stats {
-    fpc_feed_state feed;   /* OFF: closed, of the parent process, or switched off in the database.  LOADING: no
-                              poll has succeeded yet */
+    fpc_feed_state feed; /* OFF: closed, of the parent process, or switched off in the database.  LOADING: no
+                            poll has succeeded yet */
     fpc_feed_state filter; /* OFF, LOADING, FRESH, STALE */
     double lag_s;          /* since the last successful poll began; infinite before the first */
     uint64_t polls, poll_failures, changes; /* changes: keys told by the feed */
@@ -74,10 +74,10 @@ typedef struct fpc_feed_stats {
     uint64_t fell_behind; /* times that the feed may have been truncated before we read it */
     uint64_t incarnation_changes;
     uint64_t filter_keys, filter_capacity, filter_bytes;
-    uint64_t filter_dead;             /* lookups in vain since the load; see fpc_feed_missed() */
-    double filter_fpr, filter_load_s; /* estimated now; seconds of the last load */
+    uint64_t filter_dead;                        /* lookups in vain since the load; see fpc_feed_missed() */
+    double filter_fpr, filter_load_s;            /* estimated now; seconds of the last load */
     char incarnation[FPC_FEED_INCARNATION_SIZE]; /* "" before the first poll */
-    char last_error[256];             /* of the latest failure; "" while all is well */
+    char last_error[256];                        /* of the latest failure; "" while all is well */
 } fpc_feed_stats;
 
 /* The reader for this database, schema and login (equal settings and schema): the one that is running in this

@@ -25,7 +25,8 @@
 #define FPC_SEAL_EXTRA                                                                                       \
     (1 + 1 + FPC_SEAL_ID_MAX + 4 + 12 + 1 + 16) /* a sealed value is longer by this at most */
 
-/* What compresses; keeps its tables from one call to the next.  NULL: no memory.  Delete accepts NULL. */
+/* What compresses and decompresses; keeps its tables from one call to the next.  NULL: no memory.  Delete
+ * accepts NULL. */
 typedef struct fpc_packer fpc_packer;
 fpc_packer *fpc_packer_new(void);
 void fpc_packer_delete(fpc_packer *packer);
@@ -40,10 +41,11 @@ fpc_status fpc_pack(fpc_packer *packer, int level, char format, const char *byte
 /* The size of what is packed.  Nothing is unpacked yet: check it before making room. */
 fpc_status fpc_unpacked_size(const char *packed, size_t size, uint64_t *out, fpc_error *err);
 
-/* Unpacks into exactly `out_size` bytes, which must be the unpacked size; gives the code of the value inside.
+/* `packer` may be NULL, which takes longer.  Unpacks into exactly `out_size` bytes, which must be the
+ * unpacked size; gives the code of the value inside.
  */
-fpc_status fpc_unpack(const char *packed, size_t size, char *out, size_t out_size, char *format,
-                      fpc_error *err);
+fpc_status fpc_unpack(fpc_packer *packer, const char *packed, size_t size, char *out, size_t out_size,
+                      char *format, fpc_error *err);
 
 typedef struct fpc_place {
     const char *user, *space, *key;

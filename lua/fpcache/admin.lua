@@ -169,8 +169,8 @@ function admin.status(opts)
   return report, err
 end
 
---- Switches the change feed of a schema on or off.  Waits up to `timeout` for writers that have begun.  Off: writes cost less, and
--- neither near cache nor filter of anybody answers.
+--- Switches the change feed of a schema on or off.  Waits up to `timeout` for writers that have begun.  Off: writes cost less,
+-- and neither near cache nor filter of anybody answers.
 ---@param opts table connection options, schema
 ---@param is_on boolean
 ---@return table? report as of status(), string? err

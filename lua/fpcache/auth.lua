@@ -41,7 +41,8 @@ local function kind_and_settings(value)
 end
 
 auth.OPTIONS = {
-  auth = { type = "string table", check = kind_and_settings }, -- "aws", or { "aws", region = "eu-west-1" }
+  -- "aws", or { "aws", region = "eu-west-1" }
+  auth = { type = "string table", expected = "string or table", check = kind_and_settings },
   password_command = { type = "table", check = words },        -- program and arguments; no shell
   password_file = { type = "string" },                         -- read again for new connections
   instance_name = { type = "string" },                         -- Databricks, provisioned

@@ -290,7 +290,10 @@ function Cache:get_set(key, value, ttl)
   for _ = 1, 10 do
     local found, bytes, format = write(self, "get_set", key, value, seconds, nil, 2)
     if found == nil then return nil, bytes end
-    if found then return value_decode(bytes, format, self.codec, self.parse_json, (stored_key(key, self.max_key_bytes, 2))) end
+    if found then
+      local stored = stored_key(key, self.max_key_bytes, 2)
+      return value_decode(bytes, format, self.codec, self.parse_json, stored)
+    end
     local added, err = write(self, "add", key, value, seconds, nil, 2)
     if added == nil then return nil, err end
     if added then return nil end

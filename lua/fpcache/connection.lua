@@ -20,7 +20,7 @@ connection.OPTIONS = {
   port = { type = "integer", check = options.between(1, 65535, "") }, -- 5432
   database = { type = "string" },          -- "postgres"
   user = { type = "string" },              -- "postgres"
-  password = { type = "string function" }, -- ""; a function is called when a new one is needed
+  password = { type = "string function", expected = "string or function" }, -- ""; a function is called when a new one is needed
   minconn = { type = "integer", default = 1, check = options.not_negative },
   maxconn = { type = "integer", default = 10, check = options.between(1, MAX_CONNECTIONS, "") },
   schema = { type = "string", default = "public" },

@@ -58,6 +58,7 @@ end
 local function hit(self, call, answer)
   local policy = call.policy
   self.counts.hits = self.counts.hits + 1
+  if self.touches then self.touches:hit(self.space, call.stored) end
   if answer.value == nil then return nil, nil, "db" end
   if call.stamp then
     local keep = lifetimes.near(policy, answer.left, answer.age, answer.cost)

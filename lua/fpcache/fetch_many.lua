@@ -10,6 +10,7 @@ local fetch = require("fpcache.fetch")
 local flights = require("fpcache.policy.flights")
 local leases = require("fpcache.policy.leases")
 local lifetimes = require("fpcache.policy.lifetimes")
+local limits = require("fpcache.limits")
 local near_cache = require("fpcache.near")
 local policies = require("fpcache.policy")
 local waiting = require("fpcache.waiting")
@@ -39,8 +40,9 @@ local function ask(self, keys, policy)
   local answers = {}
   for row = 0, count - 1 do
     local at = row * COLUMNS
-    local answer, err = leases.read(self, rows[at + 2], rows[at + 3], rows[at + 4], rows[at + 5], rows[at + 6], rows[at + 7],
-      rows[at + 8], rows[at + 9], rows[at + 10])
+    local stored = limits.stored_key(rows[at + 1], self.max_key_bytes, 2)
+    local answer, err = leases.read(self, stored, rows[at + 2], rows[at + 3], rows[at + 4], rows[at + 5], rows[at + 6],
+      rows[at + 7], rows[at + 8], rows[at + 9], rows[at + 10])
     if not answer then return nil, err end
     answers[rows[at + 1]] = answer
   end

@@ -152,8 +152,9 @@ function fpcache.new(opts)
   end
   local ok, user
   if o.encrypt then -- what is encrypted is bound to the login
-    ok, user = pool:row(cache.statements.login, cache.timeout)
-    if not ok then
+    local known
+    known, user = pool:row(cache.statements.login, cache.timeout)
+    if not known then
       pool:close()
       return nil, user
     end

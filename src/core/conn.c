@@ -202,10 +202,21 @@ bool fpc_is_stale_statement(const PGresult *error) {
                                            strcmp(function, "RevalidateCachedQuery") == 0);
 }
 
+/* Told only when preparing once more did not help. */
+static void blame_pooler(fpc_error *err) {
+    if (err == NULL) return;
+    size_t length = strlen(err->message);
+    snprintf(err->message + length, sizeof err->message - length,
+             "; a pooler in transaction mode is in between: set prepared = false");
+}
+
 /* Takes an error of the server; `had_success`: other statements sent along with it succeeded. */
 static fpc_status take_error(fpc_conn *conn, const PGresult *error, bool had_success, fpc_error *err) {
     fpc_status status = fpc_server_error(error, conn->sent_ours, err);
-    if (conn->use_prepared && conn->sent_ours && fpc_is_stale_statement(error)) conn->stale = true;
+    if (conn->use_prepared && conn->sent_ours && fpc_is_stale_statement(error)) {
+        conn->stale = true;
+        if (strcmp(PQresultErrorField(error, PG_DIAG_SQLSTATE), "26000") == 0) blame_pooler(err);
+    }
     if (status != FPC_CONNECT) return status;
     conn->broken = true;
     /* The session ended and its open transaction is rolled back.  But an earlier statement of a script may

@@ -256,10 +256,10 @@ void fpc_feed_get_stats(fpc_feed *feed, fpc_feed_stats *out) {
         out->lag_s = (double)(fpc_clock_ns() - known_until) / (double)FPC_NS_PER_SECOND;
     }
     bool is_off = atomic_load(&feed->off_at) != FPC_FEED_UNKNOWN;
-    out->feed = is_off                              ? FPC_FEED_OFF
+    out->feed = is_off                            ? FPC_FEED_OFF
                 : known_until == FPC_FEED_UNKNOWN ? FPC_FEED_LOADING
-                : fresh                             ? FPC_FEED_FRESH
-                                                    : FPC_FEED_STALE;
+                : fresh                           ? FPC_FEED_FRESH
+                                                  : FPC_FEED_STALE;
     out->polls = atomic_load(&feed->polls);
     out->poll_failures = atomic_load(&feed->poll_failures);
     out->changes = atomic_load(&feed->changes);

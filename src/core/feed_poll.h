@@ -11,9 +11,9 @@
 
 typedef struct fpc_feed_answer {
     fpc_result *result;
-    char *snapshot;       /* malloc'ed; becomes the position */
+    char *snapshot;                              /* malloc'ed; becomes the position */
     char incarnation[FPC_FEED_INCARNATION_SIZE]; /* "": the cache was emptied and no incarnation has begun */
-    char started[40];     /* when the server started, as text to compare */
+    char started[40];                            /* when the server started, as text to compare */
     bool fell_behind, rotation_due;
     bool is_on; /* false: the feed is switched off, so nobody has to tell what changes */
 } fpc_feed_answer;

@@ -103,25 +103,26 @@ INLINE void hash_narrow(const fpc_filter_hasher *h, const uint64_t *hashes, size
     for (size_t i = 0; i < count; i++) mixed[i] = fpc_filter_hash_word(h, hashes[i]);
 }
 
-#define COMPILE(kind, target, hash)                                                                          \
-    target static void hash_##kind(const fpc_filter_hasher *h, const uint64_t *hashes, size_t count,         \
-                                   uint64_t *mixed) {                                                        \
+#define COMPILE(kind, attribute, hash)                                                                       \
+    __attribute__((attribute)) static void hash_##kind(const fpc_filter_hasher *h, const uint64_t *hashes,   \
+                                                       size_t count, uint64_t *mixed) {                      \
         hash(h, hashes, count, mixed);                                                                       \
     }                                                                                                        \
-    target static void has_##kind(const fpc_table *t, const uint64_t *mixed, size_t count, bool *found) {    \
+    __attribute__((attribute)) static void has_##kind(const fpc_table *t, const uint64_t *mixed,             \
+                                                      size_t count, bool *found) {                           \
         has_wide(t, mixed, count, found);                                                                    \
     }                                                                                                        \
-    target static void prints_##kind(const fpc_table *t, const uint64_t *mixed, size_t count,                \
-                                     fpc_print *prints) {                                                    \
+    __attribute__((attribute)) static void prints_##kind(const fpc_table *t, const uint64_t *mixed,          \
+                                                         size_t count, fpc_print *prints) {                  \
         prints_wide(t, mixed, count, prints);                                                                \
     }                                                                                                        \
     static const fpc_simd_way way_##kind = {#kind, hash_##kind, has_##kind, prints_##kind};
 
-COMPILE(plain, , hash_narrow)
+COMPILE(plain, noinline, hash_narrow)
 
 #if FPC_FILTER_UNALIGNED
-COMPILE(avx2, __attribute__((target("avx2,bmi,bmi2"))), hash_narrow)
-COMPILE(avx512, __attribute__((target("avx2,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl"))), hash_wide)
+COMPILE(avx2, target("avx2,bmi,bmi2"), hash_narrow)
+COMPILE(avx512, target("avx2,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl"), hash_wide)
 
 const fpc_simd_way *fpc_simd(unsigned n) {
     /* The first processors with AVX-512 slow their clock for it; those with VBMI2 do not. */

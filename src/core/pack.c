@@ -6,20 +6,23 @@
 
 struct fpc_packer {
     ZSTD_CCtx *context;
+    ZSTD_DCtx *unpacks;
 };
 
 fpc_packer *fpc_packer_new(void) {
     fpc_packer *packer = malloc(sizeof *packer);
     if (packer == NULL) return NULL;
     packer->context = ZSTD_createCCtx();
-    if (packer->context != NULL) return packer;
-    free(packer);
+    packer->unpacks = ZSTD_createDCtx();
+    if (packer->context != NULL && packer->unpacks != NULL) return packer;
+    fpc_packer_delete(packer);
     return NULL;
 }
 
 void fpc_packer_delete(fpc_packer *packer) {
     if (packer == NULL) return;
     ZSTD_freeCCtx(packer->context);
+    ZSTD_freeDCtx(packer->unpacks);
     free(packer);
 }
 
@@ -49,11 +52,13 @@ fpc_status fpc_unpacked_size(const char *packed, size_t size, uint64_t *out, fpc
     return FPC_OK;
 }
 
-fpc_status fpc_unpack(const char *packed, size_t size, char *out, size_t out_size, char *format,
-                      fpc_error *err) {
+fpc_status fpc_unpack(fpc_packer *packer, const char *packed, size_t size, char *out, size_t out_size,
+                      char *format, fpc_error *err) {
     if (size < 2)
         return fpc_fail(err, FPC_INVALID, "stored value of %zu bytes is not what compression makes", size);
-    size_t written = ZSTD_decompress(out, out_size, packed + 1, size - 1);
+    size_t written = packer == NULL
+                         ? ZSTD_decompress(out, out_size, packed + 1, size - 1)
+                         : ZSTD_decompressDCtx(packer->unpacks, out, out_size, packed + 1, size - 1);
     if (ZSTD_isError(written) || written != out_size) {
         return fpc_fail(err, FPC_INVALID,
                         "stored value of %zu bytes does not decompress to the %zu bytes it tells: %s", size,

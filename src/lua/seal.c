@@ -129,9 +129,11 @@ bool fpc_lua_seal_encode(lua_State *L, int index, int codec_index, const char *k
 /* --- decode --- */
 
 /* Pushes the unpacked bytes. */
-static bool unpack(lua_State *L, double limit, const char **bytes, size_t *len, char *format,
-                   fpc_error *err) {
+static bool unpack(lua_State *L, seal *self, const char **bytes, size_t *len, char *format, fpc_error *err) {
     uint64_t size;
+    double limit = self == NULL ? DEFAULT_LIMIT : self->limit;
+    if (self != NULL && self->packer == NULL)
+        self->packer = fpc_packer_new(); /* without one it takes longer */
     if (fpc_unpacked_size(*bytes, *len, &size, err) != FPC_OK) return false;
     if ((double)size > limit) {
         fpc_fail(err, FPC_INVALID,
@@ -140,7 +142,9 @@ static bool unpack(lua_State *L, double limit, const char **bytes, size_t *len, 
         return false;
     }
     char *out = lua_newuserdata(L, size == 0 ? 1 : (size_t)size);
-    if (fpc_unpack(*bytes, *len, out, (size_t)size, format, err) != FPC_OK) return false;
+    if (fpc_unpack(self == NULL ? NULL : self->packer, *bytes, *len, out, (size_t)size, format, err) !=
+        FPC_OK)
+        return false;
     *bytes = out, *len = (size_t)size;
     return true;
 }
@@ -186,8 +190,7 @@ bool fpc_lua_seal_push(lua_State *L, const char *bytes, size_t len, char format,
                  "stored value of %zu bytes is not encrypted, and this cache takes no other", len);
         ok = false;
     }
-    if (ok && format == FPC_FORMAT_PACKED)
-        ok = unpack(L, self == NULL ? DEFAULT_LIMIT : self->limit, &bytes, &len, &format, err);
+    if (ok && format == FPC_FORMAT_PACKED) ok = unpack(L, self, &bytes, &len, &format, err);
     if (ok && (format == FPC_FORMAT_PACKED || format == FPC_FORMAT_SEALED)) {
         fpc_fail(err, FPC_INVALID, "stored value holds a value of format '%c', which is never inside another",
                  format);

@@ -24,11 +24,11 @@ local ABSENT_FORMAT = "a"
 
 --- Reads what the statements of fetch answer for one key.
 ---@return fpcache.Answer? answer, string? err
-function leases.read(self, bytes, format, left, stale_left, age, cost, validator, granted, fence)
+function leases.read(self, stored, bytes, format, left, stale_left, age, cost, validator, granted, fence)
   local value, err
   local is_fresh = left ~= nil
   if bytes ~= nil and format ~= ABSENT_FORMAT and (is_fresh or stale_left) then
-    value, err = core.value_decode(bytes, format, self.codec, self.parse_json)
+    value, err = core.value_decode(bytes, format, self.codec, self.parse_json, stored)
     if value == nil and is_fresh then return nil, err end -- as get says it
   end
   return {
@@ -46,7 +46,7 @@ function leases.ask(self, stored, long, seconds, share, times)
   local found, bytes, format, left, stale_left, age, cost, validator, granted, fence =
     self.db:row(self.statements.fetch, self.timeout, self.space, stored, long, seconds, share, times)
   if not found then return nil, bytes end
-  return leases.read(self, bytes, format, left, stale_left, age, cost, validator, granted, fence)
+  return leases.read(self, stored, bytes, format, left, stale_left, age, cost, validator, granted, fence)
 end
 
 --- Stores by a lease; bytes and format nil: the value stays as it was and lives anew.

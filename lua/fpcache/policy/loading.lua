@@ -10,8 +10,8 @@ local FOREVER = 1e10 -- seconds, for what math.huge means in a mark of absence
 
 --- Bytes and format as they are stored.
 ---@return string? bytes, string format_or_err
-function loading.encode(self, value)
-  local bytes, format = core.value_encode(value, self.codec)
+function loading.encode(self, value, stored)
+  local bytes, format = core.value_encode(value, self.codec, stored)
   if bytes and #bytes > self.max_value_bytes then
     return nil, ("invalid: a value of %d bytes exceeds max_value_bytes (%d)"):format(#bytes, self.max_value_bytes)
   end
@@ -33,7 +33,7 @@ local function store(self, call, fence, value, given, cost)
   local tags = given.tags
   if value ~= context.NOT_MODIFIED then
     tags = tags or policy.tags
-    bytes, format = loading.encode(self, value)
+    bytes, format = loading.encode(self, value, call.stored)
     if not bytes then
       leases.release(self, call.stored, fence, 0)
       return nil, format

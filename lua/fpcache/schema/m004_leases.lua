@@ -3,8 +3,9 @@
 -- Places as in migration 1.
 --
 -- The columns are those of the row itself, empty for who never calls fetch, so a read of an entry reads them for nothing,
--- row-level security holds for them, and whatever removes the row (delete, clear, TRUNCATE, a crash, a watch) removes the lease with it.
--- They speak of the version that `noted_version` names: a write that knows nothing of them makes another version and so voids
+-- row-level security holds for them, and whatever removes the row (delete, clear, TRUNCATE, a crash, a watch) removes
+-- the lease with it.  They speak of the version that `noted_version` names: a write that knows nothing of them makes another
+-- version and so voids
 -- them, whoever it is.  `expires_at` stays what everybody else goes by: a stale entry, a mark of absence (format 'a') and
 -- a row that only carries a lease have expired for all but fetch.
 local sql = [==[

@@ -91,7 +91,7 @@ LEFT JOIN LATERAL (SELECT * FROM {schema}.cache WHERE {mine} AND key = k.key LIM
   -- No row: the lease was overtaken.
   fetch_store = { [[
 {tellKey}UPDATE {schema}.cache AS c
-SET value = coalesce($3, c.value), format = coalesce($4, c.format), 
+SET value = coalesce($3, c.value), format = coalesce($4, c.format),
     tags = CASE WHEN $3 IS NULL THEN c.tags END, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. ", " .. ENDS .. [[
 
 WHERE {own} AND ]] .. MINE:format("$9") .. " RETURNING version", "tyycfffyi" },
