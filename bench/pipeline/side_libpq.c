@@ -85,7 +85,8 @@ int main(int argc, char **argv) {
     fclose(file);
     pg = PQconnectdb(argv[1]);
     if (PQstatus(pg) != CONNECTION_OK) die();
-    static const Oid TYPES[] = {25, 17, 17, 17, 18, 701, 701}; /* text, bytea three times, "char", float8 twice */
+    static const Oid TYPES[] = {25, 17,  17, 17,
+                                18, 701, 701}; /* text, bytea three times, "char", float8 twice */
     PGresult *prepared = PQprepare(pg, "bench", sql, is_set ? 7 : 2, TYPES);
     if (PQresultStatus(prepared) != PGRES_COMMAND_OK) die();
     PQclear(prepared);

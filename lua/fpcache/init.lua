@@ -150,7 +150,7 @@ function fpcache.new(opts)
     cache.pool:close()
     return nil, err
   end
-  local ok, user
+  local user
   if o.encrypt then -- what is encrypted is bound to the login
     local known
     known, user = pool:row(cache.statements.login, cache.timeout)

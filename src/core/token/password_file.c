@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_BYTES (64 * 1024)
+#define MAX_BYTES (64L * 1024)
 
 typedef struct file_source {
     fpc_token_source head;
@@ -74,10 +74,13 @@ static fpc_status fetch(fpc_token_source *source, const fpc_token_fetch *how, fp
     int fd = open(self->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) return not_readable(self, errno, failure);
     fpc_status status = check_mode(self, fd, failure);
-    char *bytes = NULL;
-    if (status == FPC_OK && (bytes = calloc(1, MAX_BYTES + 2)) == NULL) status = fpc_token_no_memory(failure);
-    if (status == FPC_OK) status = take(self, bytes, read_all(fd, bytes, MAX_BYTES + 1), failure);
-    if (status == FPC_OK && (out->password = strdup(bytes)) == NULL) status = fpc_token_no_memory(failure);
+    char *bytes = calloc(1, MAX_BYTES + 2);
+    if (status == FPC_OK && bytes == NULL)
+        status = fpc_token_no_memory(failure);
+    else if (status == FPC_OK)
+        status = take(self, bytes, read_all(fd, bytes, MAX_BYTES + 1), failure);
+    if (status == FPC_OK && bytes != NULL && (out->password = strdup(bytes)) == NULL)
+        status = fpc_token_no_memory(failure);
     fpc_secret_free(bytes);
     close(fd);
     return status;

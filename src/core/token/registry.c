@@ -35,7 +35,7 @@ static void lock_registry(void) {
 
 static void destroy_order(void *arg) {
     order *o = arg;
-    for (size_t i = 0; i < o->count; i++) {
+    for (size_t i = 0; o->settings != NULL && i < o->count; i++) {
         free((char *)o->settings[i].name);
         fpc_secret_free((char *)o->settings[i].value); /* a client's secret, say */
     }
@@ -48,6 +48,11 @@ static fpc_status make_source(void *arg, fpc_token_source **out, fpc_error *err)
     return fpc_token_source_new(o->kind, o->settings, o->count, out, err);
 }
 
+/* As strcmp(); what is missing comes first. */
+static int compare(const char *a, const char *b) {
+    return a == NULL || b == NULL ? (a != NULL) - (b != NULL) : strcmp(a, b);
+}
+
 /* Puts a setting behind those whose names are not greater. */
 static bool insert(order *o, const fpc_token_setting *setting) {
     fpc_token_setting copy = {.name = strdup(setting->name), .value = strdup(setting->value)};
@@ -57,7 +62,7 @@ static bool insert(order *o, const fpc_token_setting *setting) {
         return false;
     }
     size_t at = o->count++;
-    for (; at > 0 && strcmp(o->settings[at - 1].name, copy.name) > 0; at--)
+    for (; at > 0 && compare(o->settings[at - 1].name, copy.name) > 0; at--)
         o->settings[at] = o->settings[at - 1];
     o->settings[at] = copy;
     return true;
@@ -78,8 +83,8 @@ static order *make_order(const char *kind, const fpc_token_setting *settings, si
 static bool is_equal(const order *a, const order *b) {
     if (strcmp(a->kind, b->kind) != 0 || a->count != b->count) return false;
     for (size_t i = 0; i < a->count; i++) {
-        if (strcmp(a->settings[i].name, b->settings[i].name) != 0 ||
-            strcmp(a->settings[i].value, b->settings[i].value) != 0)
+        if (compare(a->settings[i].name, b->settings[i].name) != 0 ||
+            compare(a->settings[i].value, b->settings[i].value) != 0)
             return false;
     }
     return true;
