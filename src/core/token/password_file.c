@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_BYTES (64L * 1024)
+#define MAX_BYTES ((size_t)64 * 1024)
 
 typedef struct file_source {
     fpc_token_source head;
@@ -52,7 +52,7 @@ static ssize_t read_all(int fd, char *bytes, size_t room) {
 
 static fpc_status take(const file_source *self, char *bytes, ssize_t length, fpc_token_failure *failure) {
     if (length < 0) return not_readable(self, errno, failure);
-    if (length > MAX_BYTES)
+    if (length > (ssize_t)MAX_BYTES)
         return fpc_token_fail(failure, true, FPC_INVALID, "password_file %s is longer than 64 KiB",
                               self->path);
     bytes[length] = '\0';
@@ -74,14 +74,15 @@ static fpc_status fetch(fpc_token_source *source, const fpc_token_fetch *how, fp
     int fd = open(self->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) return not_readable(self, errno, failure);
     fpc_status status = check_mode(self, fd, failure);
-    char *bytes = calloc(1, MAX_BYTES + 2);
-    if (status == FPC_OK && bytes == NULL)
-        status = fpc_token_no_memory(failure);
-    else if (status == FPC_OK)
+    char *bytes = status == FPC_OK ? calloc(1, MAX_BYTES + 2) : NULL;
+    if (bytes != NULL) {
         status = take(self, bytes, read_all(fd, bytes, MAX_BYTES + 1), failure);
-    if (status == FPC_OK && bytes != NULL && (out->password = strdup(bytes)) == NULL)
+        if (status == FPC_OK && (out->password = fpc_secret_dup(bytes)) == NULL)
+            status = fpc_token_no_memory(failure);
+        fpc_secret_free(bytes);
+    } else if (status == FPC_OK) {
         status = fpc_token_no_memory(failure);
-    fpc_secret_free(bytes);
+    }
     close(fd);
     return status;
 }

@@ -48,11 +48,6 @@ static fpc_status make_source(void *arg, fpc_token_source **out, fpc_error *err)
     return fpc_token_source_new(o->kind, o->settings, o->count, out, err);
 }
 
-/* As strcmp(); what is missing comes first. */
-static int compare(const char *a, const char *b) {
-    return a == NULL || b == NULL ? (a != NULL) - (b != NULL) : strcmp(a, b);
-}
-
 /* Puts a setting behind those whose names are not greater. */
 static bool insert(order *o, const fpc_token_setting *setting) {
     fpc_token_setting copy = {.name = strdup(setting->name), .value = strdup(setting->value)};
@@ -62,8 +57,11 @@ static bool insert(order *o, const fpc_token_setting *setting) {
         return false;
     }
     size_t at = o->count++;
-    for (; at > 0 && compare(o->settings[at - 1].name, copy.name) > 0; at--)
+    for (; at > 0; at--) {
+        const char *before = o->settings[at - 1].name;
+        if (before == NULL || strcmp(before, copy.name) <= 0) break;
         o->settings[at] = o->settings[at - 1];
+    }
     o->settings[at] = copy;
     return true;
 }
@@ -80,12 +78,15 @@ static order *make_order(const char *kind, const fpc_token_setting *settings, si
     return NULL;
 }
 
+static bool is_same(const fpc_token_setting *a, const fpc_token_setting *b) {
+    if (a->name == NULL || a->value == NULL || b->name == NULL || b->value == NULL) return false;
+    return strcmp(a->name, b->name) == 0 && strcmp(a->value, b->value) == 0;
+}
+
 static bool is_equal(const order *a, const order *b) {
     if (strcmp(a->kind, b->kind) != 0 || a->count != b->count) return false;
     for (size_t i = 0; i < a->count; i++) {
-        if (compare(a->settings[i].name, b->settings[i].name) != 0 ||
-            compare(a->settings[i].value, b->settings[i].value) != 0)
-            return false;
+        if (!is_same(&a->settings[i], &b->settings[i])) return false;
     }
     return true;
 }
