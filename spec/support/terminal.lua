@@ -22,14 +22,11 @@ function terminal.start(argv, env)
   local dir = assert(core.system.mkdtemp("/tmp/fpcache-tty-"))
   local self = setmetatable({ dir = dir, env = { "PATH=" .. os.getenv("PATH"), "LC_ALL=C.UTF-8", "TERM=xterm" } }, Terminal)
   for name, value in pairs(env) do self.env[#self.env + 1] = name .. "=" .. value end
-  local command = { "new-session", "-d", "-x", "120", "-y", "50" }
+  -- A shell notes the exit code: tmux itself loses that of a program that ends at once now and then.
+  self.env[#self.env + 1] = "CODE=" .. dir .. "/code"
+  local command = { "set-option", "-g", "remain-on-exit", "on", ";", "new-session", "-d", "-x", "120", "-y", "50",
+    "/bin/sh", "-c", 'trap : INT; "$0" "$@"; echo $? >"$CODE.new"; mv "$CODE.new" "$CODE"' }
   for _, word in ipairs(argv) do command[#command + 1] = word end
-  -- What the program leaves on the screen stays readable after its end.
-  table.insert(command, 1, ";")
-  table.insert(command, 1, "on")
-  table.insert(command, 1, "remain-on-exit")
-  table.insert(command, 1, "-g")
-  table.insert(command, 1, "set-option")
   local out, status = tmux(self, (table.unpack or unpack)(command))
   assert(status == 0, out)
   return self
@@ -70,12 +67,11 @@ end
 
 --- The exit code, once it has ended.
 function Terminal:code()
-  local code
-  database.eventually(function()
-    code = tmux(self, "display-message", "-p", "#{pane_dead_status}"):match("%d+")
-    return code
-  end, 15)
-  return tonumber(code)
+  local file = database.eventually(function() return (io.open(self.dir .. "/code")) end, 15)
+  if not file then return nil end
+  local code = file:read("*n")
+  file:close()
+  return code
 end
 
 function Terminal:stop()
