@@ -3,23 +3,20 @@ local core = require "fpcache.core"
 local database = require "support.database"
 
 local BUILD = os.getenv("FPC_BUILD_DIR") or "build"
-local HOSTS = {
-  ["lua5.4"] = { program = "lua5.4", abi = "lua5.4" },
-  luajit = { program = BUILD .. "/luajit-host", abi = "lua5.1" },
-}
+local HOST = _VERSION == "Lua 5.4" and "lua5.4" or "luajit" -- the other one's examples run with the other one's specs
+local ABI = HOST == "luajit" and "lua5.1" or "lua5.4"
 
 describe("examples/loops", function()
   local db
 
   setup(function() db = database.new() end)
 
-  local function run(host, name)
-    local about = HOSTS[host]
+  local function run(name)
     return assert(core.run {
-      argv = { about.program, "examples/loops/" .. name .. ".lua" },
+      argv = { assert(core.system.exe()), "examples/loops/" .. name .. ".lua" },
       env = {
         "FPCACHE_URL=" .. db:url_of(), "PATH=" .. os.getenv("PATH"), "LUA_PATH=lua/?.lua;lua/?/init.lua;;",
-        ("LUA_CPATH=%s/%s/?.so;;"):format(BUILD, about.abi),
+        ("LUA_CPATH=%s/%s/?.so;;"):format(BUILD, ABI), "ASAN_OPTIONS=detect_leaks=0", -- others' leaks are not ours
       },
       timeout = 60,
     })
@@ -32,10 +29,12 @@ describe("examples/loops", function()
     { "lua5.4", "luv", "the sum is 5050, 5 ticks\n" },
     { "luajit", "luv", "the sum is 5050, 5 ticks\n" },
   } do
-    it(case[2] .. " on " .. case[1], function()
-      local result = run(case[1], case[2])
-      assert.equal(case[3], result.output)
-      assert.equal(0, result.status)
-    end)
+    if case[1] == HOST then
+      it(case[2], function()
+        local result = run(case[2])
+        assert.equal(case[3], result.output)
+        assert.equal(0, result.status)
+      end)
+    end
   end
 end)
