@@ -151,7 +151,8 @@ static int terminal_editor(lua_State *L) {
     el_set(self->line, EL_PROMPT, prompt_of);
     el_set(self->line, EL_EDITOR, "emacs");
     el_set(self->line, EL_SIGNAL, 0); /* signals are ours */
-    el_set(self->line, EL_ADDFN, "fpcache-complete", "Completes names and keys", complete);
+    /* The narrow call would leak copies of both texts. */
+    el_wset(self->line, EL_ADDFN, L"fpcache-complete", L"Completes names and keys", complete);
     el_set(self->line, EL_BIND, "^I", "fpcache-complete", NULL);
     el_set(self->line, EL_BIND, "^R", "em-inc-search-prev", NULL);
     open_history(L, self, path);
