@@ -26,7 +26,10 @@ while [ $# -gt 0 ]; do
     shift
 done
 dir=$(mktemp -d /tmp/fpcache-bench-XXXXXX)
-trap '"$BUILD/fpcache" local destroy --dir "$dir/server" --force >/dev/null 2>&1 || true; rm -rf "$dir"' EXIT INT TERM
+trap '"$BUILD/fpcache" local destroy --dir "$dir/server" --force >/dev/null 2>&1 || true; rm -rf "$dir"' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 chmod 755 "$dir"
 "$BUILD/fpcache" local start --dir "$dir/server" >/dev/null
 url=$("$BUILD/fpcache" local url --dir "$dir/server")
