@@ -216,8 +216,8 @@ describe("a watched cache", function()
   end)
 
   it("refuses options that it cannot use, at the caller's line", function()
-    for _, opts in ipairs { { on_event = 5 }, { slow_log = "x" }, { slow_log = { minutes = 3 } }, { slow_log = -1 }, { record = "" },
-      { record = { sample = 2, file = "x" } }, { publish = {} }, { publish = { dir = "x", every = 0 } } } do
+    for _, opts in ipairs { { on_event = 5 }, { slow_log = "x" }, { slow_log = { minutes = 3 } }, { slow_log = -1 },
+      { record = "" }, { record = { sample = 2, file = "x" } }, { publish = {} }, { publish = { dir = "x", every = 0 } } } do
       opts.connection_string = db:url_of()
       local ok, err = pcall(function() fpcache.new(opts) end)
       assert.is_false(ok)

@@ -102,15 +102,6 @@ local function watched(class, name, about)
   end
 end
 
-local function class_of(class)
-  local made = setmetatable({}, { __index = class })
-  made.__index, made.__close = made, class.__close
-  for _, set in ipairs { KEYED, OTHERS } do
-    for name, about in pairs(set) do made[name] = watched(class, name, about) end
-  end
-  return made
-end
-
 local classes = {} -- the watched class of each class, made at the first use, when all methods are there
 
 --- A watched cache, or transaction, around `raw`.

@@ -1,8 +1,8 @@
 --- Writes a trace of a cache's calls, for `fpcache replay`; docs/replay.md tells the format.
 --
 -- A line is a call on one key; a call on many keys is that many lines.  Lines go into the file's own buffer, which the C
--- library writes when the program ends, however that comes about but by a signal that kills.  The buffer is emptied before it is full, so
--- what reaches the file is whole lines, and several processes may append to one file.
+-- library writes when the program ends, unless a signal kills it.  The buffer is emptied before it is full, so what
+-- reaches the file is whole lines, and several processes may append to one file.
 local core = require("fpcache.core")
 local options = require("fpcache.options")
 
@@ -57,10 +57,10 @@ function recorder.open(given, cache)
   local reason = recorder.check(given)
   if reason then return nil, "invalid: " .. reason end
   local o = read(given)
-  local secret, err = o.secret, nil
+  local secret = o.secret
   if not secret then
-    secret, err = system.random(32)
-    if not secret then return nil, err end
+    secret, reason = system.random(32)
+    if not secret then return nil, reason end
   end
   local path = o.file:gsub("%%p", ("%d"):format(system.pid()))
   local is_new = not system.stat(path)
