@@ -13,6 +13,7 @@ local fetch = require("fpcache.fetch")
 local layers = require("fpcache.layers")
 local limits = require("fpcache.limits")
 local loop = require("fpcache.loop")
+local observe = require("fpcache.observe")
 local opening = require("fpcache.opening")
 local options = require("fpcache.options")
 local parallel = require("fpcache.parallel")
@@ -77,7 +78,7 @@ local OPTIONS = {
   breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
   breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
 }
-for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS } do
+for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS, observe.OPTIONS } do
   for name, about in pairs(more) do OPTIONS[name] = about end
 end
 fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
@@ -116,17 +117,20 @@ function fpcache.new(opts)
     flow = fetch.new_flow(o),
     counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
-  if defers then
-    cache, err = opening.defer(cache, o, quoted)
-    return cache, err
-  end
   local ok
-  ok, err = opening.ask(cache, o, quoted)
+  if defers then
+    ok, err = opening.defer(cache, o, quoted)
+  else
+    ok, err = opening.ask(cache, o, quoted)
+  end
   if not ok then
     cache.pool:close()
     return nil, err
   end
-  return cache
+  local watched
+  watched, err = observe.cache(cache, o)
+  if not watched then cache:close() end
+  return watched, err
 end
 
 --- A sweeper, which removes what has expired and evicts what is beyond a quota; see docs/quotas.md.

@@ -102,18 +102,19 @@ function Opening:wait(timeout)
   waiting.poll(timeout, function() return self.is_over or self.failures > 0 end)
 end
 
--- The class of a cache, and of its views, until it is open.
-local Unopened = {}
-
-function Unopened.__index(_, name)
+-- The class of a cache, and of its views, until it is open: its methods wait for the first attempt, and then are the usual ones.
+local Unopened = setmetatable({}, { __index = function(class, name)
   local method = Cache[name]
   if type(method) ~= "function" or IMMEDIATE[name] then return method end
-  return function(self, ...)
+  class[name] = function(self, ...)
     local state = rawget(self, "opening")
     if state then state:wait(self.timeout) end
     return method(self, ...)
   end
-end
+  return class[name]
+end })
+Unopened.__index = Unopened
+opening.Unopened = Unopened
 
 --- The cache and its views are open now.
 local function complete(state, asked)
@@ -122,7 +123,7 @@ local function complete(state, asked)
     for _, field in ipairs(ASKED) do member[field] = asked[field] end
     member.codec = sealing.codec(asked.sealing, asked.user_codec, member.space)
     member.opening = nil
-    setmetatable(member, Cache)
+    if getmetatable(member) == Unopened then setmetatable(member, Cache) end
   end
   asked.flow.breaker:succeeded()
   if state.when_open then state.when_open() end
@@ -161,7 +162,7 @@ local function attempt(premature, state)
 end
 
 --- Makes `cache` one that is not open yet, and has it opened.
----@return fpcache.Cache? cache, string? err
+---@return boolean? true, string? err
 function opening.defer(cache, o, quoted)
   local ready = {}
   for name, value in pairs(cache) do ready[name] = value end
@@ -174,11 +175,8 @@ function opening.defer(cache, o, quoted)
   end
   setmetatable(cache, Unopened)
   local ok, err = ngx.timer.at(0, attempt, state)
-  if not ok then
-    cache.pool:close()
-    return nil, "closed: nginx starts no timer here: " .. tostring(err)
-  end
-  return cache
+  if not ok then return nil, "closed: nginx starts no timer here: " .. tostring(err) end
+  return true
 end
 
 --- Adds a view of a cache that may not be open yet.

@@ -65,6 +65,7 @@ static int run(lua_State *L) {
     int argc = (int)lua_tointeger(L, 1);
     char **argv = lua_touserdata(L, 2);
     luaL_openlibs(L);
+    fpc_cli_signals_catch(L);
     preload(L);
     lua_getglobal(L, "require");
     lua_pushliteral(L, "fpcache.cli.main");
@@ -84,7 +85,6 @@ int main(int argc, char **argv) {
         fprintf(stderr, "fpcache: out of memory\n");
         return EXIT_FAILURE;
     }
-    fpc_cli_signals_catch(L);
     lua_pushcfunction(L, add_traceback);
     lua_pushcfunction(L, run);
     lua_pushinteger(L, argc);
