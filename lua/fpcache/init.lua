@@ -11,6 +11,7 @@ local connection = require("fpcache.connection")
 local core = require("fpcache.core")
 local fetch = require("fpcache.fetch")
 local layers = require("fpcache.layers")
+local later = require("fpcache.later")
 local limits = require("fpcache.limits")
 local loop = require("fpcache.loop")
 local observe = require("fpcache.observe")
@@ -115,6 +116,7 @@ function fpcache.new(opts)
     max_key_bytes = o.max_key_bytes,
     max_value_bytes = o.max_value_bytes,
     flow = fetch.new_flow(o),
+    later = later.new(),
     counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
   local ok

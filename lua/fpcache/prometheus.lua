@@ -42,6 +42,10 @@ local METRICS = {
   { "token_refreshes_total", "counter", "Passwords fetched from their source.", "token", "refreshes" },
   { "token_failures_total", "counter", "Fetches of a password that failed.", "token", "failures" },
   { "token_refusals_total", "counter", "Passwords that the server refused.", "token", "refusals" },
+  { "later_queued", "gauge", "Writes by set_later and delete_later that are not done yet.", "later", "queued" },
+  { "later_done_total", "counter", "Writes done later.", "later", "done" },
+  { "later_failed_total", "counter", "Writes later that failed.", "later", "failed" },
+  { "later_dropped_total", "counter", "Writes later that were refused, since too many waited.", "later", "dropped" },
   { "server_rows", "gauge", "Rows of the table, all users, the server's estimate.", "server", "rows" },
   { "server_bytes", "gauge", "Bytes of the table with its indexes.", "server", "bytes" },
 }
