@@ -13,9 +13,10 @@ local reader = {}
 
 --- Opens a file; "-" is standard input.
 ---@param path string
+---@param name string for messages
 ---@return fpcache.warm.Reader?
 ---@return string? err
-function reader.open(path)
+function reader.open(path, name)
   local file = io.stdin
   if path ~= "-" then
     local err
@@ -24,7 +25,7 @@ function reader.open(path)
   end
   local size = path ~= "-" and file:seek("end") or nil
   if size then file:seek("set", 0) end
-  return setmetatable({ file = file, path = path, size = size, buffer = "", at = 1, offset = 0, line_number = 0 }, Reader)
+  return setmetatable({ file = file, path = name, size = size, buffer = "", at = 1, offset = 0, line_number = 0 }, Reader)
 end
 
 --- Goes to a place that was told by `place()`.
