@@ -12,6 +12,7 @@ local core = require("fpcache.core")
 local fetch = require("fpcache.fetch")
 local layers = require("fpcache.layers")
 local limits = require("fpcache.limits")
+local observe = require("fpcache.observe")
 local options = require("fpcache.options")
 local parallel = require("fpcache.parallel")
 local policies = require("fpcache.policy")
@@ -78,7 +79,7 @@ local OPTIONS = {
   breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
   breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
 }
-for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS } do
+for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS, observe.OPTIONS } do
   for name, about in pairs(more) do OPTIONS[name] = about end
 end
 fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
@@ -170,7 +171,10 @@ function fpcache.new(opts)
     return nil, near
   end
   cache.feed, cache.near = feed, near
-  return cache
+  local watched
+  watched, err = observe.cache(cache, o)
+  if not watched then cache:close() end
+  return watched, err
 end
 
 --- A sweeper, which removes what has expired and evicts what is beyond a quota; see docs/quotas.md.

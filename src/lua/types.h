@@ -15,7 +15,7 @@ void fpc_lua_register_pool(lua_State *L);        /* pool(connection_string, sett
 void fpc_lua_register_conn(lua_State *L);        /* made by pool:acquire() */
 void fpc_lua_register_completions(lua_State *L); /* completions(max_outstanding), fork_generation() */
 void fpc_lua_register_feed(lua_State *L);        /* feed(pool, options), feed_seed(namespace) */
-void fpc_lua_register_key(lua_State *L);         /* shorten_key(key) */
+void fpc_lua_register_key(lua_State *L);         /* shorten_key(key), disguise_key(secret, key) */
 void fpc_lua_register_filter(lua_State *L);      /* filter(), filter_load(), filter_type, filter_ffi */
 void fpc_lua_register_versions(lua_State *L);    /* versions() */
 void fpc_lua_register_interrupt(lua_State *L);   /* interrupted() */

@@ -6,7 +6,8 @@
 -- DIR/listening.json  whether it accepts connections: false while it is down
 -- DIR/ready.json    written when it listens: the two ports, of HTTPS and of plain HTTP
 local dir = ...
-package.path = arg[0]:match("^(.*)/[^/]*$") .. "/?.lua;" .. package.path
+local here = arg[0]:match("^(.*)/[^/]*$")
+package.path = here .. "/?.lua;" .. here .. "/../../?.lua;" .. package.path
 
 local cjson = require "cjson"
 local socket = require "socket"
@@ -14,6 +15,7 @@ local ssl = require "ssl"
 local api = require "api"
 local http = require "http"
 local loop = require "loop"
+local secrets = require "support.secrets"
 
 local function read_json(name)
   local file = assert(io.open(dir .. "/" .. name, "r"))
@@ -37,7 +39,10 @@ local tls = assert(ssl.newcontext { mode = "server", protocol = "any", options =
 local report = { counts = {}, requests = {}, issued = {}, minted = 0 }
 local server = { control = read_json "control.json", workspace_tokens = {}, now = socket.gettime }
 
-function server.issued(token) table.insert(report.issued, token) end
+function server.issued(token)
+  table.insert(report.issued, token)
+  secrets.note(token)
+end
 
 -- Faults are used up here; the control file only says how often.
 local used = {}
