@@ -18,7 +18,7 @@ local function make_parser()
   parser:epilog("Templates take fields of the record: --key 'product:{id}' --value '{price}'; {a.b} goes inside, {{ is a brace.\n"
     .. "Exit code: 0 done, also with bad records up to --max-errors; 1 not done; 2 a wrong command line.")
   parser:argument("source", "Files or URLs: JSON Lines, JSON arrays, CSV or TSV with a header; - is standard input."):args("*")
-  parser:option("--format", "Format of the files (default: by their suffix)."):choices({ "jsonl", "json", "csv", "tsv", "lines" })
+  parser:option("--format", "Format (default: by the suffix)."):choices({ "jsonl", "json", "csv", "tsv", "lines", "deb822" })
   parser:option("--sql", "Instead of files: a SELECT, read by a cursor."):argname("QUERY")
   parser:option("--from", "Where the query runs (default: the cache's database)."):argname("URL")
   parser:flag("--stream", "Let the rows pass through here also where the server could copy them itself.")

@@ -16,7 +16,7 @@ local URL_BATCH = 64 -- records whose values come by HTTP: their bodies are in m
 local OPTIONS = {
   cache = { type = "table" },                   -- where the entries go
   source = { type = "string table function" },  -- file or URL, a list, iterator, or { sql = …, connection options }
-  format = { type = "string" },                 -- "jsonl", "json", "csv", "tsv", "lines"; by the suffix when not given
+  format = { type = "string" },                 -- "jsonl", "json", "csv", "tsv", "lines", "deb822"; else by the suffix
   map = { type = "function" },                  -- record -> key, value, ttl; or nil, why for a bad one; nil alone: none
   on_server = { type = "boolean" },             -- { sql } alone, in the cache's database: the rows do not leave the server
   key = { type = "string" },                    -- template, such as "product:{id}"; with map: none
