@@ -89,6 +89,14 @@ describe("fpcache.warm", function()
     assert.same({ id = "7", v = "a,b" }, (cache:get("k:7")))
   end)
 
+  it("reads Debian's control format", function()
+    local state = assert(warm { source = format = "deb822", errors = dir .. "/err",
+      source = write("a.control", "\n\nid: 1\nText: first\n  second\n .\n# remark\n\n\nid:2\nEmpty:\n\nno field\nid: 3") })
+    assert.same({ 3, 2, 1 }, { state.read, state.stored, state.bad })
+    assert.same({ ["k:1"] = { id = "1", Text = "first\n second\n." }, ["k:2"] = { id = "2", Empty = "" } }, all())
+    assert.matches('"line":12', read(dir .. "/err"))
+  end)
+
   it("comes to the same in every format, over records of any length", function()
     local seed = math.random(1000000)
     math.randomseed(seed)
@@ -231,6 +239,7 @@ describe("fpcache.warm", function()
     cache.set_many = function(...)
       at_once = at_once + 1
       most = math.max(most, at_once)
+      fpcache.sleep(math.random() / 200) -- overtakes, unless they wait for each other
       local count, err = real(...)
       at_once = at_once - 1
       return count, err

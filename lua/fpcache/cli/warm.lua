@@ -18,13 +18,14 @@ local function make_parser()
   parser:epilog("Templates take fields of the record: --key 'product:{id}' --value '{price}'; {a.b} goes inside, {{ is a brace.\n"
     .. "Exit code: 0 done, also with bad records up to --max-errors; 1 not done; 2 a wrong command line.")
   parser:argument("source", "Files or URLs: JSON Lines, JSON arrays, CSV or TSV with a header; - is standard input."):args("*")
-  parser:option("--format", "Format of the files (default: by their suffix)."):choices({ "jsonl", "json", "csv", "tsv", "lines" })
+  parser:option("--format", "Format (default: by the suffix)."):choices({ "jsonl", "json", "csv", "tsv", "lines", "deb822" })
   parser:option("--sql", "Instead of files: a SELECT, read by a cursor."):argname("QUERY")
   parser:option("--from", "Where the query runs (default: the cache's database)."):argname("URL")
+  parser:flag("--stream", "Let the rows pass through here also where the server could copy them itself.")
   parser:option("--key", "Template of the keys."):argname("TEMPLATE")
   parser:option("--value", "Template of the values (default: the whole record)."):argname("TEMPLATE")
   parser:option("--url", "Template of URLs: what they give are the values."):argname("TEMPLATE")
-  parser:option("--urls", "A file of URLs, one a line: what they give are the values; the keys are the URLs unless --key says otherwise.")
+  parser:option("--urls", "A file of URLs, one a line: they give the values, and are the keys unless --key is given.")
     :argname("FILE")
   parser:option("--ttl", "Seconds to live, or a template (default: no expiry)."):argname("SECONDS"):convert(number_or_template)
   parser:option("--jobs", "Batches that are stored at once."):argname("N"):convert(math.tointeger):default("4")
@@ -79,6 +80,18 @@ local function job_of(flags)
   }
 end
 
+--- Does the job: on the server where source and cache share a database and it would come to the same, else here.
+local function warm_up(job, flags)
+  if flags.sql and not flags.from and not flags.stream then
+    local here = job.source
+    job.source, job.on_server = { sql = flags.sql }, true
+    local state, err, reached = warm.run(job)
+    if state or not err:find("^invalid: not on the server: ") and not err:find("^denied: ") then return state, err, reached end
+    job.source, job.on_server = here, nil
+  end
+  return warm.run(job)
+end
+
 local function run(flags)
   local job = job_of(flags)
   local finish = function() end
@@ -92,7 +105,7 @@ local function run(flags)
     job.cache, err = connection_flags.call(fpcache.new, opts)
     if not job.cache then return fail(err) end
   end
-  local called, state, why, reached = pcall(warm.run, job)
+  local called, state, why, reached = pcall(warm_up, job, flags)
   finish()
   if job.cache then job.cache:close() end
   if not called then

@@ -17,9 +17,10 @@ local BATCH_BYTES = 16 * 1024 * 1024 -- of the source's text
 local RETRIES, FIRST_PAUSE_S, LONGEST_PAUSE_S = 8, 0.1, 10
 local LOOK_S = 0.001 -- between two looks whether another batch is stored
 local PASSING = { connect = true, timeout = true, unknown = true, busy = true, conflict = true, closed = false }
+local COPY_PASSING = { conflict = true } -- what the server holds of the job ends with the connection
 
 --- Notes a record that gives no entry; too many of them end the job.
-local function complain(job, batch, line, why)
+function engine.complain(job, batch, line, why)
   job.state.bad, batch.bad = job.state.bad + 1, batch.bad + 1
   batch.complaints[batch.bad] = { source = batch.source_name, line = line, error = why }
   if job.state.bad > job.max_errors then
@@ -52,9 +53,9 @@ end
 local function add(job, batch, record, line)
   local key, value, ttl = job.map(record)
   if key == nil then
-    if value ~= nil then complain(job, batch, line, value) end
+    if value ~= nil then engine.complain(job, batch, line, value) end
   elseif type(key) ~= "string" or value == nil then
-    complain(job, batch, line, type(key) ~= "string" and "the key is no string" or "there is no value")
+    engine.complain(job, batch, line, type(key) ~= "string" and "the key is no string" or "there is no value")
   else
     local n = batch.count + 1
     batch.count, batch.keys[n], batch.values[n], batch.lines[n], batch.ttls[n] = n, key, value, line, ttl or false
@@ -71,7 +72,7 @@ local function fill(job, source, batch)
     if record == nil and line_or_err == nil then return false end
     state.read, batch.read = state.read + 1, batch.read + 1
     if record == nil then
-      complain(job, batch, line, line_or_err)
+      engine.complain(job, batch, line, line_or_err)
     else
       add(job, batch, record, line_or_err)
     end
@@ -80,11 +81,21 @@ local function fill(job, source, batch)
   return true
 end
 
+--- An empty batch, the last of those under way.
+function engine.new_batch(job, source_name)
+  local batch = { count = 0, read = 0, bad = 0, stored = 0, keys = {}, values = {}, ttls = {}, lines = {}, after = {},
+    complaints = {}, source_name = source_name, index = job.index }
+  job.last = job.last + 1
+  job.batches[job.last] = batch
+  return batch
+end
+
 --- The next batch; nil at the end of all sources, or when the job cannot go on.
 local function read_batch(job)
   if job.failure then return nil end
   local ok, err = pace(job)
   if not ok then return nil, err end
+  if job.copy then return job.copy:read(job) end
   while true do
     if not job.source then
       job.index = job.index + 1
@@ -94,10 +105,7 @@ local function read_batch(job)
       job.state.source = job.source.name
     end
     local source = job.source
-    local batch = { count = 0, read = 0, bad = 0, stored = 0, keys = {}, values = {}, ttls = {}, lines = {}, after = {},
-      complaints = {}, source_name = source.name, index = job.index }
-    job.last = job.last + 1
-    job.batches[job.last] = batch
+    local batch = engine.new_batch(job, source.name)
     local more = fill(job, source, batch)
     batch.place = source.place and source:place()
     if source.progress then job.state.bytes, job.state.total_bytes = source:progress() end
@@ -129,24 +137,29 @@ local function drop(batch, i)
   batch.count = batch.count - 1
 end
 
+local function attempt(job, batch)
+  if job.copy then return job.copy:store(batch) end
+  local i = 0
+  return job.cache:set_many(function()
+    i = i + 1
+    if i <= batch.count then return batch.keys[i], batch.values[i], batch.ttls[i] or nil end
+  end)
+end
+
 --- Stores a batch; one entry that cannot be stored is a bad record, and the others are stored.
 local function store(job, batch)
   local pause, tries = FIRST_PAUSE_S, 0
   while batch.count > 0 do
-    local i = 0
-    local stored, err = job.cache:set_many(function()
-      i = i + 1
-      if i <= batch.count then return batch.keys[i], batch.values[i], batch.ttls[i] or nil end
-    end)
+    local stored, err = attempt(job, batch)
     if stored then
       batch.stored = stored
       return true
     end
     local item = err:find("^invalid: ") and tonumber(err:match("%(item (%d+)%)"))
     if item and item <= batch.count then
-      complain(job, batch, batch.lines[item], (err:gsub("^invalid: ", ""):gsub(" %(item %d+%)", "")))
+      engine.complain(job, batch, batch.lines[item], (err:gsub("^invalid: ", ""):gsub(" %(item %d+%)", "")))
       drop(batch, item)
-    elseif PASSING[err:match("^%a+")] and tries < RETRIES then
+    elseif (job.copy and COPY_PASSING or PASSING)[err:match("^%a+")] and tries < RETRIES then
       tries = tries + 1
       local ok, why = scheduler.sleep(pause)
       if not ok then return nil, why end
@@ -164,7 +177,7 @@ local function load(job, batch)
   local ok, err = job.remote:load(batch.values, function(i, why) failed[#failed + 1] = { i, why } end)
   if not ok then return nil, err end
   table.sort(failed, function(a, b) return a[1] < b[1] end)
-  for _, one in ipairs(failed) do complain(job, batch, batch.lines[one[1]], one[2]) end
+  for _, one in ipairs(failed) do engine.complain(job, batch, batch.lines[one[1]], one[2]) end
   for i = #failed, 1, -1 do drop(batch, failed[i][1]) end -- from the end, so that places stay right
   return true
 end

@@ -3,6 +3,7 @@ local checkpoint = require("fpcache.warm.checkpoint")
 local engine = require("fpcache.warm.engine")
 local lines = require("fpcache.warm.lines")
 local mapping = require("fpcache.warm.mapping")
+local on_server = require("fpcache.warm.on_server")
 local options = require("fpcache.options")
 local query = require("fpcache.warm.query")
 local remote = require("fpcache.warm.remote")
@@ -15,8 +16,9 @@ local URL_BATCH = 64 -- records whose values come by HTTP: their bodies are in m
 local OPTIONS = {
   cache = { type = "table" },                   -- where the entries go
   source = { type = "string table function" },  -- file or URL, a list, iterator, or { sql = …, connection options }
-  format = { type = "string" },                 -- "jsonl", "json", "csv", "tsv", "lines"; by the suffix when not given
+  format = { type = "string" },                 -- "jsonl", "json", "csv", "tsv", "lines", "deb822"; else by the suffix
   map = { type = "function" },                  -- record -> key, value, ttl; or nil, why for a bad one; nil alone: none
+  on_server = { type = "boolean" },             -- { sql } alone, in the cache's database: the rows do not leave the server
   key = { type = "string" },                    -- template, such as "product:{id}"; with map: none
   value = { type = "string" },                  -- template; default: the record
   url = { type = "string" },                    -- template of the URL whose body is the value
@@ -135,6 +137,9 @@ function warm.run(opts)
   if not o.source then error("options.source: is needed", 3) end
   if not o.cache and not o.dry_run then error("options.cache: is needed", 3) end
   if type(o.source) == "function" and o.resume then error("options.resume: an iterator cannot be resumed", 3) end
+  if o.on_server and not (type(o.source) == "table" and o.source.sql and next(o.source, next(o.source)) == nil) then
+    error("options.on_server: belongs to a source of sql alone, which runs in the cache's database", 3)
+  end
   local list = openers(o, 3)
   local map, err = mapping.new(o, 3)
   if not map then return nil, err end
@@ -165,9 +170,19 @@ function warm.run(opts)
     if not job.error_file then return nil, err end
   end
   if any or o.http then job.remote = remote.new(o.http, urls, 3) end
+  if o.on_server then
+    job.copy, err = on_server.open(o.source.sql, o)
+    if not job.copy then
+      if job.error_file then job.error_file:close() end
+      return nil, err
+    end
+    job.jobs, job.index = 1, 1
+    if from then job.copy:go_to(from.place) end
+  end
   job.open = opener(list, job.remote, from)
   local called, ok, why = pcall(engine.run, job)
   if job.remote then job.remote:close() end
+  if job.copy then job.copy:close() end
   if job.error_file then job.error_file:close() end
   if not called then error(ok, 0) end
   if not ok then return nil, why, job.state end

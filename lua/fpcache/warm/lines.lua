@@ -1,4 +1,4 @@
---- Sources of records in files: JSON Lines, JSON arrays, CSV, TSV and plain lines.
+--- Sources of records in files: JSON Lines, JSON arrays, CSV, TSV, Debian's control format and plain lines.
 --
 -- A source has next(), which answers the record and the number of its line; nil, err, line for one that is bad; nil at
 -- the end.  place() and go_to() are the reader's.
@@ -55,6 +55,30 @@ local function next_line(self)
     if not line then return nil end
   until line:find("%S")
   return { line = line:match("^%s*(.-)%s*$") }, self.reader.line_number
+end
+
+--- Debian's control format (deb822): "Name: value", lines that begin with a blank go on, an empty line ends the record.
+local function next_stanza(self)
+  local r = self.reader
+  local record, name, first, broken
+  while true do
+    local line = r:line()
+    if not line or not line:find("%S") then
+      if record or not line then break end
+    else
+      record, first = record or {}, first or r.line_number
+      local word, value = line:match("^([^%s:#][^%s:]*):%s*(.-)%s*$")
+      if word then
+        name, record[word] = word, value
+      elseif name and line:find("^%s") then
+        record[name] = record[name] .. "\n" .. line:match("^%s(.-)%s*$")
+      elseif line:byte() ~= 35 then -- a comment begins with #
+        broken = broken or r.line_number
+      end
+    end
+  end
+  if broken then return nil, "a line that is no field", broken end
+  return record, first
 end
 
 -- --- JSON arrays: the elements are cut at the commas outside of strings and brackets, each is then parsed alone. ---
@@ -219,10 +243,11 @@ local FORMATS = {
   csv = { next = next_row, separator = "," },
   tsv = { next = next_row, separator = "\t" },
   lines = { next = next_line },
+  deb822 = { next = next_stanza },
 }
 local BY_SUFFIX = { jsonl = "jsonl", ndjson = "jsonl", json = "json", csv = "csv", tsv = "tsv", tab = "tsv" }
 
-lines.FORMATS = "jsonl json csv tsv lines"
+lines.FORMATS = "jsonl json csv tsv lines deb822"
 
 --- The format that a name's suffix tells.
 ---@param name string
