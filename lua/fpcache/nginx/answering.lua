@@ -37,17 +37,18 @@ end
 -- Upper ends in seconds; what is beyond the last counts in one more.
 answering.BUCKETS = { 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 }
 
---- Counts by latency, with their sum.
+--- Counts by latency, and their sum.
+---@return table { counts = one for each bucket and one beyond, sum = seconds, count = }
 function answering.new_histogram()
-  local histogram = { sum = 0, count = 0 }
-  for i = 1, #answering.BUCKETS + 1 do histogram[i] = 0 end
-  return histogram
+  local counts = {}
+  for i = 1, #answering.BUCKETS + 1 do counts[i] = 0 end
+  return { counts = counts, sum = 0, count = 0 }
 end
 
 function answering.observe(histogram, seconds)
-  local buckets, i = answering.BUCKETS, 1
+  local buckets, counts, i = answering.BUCKETS, histogram.counts, 1
   while i <= #buckets and seconds > buckets[i] do i = i + 1 end
-  histogram[i] = histogram[i] + 1
+  counts[i] = counts[i] + 1
   histogram.sum, histogram.count = histogram.sum + seconds, histogram.count + 1
 end
 

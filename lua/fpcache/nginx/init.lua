@@ -86,4 +86,29 @@ end
 ---@return table
 function nginx.stats() return engine.stats() end
 
+-- --- responses ---
+
+local responses = {} -- by name
+
+--- Sets up the caching of a location's responses; for init_worker_by_lua.  Options: docs/nginx_responses.md.
+---@param options table { location = the origin's internal location, name = "default", cache = the worker's, ... }
+---@return fpcache.nginx.Responses
+function nginx.cache_response(options)
+  local made = require("fpcache.nginx.response").new(options, 2, nginx.cache)
+  if responses[made.name] then error(("there are responses called %q already"):format(made.name), 2) end
+  responses[made.name] = made
+  return made
+end
+
+--- What cache_response set up under that name; raises when it did not, which is a mistake in nginx.conf.
+---@param name string? default "default"
+---@return fpcache.nginx.Responses
+function nginx.response(name)
+  local found = responses[check_name(name, 2)]
+  if not found then
+    error(("no responses are called %q; set them up by cache_response in init_worker_by_lua"):format(name or DEFAULT), 2)
+  end
+  return found
+end
+
 return nginx
