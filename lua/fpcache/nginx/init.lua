@@ -111,4 +111,25 @@ function nginx.response(name)
   return found
 end
 
+-- --- status ---
+
+local own_status
+
+--- Notes what the status page, its JSON and Prometheus show; for init_worker_by_lua.  See docs/nginx_responses.md.
+---@param options table? { dict = "name of a lua_shared_dict", interval = 2 seconds }
+---@return fpcache.nginx.Status
+function nginx.keep_status(options)
+  own_status = require("fpcache.nginx.status").new(options, {
+    caches = function() return caches end, responses = function() return responses end, engine = engine.stats,
+  }, 2)
+  return own_status
+end
+
+--- What keep_status keeps; without it, of this worker alone.
+---@return fpcache.nginx.Status
+function nginx.status()
+  if not own_status then nginx.keep_status() end
+  return own_status
+end
+
 return nginx
