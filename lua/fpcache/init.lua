@@ -70,6 +70,7 @@ end
 
 local OPTIONS = {
   namespace = { type = "string", default = "", check = limits.namespace },
+  namespace_version = { type = "boolean", default = false }, -- true: clear{ at_once = true }, see docs/namespaces.md
   parse_json = { type = "boolean", default = true }, -- false: JSON values come as their text
   codec = { type = "table userdata" },               -- encode/decode for tables; default: exact JSON
   max_key_bytes = { type = "integer", default = 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
@@ -106,7 +107,7 @@ local function fall_silent(cache, o, quoted)
   local pool, err = connection.open(o, 3)
   if not pool then return nil, err end
   cache.db, cache.pool, cache.tells = transport.new(pool, o.maxconn), pool, false
-  cache.statements = statements.new(quoted, false)
+  cache.statements = statements.new(quoted, false, cache.versioned)
   return pool
 end
 
@@ -126,7 +127,8 @@ function fpcache.new(opts)
     db = transport.new(pool, o.maxconn),
     pool = pool,
     feed = announce.none,
-    statements = statements.new(quoted, o.prepared),
+    statements = statements.new(quoted, o.prepared, o.namespace_version),
+    versioned = o.namespace_version,
     tells = o.prepared, -- our statements tell the feed; behind a transaction pooler the table's trigger does
     schema = o.schema,
     space = o.namespace,
@@ -162,8 +164,11 @@ function fpcache.new(opts)
   cache.sealing, cache.user_codec = sealing.plan(o, user), o.codec
   cache.codec = sealing.codec(cache.sealing, o.codec, o.namespace)
   -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
-  local found, has_quota = cache.db:row(cache.statements.has_quota, cache.timeout)
+  local found, has_quota, was_cleared = cache.db:row(cache.statements.habits, cache.timeout)
   if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
+  if was_cleared and not cache.versioned then -- nobody is to see what was cleared
+    cache.versioned, cache.statements = true, statements.new(quoted, cache.tells, true)
+  end
   local feed, near = layers.open(o, quoted, pool)
   if not feed then
     pool:close()
