@@ -34,7 +34,7 @@ local function ask(self, keys, policy)
   local share, times
   if policy.refresh_ahead or policy.beta then share, times = lifetimes.early(policy) end
   local rows, count = self.db:rows(self.statements.fetch_many, self.bulk_timeout, self.space, batch, policy.hard_timeout,
-    share, times)
+    share, times, policy.tags)
   batch:close()
   if not rows then return nil, count end
   local answers = {}

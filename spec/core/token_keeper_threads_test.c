@@ -316,7 +316,9 @@ static bool tells_what_its_source_lacks(void) {
          strstr(err.message, "no password from obedient: the profile is gone") != NULL;
     ok = ok && strcmp(stats().last_error, "invalid: the profile is gone") == 0;
     plan.cannot_make = false;
-    leap(400); /* beyond the pause after what somebody has to put right */
+    leap(5);
+    ok = ok && get(fpc_deadline_in(1)) == 0; /* not tried again so soon */
+    leap(400);                               /* beyond the pause after what somebody has to put right */
     return ok && get(SOON) == 2 && stats().last_error[0] == '\0';
 }
 
@@ -326,11 +328,15 @@ static void test_a_child_without_a_source_says_why_and_recovers(void **state) {
     in_child(tells_what_its_source_lacks);
 }
 
+static fpc_token_keeper *parents;
+
 static bool opens_and_finds_its_own(void) {
-    fpc_token_setting a[] = {{"path", "/a"}};
-    fpc_token_keeper *first, *second;
+    fpc_token_setting a[] = {{"path", "/a"}}, b[] = {{"path", "/b"}};
+    fpc_token_keeper *first, *second, *other;
     bool ok = fpc_token_keeper_open("password_file", a, 1, &first, &err) == FPC_OK &&
-              fpc_token_keeper_open("password_file", a, 1, &second, &err) == FPC_OK && first == second;
+              fpc_token_keeper_open("password_file", a, 1, &second, &err) == FPC_OK && first == second &&
+              fpc_token_keeper_open("password_file", b, 1, &other, &err) == FPC_OK && other != parents;
+    fpc_token_keeper_close(other);
     fpc_token_keeper_close(first);
     fpc_token_keeper_close(second);
     return ok;
@@ -351,10 +357,13 @@ static void test_a_child_of_a_busy_process_has_a_list_of_its_own(void **state) {
     (void)state;
     atomic_bool over = false;
     pthread_t thread;
+    fpc_token_setting b[] = {{"path", "/b"}};
+    assert_int_equal(fpc_token_keeper_open("password_file", b, 1, &parents, &err), FPC_OK);
     pthread_create(&thread, NULL, open_and_close, &over);
     for (int i = 0; i < 50; i++) in_child(opens_and_finds_its_own);
     atomic_store(&over, true);
     pthread_join(thread, NULL);
+    fpc_token_keeper_close(parents);
 }
 
 static void test_pulled(void **state) {

@@ -166,6 +166,15 @@ function Workspace:secrets()
   return all
 end
 
+--- The option `auth` of a cache that logs in there as a service principal; `more` adds settings or, false, leaves out.
+---@param more table?
+function Workspace:m2m(more)
+  local auth = { "databricks", instance_name = "cache", host = self.url, client_id = workspace.CLIENT_ID,
+    client_secret = workspace.CLIENT_SECRET, ca_file = self.ca_file }
+  for name, value in pairs(more or {}) do auth[name] = value or nil end
+  return auth
+end
+
 --- A stand-in for the program databricks in a new folder: `lines` of shell follow "#!/bin/sh".  Padded to
 --- `size` bytes (2 MiB), since a small one is taken for the old CLI.
 ---@return string folder

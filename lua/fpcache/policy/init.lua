@@ -112,6 +112,10 @@ function policy.new(opts, level)
   end
   read.error_backoff = read.error_backoff or math.min(DEFAULT_BACKOFF, read.stale_ttl or DEFAULT_BACKOFF)
   if read.tags then read.tags = limits.tags(read.tags, level) end
+  read.is_early = (read.refresh_ahead or read.beta) ~= nil -- may be loaded before it expires
+  read.asks = read.tags and "fetch_tagged" or "fetch" -- statements
+  read.asks_with_life = read.tags and "fetch_with_ttl_tagged" or "fetch_with_ttl"
+  read.first_lease = read.lock ~= "host" and read.hard_timeout or nil -- on a host its lock comes first
   read.stops_waiting = opts ~= nil and opts.hard_timeout ~= nil -- who asked for it shall not wait longer
   return setmetatable(read, Policy)
 end

@@ -39,14 +39,20 @@ function leases.read(self, stored, bytes, format, left, stale_left, age, cost, v
   }
 end
 
---- A hit, or the lease, or that somebody has it.
----@param seconds number? that the lease lasts; nil: none is wanted
+local function number_of(word) return word ~= "-" and tonumber(word) or nil end
+
+local GRANTED = { ["true"] = true, ["false"] = false }
+
+--- Reads what fpcache_missed() says: a line of words, and the value where it may be given.
 ---@return fpcache.Answer? answer, string? err
-function leases.ask(self, stored, long, seconds, share, times)
-  local found, bytes, format, left, stale_left, age, cost, validator, granted, fence =
-    self.db:row(self.statements.fetch, self.timeout, self.space, stored, long, seconds, share, times)
-  if not found then return nil, bytes end
-  return leases.read(self, stored, bytes, format, left, stale_left, age, cost, validator, granted, fence)
+function leases.read_words(self, stored, text)
+  local stop = text:find("\n", 1, true)
+  local words = {}
+  for word in text:sub(1, stop - 1):gmatch("%S+") do words[#words + 1] = word end
+  local has_row = words[1] ~= "-"
+  local validator = words[8] ~= "-" and words[8]:gsub("%x%x", function(hex) return string.char(tonumber(hex, 16)) end) or nil
+  return leases.read(self, stored, has_row and text:sub(stop + 1) or nil, has_row and words[1] or nil, number_of(words[2]),
+    number_of(words[3]), number_of(words[4]), number_of(words[5]), validator, GRANTED[words[6]], tonumber(words[7]))
 end
 
 --- Stores by a lease; bytes and format nil: the value stays as it was and lives anew.

@@ -10,9 +10,10 @@ local MIGRATIONS = {
   (require("fpcache.schema.m006_quota")),
   (require("fpcache.schema.m007_watch")),
   (require("fpcache.schema.m008_sealing")),
+  (require("fpcache.schema.m010_namespaces")),
 }
 
-local schema = { MIGRATIONS = MIGRATIONS, VERSION = #MIGRATIONS }
+local schema = { MIGRATIONS = MIGRATIONS, VERSION = MIGRATIONS[#MIGRATIONS].version } -- a number may have been passed over
 
 --- Tells which migrations ran.  Logged, unlike the cache: it must survive a crash as the tables do.
 schema.VERSION_TABLE = [[
@@ -31,6 +32,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.cache TO {role};
 GRANT SELECT ON {schema}.valid_cache, {schema}.fpcache_schema, {schema}.fpcache_state, {schema}.fpcache_quotas TO {role};
 GRANT SELECT, INSERT (namespace, keys) ON {schema}.fpcache_feed TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.fpcache_tags TO {role};
+GRANT SELECT, INSERT, UPDATE ON {schema}.fpcache_namespaces TO {role};
 GRANT EXECUTE ON FUNCTION {schema}.fpcache_sweep(bigint, integer), {schema}.cache_cleanup(),
     {schema}.fpcache_sweep_tags(bigint, integer), {schema}.fpcache_begin_pass(interval),
     {schema}.fpcache_plan_evictions(), {schema}.fpcache_evict(bigint, integer),
