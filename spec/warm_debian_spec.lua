@@ -34,8 +34,8 @@ describe("a warm-up of this machine's Debian package index", function()
     assert.equal(0, answer.code, answer.err)
     assert.is_true(tonumber(answer.out) < MOST_KB, answer.out .. " kB")
     -- A package may be there in several versions.
-    local names = assert(core.run { argv = { "/bin/sh", "-c", [[awk '/^Package:/ { p = $2 } /^Architecture:/ { print p ":" $2 }' "$0" |
-      sort -u | wc -l]], index } }).output
+    local names = assert(core.run { argv = { "/bin/sh", "-c", [[
+      awk '/^Package:/ { p = $2 } /^Architecture:/ { print p ":" $2 }' "$0" | sort -u | wc -l]], index } }).output
     assert.equal(tonumber(names), tonumber(db:sql("SELECT count(*) FROM cache")))
     local entry = db:open():get("deb:libc6:" .. core.run({ argv = { "dpkg", "--print-architecture" } }).output:match("%S+"))
     assert.equal("libc6", entry.Package)

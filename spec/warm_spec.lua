@@ -90,8 +90,8 @@ describe("fpcache.warm", function()
   end)
 
   it("reads Debian's control format", function()
-    local state = assert(warm { source = format = "deb822", errors = dir .. "/err",
-      source = write("a.control", "\n\nid: 1\nText: first\n  second\n .\n# remark\n\n\nid:2\nEmpty:\n\nno field\nid: 3") })
+    local text = "\n\nid: 1\nText: first\n  second\n .\n# remark\n\n\nid:2\nEmpty:\n\nno field\nid: 3"
+    local state = assert(warm { format = "deb822", errors = dir .. "/err", source = write("a.control", text) })
     assert.same({ 3, 2, 1 }, { state.read, state.stored, state.bad })
     assert.same({ ["k:1"] = { id = "1", Text = "first\n second\n." }, ["k:2"] = { id = "2", Empty = "" } }, all())
     assert.matches('"line":12', read(dir .. "/err"))
