@@ -121,7 +121,7 @@ describe("a new password", function()
       lake.srv:sql("ALTER ROLE " .. lake.role .. " LOGIN")
       assert.is_nil(ok)
       assert.matches("^auth: .*not permitted to log in.*28000.*; new passwords from databricks were refused too", err)
-      assert.equal(1, token(cache).refusals)
+      assert.is_true(token(cache).refusals >= 1) -- the feed's connection may have been refused meanwhile too
       assert.is_true(cache:ping())
     end)
   end)

@@ -178,16 +178,27 @@ function Cache:delete_many(keys, opts)
   return deleted
 end
 
-local CLEAR_OPTIONS = { all = { type = "boolean" } } -- every namespace of this user
+local CLEAR_OPTIONS = {
+  all = { type = "boolean" },     -- every namespace of this user
+  at_once = { type = "boolean" }, -- in the same short time however much there is; for caches with namespace_version
+}
 
 --- Deletes everything of this namespace.
----@param opts table? { all = true } for every namespace of this user
----@return integer? deleted
+---@param opts table? { all = true } for every namespace of this user; { at_once = true }: one row is written and nothing is
+--- deleted; what there was is not there any more, and a sweep takes its space back (docs/namespaces.md)
+---@return integer? deleted 0 with at_once, which does not count
 ---@return string? err
 function Cache:clear(opts)
   local read = options.read(CLEAR_OPTIONS, opts, 2)
   local deleted, err
-  if read.all then
+  if read.at_once then
+    if read.all then error("options: at_once and all exclude each other", 2) end
+    if not self.versioned then
+      return nil, "invalid: this cache was opened without namespace_version = true, which at_once needs"
+    end
+    deleted, err = self.db:run(self.statements.clear_at_once, self.timeout, self.space)
+    deleted = deleted and 0
+  elseif read.all then
     deleted, err = self.db:run(self.statements.clear_all, self.bulk_timeout)
   else
     deleted, err = self.db:run(self.statements.clear, self.bulk_timeout, self.space)

@@ -71,6 +71,7 @@ end
 
 local OPTIONS = {
   namespace = { type = "string", default = "", check = limits.namespace },
+  namespace_version = { type = "boolean", default = false }, -- true: clear{ at_once = true }, see docs/namespaces.md
   parse_json = { type = "boolean", default = true }, -- false: JSON values come as their text
   codec = { type = "table userdata" },               -- encode/decode for tables; default: exact JSON
   max_key_bytes = { type = "integer", default = 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
@@ -104,7 +105,8 @@ function fpcache.new(opts)
     db = transport.new(pool, o.maxconn),
     pool = pool,
     feed = announce.none,
-    statements = statements.new(quoted, o.prepared),
+    statements = statements.new(quoted, o.prepared, o.namespace_version),
+    versioned = o.namespace_version,
     tells = o.prepared, -- our statements tell the feed; behind a transaction pooler the table's trigger does
     schema = o.schema,
     space = o.namespace,

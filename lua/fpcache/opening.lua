@@ -39,7 +39,7 @@ local function fall_silent(cache, o, quoted)
   local pool, err = connection.open(o, 3)
   if not pool then return nil, err end
   cache.db, cache.pool, cache.tells = transport.new(pool, o.maxconn), pool, false
-  cache.statements = statements.new(quoted, false)
+  cache.statements = statements.new(quoted, false, cache.versioned)
   return pool
 end
 
@@ -65,8 +65,11 @@ function opening.ask(cache, o, quoted)
   cache.sealing, cache.user_codec = sealing.plan(o, user), o.codec
   cache.codec = sealing.codec(cache.sealing, o.codec, cache.space)
   -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
-  local found, has_quota = cache.db:row(cache.statements.has_quota, cache.timeout)
+  local found, has_quota, was_cleared = cache.db:row(cache.statements.habits, cache.timeout)
   if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
+  if was_cleared and not cache.versioned then -- nobody is to see what was cleared
+    cache.versioned, cache.statements = true, statements.new(quoted, cache.tells, true)
+  end
   local feed, near = layers.open(o, quoted, cache.pool)
   if not feed then return nil, near end
   cache.feed, cache.near = feed, near
@@ -79,7 +82,7 @@ local FIRST_PAUSE, GROWTH = 0.05, 1.5              -- seconds between two attemp
 local LONGEST_PAUSE, LONGEST_PAUSE_REFUSED = 0.4, 5 -- while there is no server; when the server said no
 
 -- What asking changes.
-local ASKED = { "db", "pool", "statements", "tells", "sealing", "user_codec", "touches", "feed", "near" }
+local ASKED = { "db", "pool", "statements", "versioned", "tells", "sealing", "user_codec", "touches", "feed", "near" }
 -- Methods that ask no server.
 local IMMEDIATE = { namespace = true, close = true, stats = true, rate_limiter = true, counter = true, wrap = true,
   set_later = true, delete_later = true }

@@ -24,6 +24,7 @@ void fpc_lua_register_json(lua_State *L);        /* null, array marks, json_enco
 void fpc_lua_register_value(lua_State *L);       /* value_encode, value_decode */
 void fpc_lua_register_file_lock(lua_State *L);   /* lock(path, timeout, shared) */
 void fpc_lua_register_process(lua_State *L);     /* run(), spawn() */
+void fpc_lua_register_download(lua_State *L);    /* downloads(options) */
 void fpc_lua_register_process_wide(lua_State *L); /* is_first_state(), process_note(), isyieldable() */
 void fpc_lua_register_system(lua_State *L);       /* system.* */
 void fpc_lua_register_token(lua_State *L);        /* token_keeper(kind, settings) */

@@ -14,6 +14,8 @@ fpcache: a shared cache on PostgreSQL
   fpcache admin watch|unwatch|watches …        tables whose writes delete cached keys
   fpcache admin quota|sweep …                  limits, and who keeps to them
   fpcache doctor               what is wrong with a cache and what to do
+  fpcache top                  what a cache does, live; --once and --json for scripts
+  fpcache slowlog|monitor      slow calls or statements · changes by anybody, as they come
   fpcache record FILE -- PROGRAM …     record the calls of a program's caches
   fpcache replay TRACE…        play traces against sizes and policies: hit ratios, load saved, server cost
   fpcache token show|test …                    the source of passwords: what it gives, whether the server takes it
@@ -32,6 +34,7 @@ local COMMANDS = {
   ["local"] = "fpcache.cli.local", token = "fpcache.cli.token",
   shell = "fpcache.shell", warm = "fpcache.cli.warm",
   doctor = "fpcache.cli.doctor",
+  top = "fpcache.cli.top", slowlog = "fpcache.cli.top", monitor = "fpcache.cli.monitor",
   record = "fpcache.cli.replay", replay = "fpcache.cli.replay",
 }
 

@@ -86,4 +86,50 @@ end
 ---@return table
 function nginx.stats() return engine.stats() end
 
+-- --- responses ---
+
+local responses = {} -- by name
+
+--- Sets up the caching of a location's responses; for init_worker_by_lua.  Options: docs/nginx_responses.md.
+---@param options table { location = the origin's internal location, name = "default", cache = the worker's, ... }
+---@return fpcache.nginx.Responses
+function nginx.cache_response(options)
+  local made = require("fpcache.nginx.response").new(options, 2, nginx.cache)
+  if responses[made.name] then error(("there are responses called %q already"):format(made.name), 2) end
+  responses[made.name] = made
+  return made
+end
+
+--- What cache_response set up under that name; raises when it did not, which is a mistake in nginx.conf.
+---@param name string? default "default"
+---@return fpcache.nginx.Responses
+function nginx.response(name)
+  local found = responses[check_name(name, 2)]
+  if not found then
+    error(("no responses are called %q; set them up by cache_response in init_worker_by_lua"):format(name or DEFAULT), 2)
+  end
+  return found
+end
+
+-- --- status ---
+
+local own_status
+
+--- Notes what the status page, its JSON and Prometheus show; for init_worker_by_lua.  See docs/nginx_responses.md.
+---@param options table? { dict = "name of a lua_shared_dict", interval = 2 seconds }
+---@return fpcache.nginx.Status
+function nginx.keep_status(options)
+  own_status = require("fpcache.nginx.status").new(options, {
+    caches = function() return caches end, responses = function() return responses end, engine = engine.stats,
+  }, 2)
+  return own_status
+end
+
+--- What keep_status keeps; without it, of this worker alone.
+---@return fpcache.nginx.Status
+function nginx.status()
+  if not own_status then nginx.keep_status() end
+  return own_status
+end
+
 return nginx

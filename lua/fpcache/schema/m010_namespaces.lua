@@ -204,6 +204,6 @@ WHERE user_id = session_user::text AND expires_at > statement_timestamp()
 ]==]
 
 sql = sql:gsub("{clearedHere}", (CLEARED:format("session_user::text", "p_namespace")))
-  :gsub("{clearedPlain}", (CLEARED:format("session_user::text", "''")))
+  :gsub("{clearedPlain}", (CLEARED:format("p_user_id", "''")))
 
 return { version = 10, name = "namespaces cleared at once, leases with tags", sql = sql }
