@@ -5,6 +5,7 @@
 local checkpoint = require("fpcache.warm.checkpoint")
 local codec = require("fpcache.codec")
 local core = require("fpcache.core")
+local duration = require("fpcache.duration")
 local lines = require("fpcache.warm.lines")
 local options = require("fpcache.options")
 local query = require("fpcache.warm.query")
@@ -25,7 +26,7 @@ local OPTIONS = {
   map = { type = "function" },                  -- record -> key, value, ttl; or nil, why for a bad one; nil alone: none
   key = { type = "string" },                    -- template, such as "product:{id}"; with map: none
   value = { type = "string" },                  -- template; default: the record
-  ttl = { type = "number string" },             -- seconds, or a template
+  ttl = { type = "number string" },             -- seconds, "5m", or a template
   batch = { type = "integer", default = 5000, check = options.between(1, 1000000, " records") },
   rate = { type = "number", check = options.positive }, -- records per second at most
   resume = { type = "string" },                 -- file that keeps the place
@@ -64,7 +65,11 @@ local function mapper(o, level)
   if o.map then
     if o.key or o.value then error("options.map: excludes key and value", level + 1) end
     local ttl = o.ttl
-    if type(ttl) == "string" then error("options.ttl: a number is expected with map", level + 1) end
+    if type(ttl) == "string" then
+      local seconds, why = duration.parse(ttl)
+      if not seconds then error("options.ttl: " .. why, level + 1) end
+      ttl = seconds
+    end
     return function(record)
       local key, value, own_ttl = o.map(record)
       if own_ttl == nil then own_ttl = ttl end
@@ -92,8 +97,8 @@ local function mapper(o, level)
       local text
       text, why = ttl_of(record)
       if not text then return nil, why end
-      ttl = tonumber(text)
-      if not ttl then return nil, "the ttl is no number" end
+      ttl = tonumber(text) or duration.parse(text)
+      if not ttl then return nil, "the ttl is no duration" end
     end
     return key, value, ttl
   end
