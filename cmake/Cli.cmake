@@ -21,8 +21,10 @@ add_custom_command(OUTPUT ${embedded}
   DEPENDS ${sources} cmake/EmbedLua.cmake VERBATIM)
 
 pkg_check_modules(LIBEDIT REQUIRED IMPORTED_TARGET libedit)
-add_executable(fpcache src/cli/main.c src/cli/signals.c src/cli/terminal.c ${embedded} ${FPC_LUA_SOURCES})
+add_executable(fpcache src/cli/main.c src/cli/coroutines.c src/cli/screen.c src/cli/signals.c src/cli/terminal.c ${embedded} ${FPC_LUA_SOURCES})
 target_include_directories(fpcache PRIVATE ${LUA54_INCLUDE_DIR} src/cli src/lua ${CMAKE_CURRENT_BINARY_DIR}/generated)
+# The library does not tell its version when it runs.
+target_compile_definitions(fpcache PRIVATE FPC_LIBEDIT_VERSION="${LIBEDIT_VERSION}")
 # The whole of liblua, exported: C modules that scripts require expect it in the program.
 target_link_libraries(fpcache PRIVATE fpc_flags fpc_core PkgConfig::JANSSON PkgConfig::LIBEDIT ${CJSON54_STATIC}
                       -Wl,--whole-archive ${LUA54_STATIC} -Wl,--no-whole-archive m dl)

@@ -1,6 +1,7 @@
 --- From the options of a user to a pool of connections.
 local auth = require("fpcache.auth")
 local core = require("fpcache.core")
+local loop = require("fpcache.loop")
 local options = require("fpcache.options")
 
 local connection = {}
@@ -125,6 +126,7 @@ local function open_pool(o, text, settings, found)
     token = found and found.keeper, token_host = host, token_user = user,
   })
   if not pool then return nil, err end
+  if loop.is_nginx then return pool end -- its pipeline opens connections, and waits for tokens, beside the event loop
   local ok = true
   if found then ok, err = auth.await(found) end
   if ok then ok, err = pool:fill(o.connect_timeout * math.max(o.minconn, 1)) end

@@ -168,6 +168,14 @@ function Near:put_absent(name, key, asked_at, spot, stamp)
   keep(self.absent, name, key, ABSENT, #key + OVERHEAD, asked_at + self.negative_ttl, spot, stamp)
 end
 
+--- The encoded size of a value that is kept, valid or not.
+---@return integer? bytes
+function Near:bytes_of(name, key)
+  local present = self.present.sieve
+  local slot = present:find(name, key)
+  return slot and present.sizes[slot] - #key - OVERHEAD
+end
+
 --- Forgets a key.
 function Near:drop(name, key)
   forget(self.present, name, key)

@@ -1,4 +1,5 @@
 --- What a cache can tell about itself, as the text that Prometheus scrapes (exposition format 0.0.4).
+local exposition = require("fpcache.exposition")
 local options = require("fpcache.options")
 local Cache = require("fpcache.client")
 
@@ -50,30 +51,6 @@ local METRICS = {
 local LAYERS = { "near", "filter", "feed" }
 local STATES = { "off", "loading", "fresh", "stale" }
 
-local function escape(text)
-  return (tostring(text):gsub('[\\"\n]', { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }))
-end
-
---- name="value" pairs in a fixed order.
-local function label_text(labels)
-  local names = {}
-  for name in pairs(labels) do names[#names + 1] = name end
-  table.sort(names)
-  for i, name in ipairs(names) do names[i] = ('%s="%s"'):format(name, escape(labels[name])) end
-  return table.concat(names, ",")
-end
-
-local function number(value)
-  if value ~= value then return "NaN" end
-  if value == math.huge then return "+Inf" end
-  return value % 1 == 0 and ("%.0f"):format(value) or ("%.9g"):format(value)
-end
-
-local function add(lines, name, kind, help, series)
-  lines[#lines + 1] = ("# HELP fpcache_%s %s\n# TYPE fpcache_%s %s"):format(name, help, name, kind)
-  for _, one in ipairs(series) do lines[#lines + 1] = ("fpcache_%s{%s} %s"):format(name, one[1], number(one[2])) end
-end
-
 local function check_labels(labels)
   for name, value in pairs(labels) do
     if type(name) ~= "string" or not name:find("^[%a_][%w_]*$") or name:find("^__") then
@@ -97,7 +74,7 @@ function Cache:prometheus(opts)
   if not stats then return nil, err end
   local labels = { schema = self.schema, namespace = self.space }
   for name, value in pairs(read.labels or {}) do labels[name] = value end
-  local text, lines = label_text(labels), {}
+  local add, text, lines = exposition.add, exposition.labels(labels), {}
   add(lines, "up", "gauge", "Whether the server answered.", { { text, stats.server and 1 or 0 } })
   for _, metric in ipairs(METRICS) do
     local name, kind, help, layer, field = metric[1], metric[2], metric[3], metric[4], metric[5]

@@ -48,6 +48,16 @@ local UPDATE = [[
 SET value = $4, format = $5, version = greatest(c.version + 1, {version}), tags = NULL, expires_at = %s
 WHERE {own} AND {live}%s RETURNING version]]
 
+-- Many rows, from a SELECT of key, long_key, value, format, ttl.  The subqueries are computed once, not for each row.
+local INSERT_ROWS = [[
+INSERT INTO {schema}.cache AS c (user_id, namespace, key, long_key, value, format, version, expires_at)
+SELECT (SELECT session_user::text), $1, r.key, r.long_key, r.value, r.format, (SELECT {version}),
+       coalesce(statement_timestamp() + r.ttl * interval '1 second', 'infinity')
+FROM (%s) AS r
+ON CONFLICT (user_id, namespace, key) DO UPDATE
+SET value = excluded.value, format = excluded.format, version = {nextVersion},
+    tags = excluded.tags, expires_at = excluded.expires_at]]
+
 local KEEP_TTL = "CASE WHEN {cLive} THEN c.expires_at ELSE excluded.expires_at END"
 
 -- name = { SQL, parameter types (see src/lua/statement.c), read-only?, slow = of many rows: in a pipeline of its own,
@@ -147,17 +157,15 @@ WHERE {own} AND {live}]], "tyf" },
 WHERE {own} AND {live}]], "tyf" },
   persist = { "{tellKey}UPDATE {schema}.cache SET expires_at = 'infinity' WHERE {own} AND {live}", "ty" },
 
-  -- unnest() in the select list, not in FROM, where its rows would be stored aside first.  The subqueries
-  -- are computed once, not for each row.
-  set_many = { [[
-{tellKeys}INSERT INTO {schema}.cache AS c (user_id, namespace, key, long_key, value, format, version, expires_at)
-SELECT (SELECT session_user::text), $1, r.key, r.long_key, r.value, r.format, (SELECT {version}),
-       coalesce(statement_timestamp() + r.ttl * interval '1 second', 'infinity')
-FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
-             unnest($6) AS ttl) AS r
-ON CONFLICT (user_id, namespace, key) DO UPDATE
-SET value = excluded.value, format = excluded.format, version = {nextVersion},
-    tags = excluded.tags, expires_at = excluded.expires_at]], "tB", slow = true },
+  -- unnest() in the select list, not in FROM, where its rows would be stored aside first.
+  set_many = { "{tellKeys}" .. INSERT_ROWS:format([[
+SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format, unnest($6) AS ttl]]),
+    "tB", slow = true },
+  -- The entries after $2 and up to $3 of a warm-up on the server (statements/warm.lua), $4 their ttl.  Of a key that
+  -- comes twice the last one; in the order of keys, as the other bulk writes.
+  warm_copy = { "{tellWarm}" .. INSERT_ROWS:format([[
+SELECT DISTINCT ON (key) key, long_key, value, format, $4::float8 AS ttl
+FROM pg_temp.fpcache_warm WHERE n > $2 AND n <= $3 AND bad IS NULL ORDER BY key, n DESC]]), "tiif", slow = true },
 
   -- A page of a scan: keys from $2 (included) to $3 (excluded), at most $4.
   scan_keys = { [[
@@ -202,6 +210,7 @@ local SWITCH = [[(
 local TELLS = {
   tellKey = "($1, ARRAY[$2])",
   tellKeys = "($1, $2)",
+  tellWarm = "($1, ARRAY(SELECT key FROM pg_temp.fpcache_warm WHERE n > $2 AND n <= $3 AND bad IS NULL))",
   tellSpace = "($1, NULL)",
   tellAll = "(NULL, NULL)",
 }

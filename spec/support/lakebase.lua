@@ -2,7 +2,9 @@
 -- password of the role cache_user, which the stand-in workspace sets, and which ends (VALID UNTIL) at login.
 --
 --   local lake = lakebase.start()         -- with a workspace beside it
---   lake.ws, lake.host, lake.conninfo     -- host is an address of 127.0.0.0/8 of its own
+--   lake.ws, lake.host, lake.port         -- host is an address of 127.0.0.0/8 of its own
+--   fpcache.new(lake:options { auth = lake.ws:m2m() })
+--   lake:rotate("other"); lake:kick()     -- the password changed; every connection has to log in again
 --   lake:stop()
 local core = require "fpcache.core"
 local private_ca = require "support.private_ca"
@@ -50,6 +52,31 @@ function Lake:reset()
   self.ws:reset()
   local at = { host = self.host }
   self.ws:set { user = ROLE, instances = { cache = at }, endpoints = { ["projects/p/branches/b/endpoints/rw"] = at } }
+end
+
+--- Options for a cache at it, as the role; `more` says where the password comes from.
+---@param more table?
+function Lake:options(more)
+  local options = { host = self.host, user = self.role, database = self.database, feed = false,
+    libpq = { sslrootcert = self.ca_file } }
+  for name, value in pairs(more or {}) do options[name] = value end
+  return options
+end
+
+--- Makes this the password of the role, without an end.
+function Lake:rotate(password)
+  self.srv:sql(("ALTER ROLE %s PASSWORD '%s' VALID UNTIL 'infinity'"):format(self.role, (password:gsub("'", "''"))))
+end
+
+--- The role's connections, as text: the process of each and when it began.
+---@return string
+function Lake:backends()
+  return self.srv:sql(("SELECT pid, backend_start FROM pg_stat_activity WHERE usename = '%s' ORDER BY pid"):format(self.role))
+end
+
+--- Ends every connection of the role: the next call has to log in again.
+function Lake:kick()
+  self.srv:sql(("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '%s'"):format(self.role))
 end
 
 function Lake:stop()

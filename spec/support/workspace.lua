@@ -11,6 +11,7 @@
 local cjson = require "cjson"
 local core = require "fpcache.core"
 local private_ca = require "support.private_ca"
+local secrets = require "support.secrets"
 local system = core.system
 
 local Workspace = {}
@@ -48,6 +49,13 @@ local function defaults()
   }
 end
 
+-- The secrets that it knows from the start.
+local function constants(control)
+  local clouds = control.clouds
+  return { workspace.CLIENT_SECRET, workspace.PAT, workspace.SUBJECT_TOKEN, workspace.GITHUB_TOKEN, clouds.keys.secret,
+    clouds.keys.session, clouds.container_secret, clouds.identity_header }
+end
+
 local function write(path, text)
   local file = assert(io.open(path .. ".new", "w"))
   file:write(text)
@@ -73,6 +81,7 @@ function workspace.start(options)
   write(dir .. "/config.json", cjson.encode { parent = system.pid(), certificate = certificate, key = key,
     postgres = options.postgres })
   self:apply()
+  for _, secret in ipairs(constants(self.control)) do secrets.note(secret) end
   local log = dir .. "/log"
   self.pid = assert(core.spawn { argv = { "lua5.4", here() .. "/workspace/main.lua", dir }, log = log,
     env = { "LUA_PATH=;;", "LUA_CPATH=;;", "LUA_INIT=" } })
@@ -152,11 +161,18 @@ end
 
 --- Every secret that the server gave out or knows.
 function Workspace:secrets()
-  local secrets = self:report().issued
-  for _, one in ipairs { workspace.CLIENT_SECRET, workspace.PAT, workspace.SUBJECT_TOKEN, workspace.GITHUB_TOKEN } do
-    secrets[#secrets + 1] = one
-  end
-  return secrets
+  local all = self:report().issued
+  for _, one in ipairs(constants(self.control)) do all[#all + 1] = one end
+  return all
+end
+
+--- The option `auth` of a cache that logs in there as a service principal; `more` adds settings or, false, leaves out.
+---@param more table?
+function Workspace:m2m(more)
+  local auth = { "databricks", instance_name = "cache", host = self.url, client_id = workspace.CLIENT_ID,
+    client_secret = workspace.CLIENT_SECRET, ca_file = self.ca_file }
+  for name, value in pairs(more or {}) do auth[name] = value or nil end
+  return auth
 end
 
 --- A stand-in for the program databricks in a new folder: `lines` of shell follow "#!/bin/sh".  Padded to
@@ -176,6 +192,7 @@ function Workspace:stop()
   if not self.pid then return end
   system.kill(self.pid, 9)
   self.pid = nil
+  secrets.heard_file(self.dir .. "/log")
   assert(system.remove_tree(self.dir))
 end
 

@@ -3,6 +3,7 @@
  * What the words of the command line mean is decided in lua/fpcache/cli/main.lua.  Here: the Lua state and
  * the built-in modules. */
 #include "embedded.h"
+#include "screen.h"
 #include "signals.h"
 #include "terminal.h"
 
@@ -44,6 +45,8 @@ static void preload(lua_State *L) {
     lua_setfield(L, -2, "cjson");
     lua_pushcfunction(L, fpc_cli_open_terminal);
     lua_setfield(L, -2, "fpcache.terminal");
+    lua_pushcfunction(L, fpc_cli_open_screen);
+    lua_setfield(L, -2, "fpcache.screen");
     lua_pushcfunction(L, open_sources);
     lua_setfield(L, -2, "fpcache.sources");
     for (const fpc_embedded *module = FPC_EMBEDDED; module->name != NULL; module++) {
@@ -65,6 +68,7 @@ static int run(lua_State *L) {
     int argc = (int)lua_tointeger(L, 1);
     char **argv = lua_touserdata(L, 2);
     luaL_openlibs(L);
+    fpc_cli_signals_catch(L);
     preload(L);
     lua_getglobal(L, "require");
     lua_pushliteral(L, "fpcache.cli.main");
@@ -84,7 +88,6 @@ int main(int argc, char **argv) {
         fprintf(stderr, "fpcache: out of memory\n");
         return EXIT_FAILURE;
     }
-    fpc_cli_signals_catch(L);
     lua_pushcfunction(L, add_traceback);
     lua_pushcfunction(L, run);
     lua_pushinteger(L, argc);

@@ -25,6 +25,9 @@ local MAX_SECONDS = 1e10 -- as of a ttl
 ---@field sliding boolean
 ---@field near boolean
 ---@field tags string[]?
+--- Set by those who build upon fetch (nginx/response.lua), and no option:
+---@field gives_old (fun(old: any, key: string): boolean)? whether this older value may be given while another is loaded; nil: any
+---@field background (fun(run: function): boolean)? where loading goes that nobody waits for; nil: waiting.background
 local Policy = {}
 Policy.__index = Policy
 

@@ -2,11 +2,13 @@
 --
 -- DIR/config.json   read once: parent (pid), certificate, key, postgres
 -- DIR/control.json  read before each request: lives of tokens, who is known, faults (see workspace.lua)
+-- DIR/tunnelled     what passed when the plain port was used as a proxy
 -- DIR/report.json   written before each answer: counts, requests, and every secret that was given out
 -- DIR/listening.json  whether it accepts connections: false while it is down
 -- DIR/ready.json    written when it listens: the two ports, of HTTPS and of plain HTTP
 local dir = ...
-package.path = arg[0]:match("^(.*)/[^/]*$") .. "/?.lua;" .. package.path
+local here = arg[0]:match("^(.*)/[^/]*$")
+package.path = here .. "/?.lua;" .. here .. "/../../?.lua;" .. package.path
 
 local cjson = require "cjson"
 local socket = require "socket"
@@ -14,6 +16,8 @@ local ssl = require "ssl"
 local api = require "api"
 local http = require "http"
 local loop = require "loop"
+local secrets = require "support.secrets"
+local tunnel = require "tunnel"
 
 local function read_json(name)
   local file = assert(io.open(dir .. "/" .. name, "r"))
@@ -37,7 +41,10 @@ local tls = assert(ssl.newcontext { mode = "server", protocol = "any", options =
 local report = { counts = {}, requests = {}, issued = {}, minted = 0 }
 local server = { control = read_json "control.json", workspace_tokens = {}, now = socket.gettime }
 
-function server.issued(token) table.insert(report.issued, token) end
+function server.issued(token)
+  table.insert(report.issued, token)
+  secrets.note(token)
+end
 
 -- Faults are used up here; the control file only says how often.
 local used = {}
@@ -113,9 +120,11 @@ local function serve(sock, context)
     server.control = read_json "control.json"
     if server.is_down() then break end
     log(request)
+    write_json("report.json", report)
+    if request.method == "CONNECT" then return tunnel.run(sock, server.port, dir .. "/tunnelled") end
     local fault = fault_of(request)
     local answer = fault and fault.status and {} or api.answer(server, request)
-    write_json("report.json", report)
+    write_json("report.json", report) -- with what was given out
     local goes_on
     if fault then
       goes_on = answer_badly(stream, fault, answer)
@@ -136,7 +145,7 @@ end
 local listener, plain = listen(0), listen(0)
 local _, port = listener:getsockname()
 local _, plain_port = plain:getsockname()
-server.url = "https://localhost:" .. port
+server.url, server.port = "https://localhost:" .. port, port
 
 function server.is_down()
   return socket.gettime() < server.control.down_until
