@@ -160,7 +160,8 @@ describe("a new password", function()
       assert.equal(shared.role .. "\n", logs_in(first.password))
       source:close()
     end)
-    local cache, err = fpcache.new(shared:options { auth = shared.ws:m2m() })
+    shared.ws:set { credential_life = 3600 }
+    local cache, err = fpcache.new(shared:options { auth = shared.ws:m2m(), user = "fpcache" })
     assert.is_nil(cache)
     assert.matches("^auth: RADIUS authentication failed.*28000", err) -- as other servers say it who ask a service
     shared:stop()
