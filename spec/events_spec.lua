@@ -209,6 +209,32 @@ describe("a watched cache", function()
     assert.matches("^invalid: .*slow_log", err)
   end)
 
+  it("can be told to OpenTelemetry as docs/events.md does", function()
+    local file = assert(io.open("docs/events.md"))
+    local code = assert(file:read("*a"):match("## OpenTelemetry.-```lua\n(.-)```"))
+    file:close()
+    local spans, numbers = {}, {}
+    local env = setmetatable({
+      tracer = { start = function(_, name, attributes, at)
+        local span = { name = name, attributes = attributes, at = at }
+        spans[#spans + 1] = span
+        return { finish = function(_, ended) span.ended = ended end }
+      end },
+      meter = { record = function(_, _, _, labels) numbers[#numbers + 1] = labels end, add = function() end },
+    }, { __index = _G })
+    code = code .. "\nreturn tell"
+    local chunk = rawget(_G, "setfenv") and setfenv(assert(loadstring(code)), env) or assert(load(code, "docs", "t", env)) -- luacheck: ignore
+    local tell = chunk()
+    local cache = db:open { on_event = tell }
+    cache:get("k")
+    cache:get("")
+    assert.equal("invalid", spans[#spans].attributes["error.type"])
+    assert.equal("cache get", spans[#spans].name)
+    assert.is_true(spans[#spans].ended >= spans[#spans].at)
+    assert.same({ call = "get", outcome = "miss", source = "db" }, numbers[1])
+    assert.equal(0, cache:stats().events.hook_errors)
+  end)
+
   it("is the very same cache when nobody watches", function()
     local cache = db:open()
     assert.equal(require("fpcache.client"), getmetatable(cache))

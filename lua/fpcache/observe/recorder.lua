@@ -71,6 +71,7 @@ function recorder.open(given, cache)
   local self = setmetatable({ file = file, path = path, secret = secret, plain = o.keys, sample = o.sample, codec = cache.codec,
     limit = o.sample * 2 ^ 32, left = o.max_bytes, buffered = 0, lines = 0, flush_at = 0, dropped = 0 }, Recorder)
   self:write(("%s %d keys=%s sample=%g"):format(recorder.HEADER, recorder.VERSION, o.keys and "plain" or "hashed", o.sample))
+  self:flush() -- a fork must not write it twice
   self.lines = 0
   return self
 end
