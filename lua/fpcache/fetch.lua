@@ -81,8 +81,9 @@ local function late_hit(self, call, answer)
 end
 
 --- The older value, when the policy lets it be given.
-local function old_of(policy, answer)
+local function old_of(policy, answer, key)
   if answer.value == nil then return nil end
+  if policy.gives_old and not policy.gives_old(answer.value, key) then return nil end
   if answer.is_fresh then return answer.value, "db" end
   if policy.stale_ttl then return answer.value, "stale" end
 end
@@ -98,7 +99,7 @@ local function load_behind(self, call, answer, fence, old, source)
   local policy, results = call.policy, nil
   if old == nil and not policy.stops_waiting then return false end
   local function run() results = { loading.run(self, call, fence, answer) } end
-  if not waiting.background(run) then return false end
+  if not (policy.background or waiting.background)(run) then return false end
   local patience = old ~= nil and (policy.soft_timeout or 0) or policy.hard_timeout
   if old ~= nil and call.flight then call.flight.old, call.flight.old_source = old, source end
   if patience > 0 then waiting.poll(patience, function() return results end) end
@@ -114,7 +115,7 @@ end
 
 --- Loads, with a lease or without.
 local function load(self, call, answer, fence)
-  local old, source = old_of(call.policy, answer)
+  local old, source = old_of(call.policy, answer, call.key)
   return conclude(self, call, answer, fence, load_behind(self, call, answer, fence, old, source))
 end
 
@@ -197,7 +198,7 @@ local function lead(self, call, answer)
       is_first = call.host_lock ~= nil -- asks again: it may have been loaded meanwhile
     end
     if not is_first then
-      local old, source = old_of(policy, answer)
+      local old, source = old_of(policy, answer, call.key)
       if old ~= nil then return give_old(self, old, source) end
       local others = enter(self, call)
       if others then

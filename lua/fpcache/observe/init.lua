@@ -5,6 +5,7 @@
 local core = require("fpcache.core")
 local latency = require("fpcache.observe.latency")
 local layers = require("fpcache.observe.layers")
+local opening = require("fpcache.opening")
 local outcomes = require("fpcache.observe.outcomes")
 local publisher = require("fpcache.observe.publisher")
 local recorder = require("fpcache.observe.recorder")
@@ -111,6 +112,7 @@ local function around(raw, watch)
   local self = {}
   for field, value in pairs(raw) do self[field] = value end
   self.raw, self.watch = raw, watch
+  opening.add_view(raw, self)
   return setmetatable(self, classes.of(getmetatable(raw)))
 end
 
@@ -141,7 +143,7 @@ function classes.of(class)
     end
     return transaction(self, inside, ...)
   end
-  if class == Cache then made.close, made.__close = close, close end
+  if class == Cache or class == opening.Unopened then made.close, made.__close = close, close end
   made.__index, classes[class] = made, made
   return made
 end

@@ -157,7 +157,7 @@ end
 ---@return string? err
 function trace.open(path, opts)
   opts = opts or {}
-  local opened, err = reader.open(path, MAX_LINE)
+  local opened, err = reader.open(path, path, MAX_LINE)
   if not opened then return nil, err end
   local self = setmetatable({ reader = opened, name = path, sample = 1,
     columns = opts.columns or { time = 1, key = 2, size = 3 } }, Trace)
