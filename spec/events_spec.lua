@@ -4,6 +4,13 @@ local database = require "support.database"
 local fpcache = require "fpcache"
 local layers = require "support.layers"
 
+--- Runs Lua with these globals, on any Lua.
+local function run_in(code, env)
+  local chunk = assert((rawget(_G, "loadstring") or load)("local _ENV = ...\n" .. code))
+  if rawget(_G, "setfenv") then rawget(_G, "setfenv")(chunk, env) end
+  return chunk(env)
+end
+
 describe("a watched cache", function()
   local db, events
 
@@ -223,8 +230,7 @@ describe("a watched cache", function()
       meter = { record = function(_, _, _, labels) numbers[#numbers + 1] = labels end, add = function() end },
     }, { __index = _G })
     code = code .. "\nreturn tell"
-    local chunk = rawget(_G, "setfenv") and setfenv(assert(loadstring(code)), env) or assert(load(code, "docs", "t", env)) -- luacheck: ignore
-    local tell = chunk()
+    local tell = run_in(code, env)
     local cache = db:open { on_event = tell }
     cache:get("k")
     cache:get("")

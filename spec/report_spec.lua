@@ -178,7 +178,8 @@ describe("fpcache bench and report", function()
 
   it("refuse what is no source", function()
     for name, case in pairs { nothing = { "", "is empty" }, words = { "hello", "is no JSON" },
-      other = { '{"kind":"x"}', "holds nothing" }, number = { "5", "holds nothing" }, torn = { '{"kind":"fpcache-bench"', "is no JSON" } } do
+      other = { '{"kind":"x"}', "holds nothing" }, number = { "5", "holds nothing" },
+      torn = { '{"kind":"fpcache-bench"', "is no JSON" } } do
       fpcache:file(name, case[1])
       local answer = fpcache { "report", name, "--html", "page.html" }
       assert.equal(1, answer.code, name)
