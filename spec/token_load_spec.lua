@@ -79,7 +79,9 @@ describe("tokens under load", function()
       assert.equal(0, counts.refusals, counts.seen.log)
       sum.refreshes = sum.refreshes + counts.refreshes
     end
-    assert.equal(sum.refreshes, shared.ws:report().minted)
+    -- Nothing is fetched that nobody counted, but what was under way when its process ended.
+    local minted = shared.ws:report().minted
+    assert.is_true(minted >= sum.refreshes and minted <= sum.refreshes + #loads, minted .. " for " .. sum.refreshes)
     shared:stop()
   end)
 end)
