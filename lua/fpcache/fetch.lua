@@ -83,9 +83,13 @@ end
 --- A hit that the words of a miss tell of: it came into being meanwhile, or it is known that there is no value.
 local function late_hit(self, call, answer)
   self.counts.hits = self.counts.hits + 1
-  if answer.value == nil then return nil, nil, "db" end
-  if call.look then
-    keep(self, call.look, call.key, call.policy, answer.value, answer.left, answer.bytes, answer.age, answer.cost)
+  local look = call.look
+  if answer.value == nil then
+    if look then self.near:put_absent(self.space, call.key, look.asked_at, look.spot, look.stamp, answer.kept) end
+    return nil, nil, "db"
+  end
+  if look then
+    keep(self, look, call.key, call.policy, answer.value, answer.left, answer.bytes, answer.age, answer.cost)
   end
   return answer.value, nil, "db"
 end
@@ -297,7 +301,8 @@ function Cache:fetch(key, policy, loader, ...)
   end
   local near = policy.near and self.near
   if near then
-    local value = near:get(self.space, key)
+    local value, is_told = near:get(self.space, key)
+    if is_told then return nil, nil, "near" end
     if value ~= nil and value ~= ABSENT then return value, nil, "near" end
   end
   if type(loader) ~= "function" then fetch.check_loader(loader, 2) end

@@ -19,18 +19,18 @@ end
 
 layers.OPTIONS = {
   feed = { type = "boolean", default = true }, -- false: no near cache, no filter, no thread
-  feed_interval = { type = "number", default = 0.1, check = options.positive }, -- seconds between two looks at it
-  max_staleness = { type = "number", default = 1, check = options.positive },   -- seconds an answer may be old
+  feed_interval = { type = "duration", default = 0.1, check = options.positive }, -- seconds between two looks at it
+  max_staleness = { type = "duration", default = 1, check = options.positive },   -- seconds an answer may be old
   use_cuckoo_filter = { type = "boolean", default = true },
   cuckoo_capacity = { type = "integer", default = 1000000, check = options.positive }, -- keys; it grows
   filter_fpr = { type = "number", default = 0.001, check = share }, -- absent keys that are asked for all the same
   near_size = { type = "integer", default = 10000, check = options.not_negative }, -- entries; 0 turns it off
   near_bytes = { type = "integer", default = 32 * 1024 * 1024, check = options.positive }, -- encoded values and keys
-  near_ttl = { type = "number", default = 60, check = options.positive },          -- seconds at most
+  near_ttl = { type = "duration", default = 60, check = options.positive },          -- seconds at most
   near_copy = { type = "boolean", default = false }, -- true: each get has a table of its own
   near_negative_size = { type = "integer", default = 1000, check = options.not_negative }, -- entries
   shared_dict = { type = "string" }, -- the lua_shared_dict of nginx that its workers share between near cache and server
-  near_negative_ttl = { type = "number", default = 10, check = options.positive }, -- seconds
+  near_negative_ttl = { type = "duration", default = 10, check = options.positive }, -- seconds
 }
 
 --- Opens the layers that are asked for.  Does not wait for the server.

@@ -144,6 +144,21 @@ function nginx.start(opts)
   return self
 end
 
+--- One that somebody else started at that port: for its requests.
+function nginx.at(port) return setmetatable({ port = port }, Server) end
+
+--- A port at which nothing listens, nor at the one after it.
+function nginx.free_ports()
+  while true do
+    local port = free_port()
+    local next_one = port < 65535 and socket.bind("127.0.0.1", port + 1)
+    if next_one then
+      next_one:close()
+      return port
+    end
+  end
+end
+
 function Server:log()
   local file = io.open(self.dir .. "/error.log")
   if not file then return "" end
