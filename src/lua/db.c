@@ -141,7 +141,8 @@ static void push_size(lua_State *L, const fpc_result *result, int row, int colum
     lua_pushinteger(L, (lua_Integer)fpc_lua_seal_size(bytes, length, *format));
 }
 
-#define NOTE_FORMAT '?' /* where a value's format stands: the bytes are no value, but the statement's own words */
+#define NOTE_FORMAT                                                                                          \
+    '?' /* where a value's format stands: the bytes are no value, but the statement's own words */
 
 int fpc_lua_convert_value(lua_State *L, const fpc_answer *answer, int codec) {
     fpc_error err;
