@@ -60,7 +60,9 @@ local function pid_of(cache)
   return assert(cache:transaction(function(tx) return tx:query("SELECT pg_backend_pid() AS pid") end))[1].pid
 end
 local calls = quick and 500 or 1000
-local function get(cache, name) return { name = name or "get", call = function() return cache:get("k") end, pid = pid_of(cache) } end
+local function get(cache, name)
+  return { name = name or "get", call = function() return cache:get("k") end, pid = pid_of(cache) }
+end
 local function fetched(by)
   return { name = "fetch", call = function() return far:fetch("k", by, load) end, pid = pid_of(far) }
 end

@@ -13,7 +13,8 @@ local BATCH_ROWS = 10000
 local BATCH_BYTES = 8 * 1024 * 1024
 
 local SET_MANY_OPTIONS = {
-  ttl = { type = "number table" }, -- seconds for all, or { key = seconds } with none for the others
+  -- for all, or { key = seconds } with none for the others
+  ttl = { type = "number string table", expected = "seconds, duration or table" },
   batch = { type = "integer", default = BATCH_ROWS, check = options.between(1, 1000000, "") }, -- rows in one statement
   tags = { type = "string table" }, -- of all of them
 }
@@ -82,8 +83,8 @@ local function send_batches(self, batch, source)
 end
 
 --- Stores many values: all or none of a call.
----@param items table|function { key = value }, or an iterator of key, value[, ttl in seconds]
----@param opts number|table|nil ttl in seconds, or { ttl = seconds | { key = seconds }, batch = rows, tags = list }
+---@param items table|function { key = value }, or an iterator of key, value[, ttl in seconds or as "5m"]
+---@param opts number|string|table|nil ttl in seconds or as "5m", or { ttl = one | { key = one }, batch = rows, tags = list }
 ---@return integer? count items taken (of a key that comes twice the last value stays)
 ---@return string? err
 function Cache:set_many(items, opts)

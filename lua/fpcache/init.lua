@@ -9,8 +9,10 @@ local auth = require("fpcache.auth")
 local codec = require("fpcache.codec")
 local connection = require("fpcache.connection")
 local core = require("fpcache.core")
+local duration = require("fpcache.duration")
 local fetch = require("fpcache.fetch")
 local layers = require("fpcache.layers")
+local later = require("fpcache.later")
 local limits = require("fpcache.limits")
 local loop = require("fpcache.loop")
 local observe = require("fpcache.observe")
@@ -77,7 +79,7 @@ local OPTIONS = {
   -- One value of PostgreSQL holds less than 1 GB.
   max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
-  breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
+  breaker_pause = { type = "duration", default = 1, check = options.positive },         -- seconds
 }
 for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS, observe.OPTIONS } do
   for name, about in pairs(more) do OPTIONS[name] = about end
@@ -117,6 +119,7 @@ function fpcache.new(opts)
     max_key_bytes = o.max_key_bytes,
     max_value_bytes = o.max_value_bytes,
     flow = fetch.new_flow(o),
+    later = later.new(),
     counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
   local ok
@@ -168,11 +171,14 @@ end
 
 --- Waits until everything that is committed now is known here: the feed is fresh, and the filter loaded.  For batch jobs
 -- that begin with lookups, and for tests; nobody else needs to.
----@param timeout number? seconds, default bulk_timeout
+---@param timeout number|string|nil seconds, or "5s"; default bulk_timeout
 ---@return boolean? true
 ---@return string? err
 function Cache:wait_ready(timeout)
   if timeout == nil then timeout = self.bulk_timeout end
+  local reason
+  timeout, reason = duration.seconds(timeout)
+  if reason then error("bad timeout: " .. reason, 2) end
   if type(timeout) ~= "number" then error(("bad timeout (number expected, got %s)"):format(type(timeout)), 2) end
   local ok, err = layers.wait_ready(self.feed, timeout)
   return ok, err

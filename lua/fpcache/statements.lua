@@ -246,7 +246,7 @@ FROM (SELECT $1::txid_snapshot AS snapshot) AS last
 CROSS JOIN {switch} AS t
 LEFT JOIN {schema}.fpcache_state AS s ON true
 LEFT JOIN {schema}.fpcache_feed AS f
-       ON f.user_id = session_user::text AND {seen}
+       ON f.user_id = session_user AND {seen}
       AND f.xid >= (SELECT txid_snapshot_xmin($1::txid_snapshot))
       AND NOT txid_visible_in_snapshot(f.xid, (SELECT $1::txid_snapshot))]],
   rotate = "SELECT {schema}.fpcache_rotate_feed()",
@@ -272,7 +272,7 @@ local FEED_PARTS = {
   seen = "coalesce(s.marker = 0 OR txid_visible_in_snapshot(s.marker, last.snapshot), true)",
   -- The switch is a part of it: what was kept before it was off is worth nothing when it is on again.
   incarnation = "s.incarnation || ':' || coalesce(t.since, 'off')",
-  halfSlots = "(extract(epoch FROM clock_timestamp())::bigint / 5)", -- see schema/m002_feed.lua
+  halfSlots = "(extract(epoch FROM clock_timestamp())::bigint / 10)", -- see schema/m011_feed_quick.lua
 }
 
 local statements = {}
