@@ -127,6 +127,7 @@ function fpcache.new(opts)
     db = transport.new(pool, o.maxconn),
     pool = pool,
     feed = announce.none,
+    look = announce.unknown,
     statements = statements.new(quoted, o.prepared),
     tells = o.prepared, -- our statements tell the feed; behind a transaction pooler the table's trigger does
     schema = o.schema,
@@ -165,12 +166,12 @@ function fpcache.new(opts)
   -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
   local found, has_quota = cache.db:row(cache.statements.has_quota, cache.timeout)
   if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
-  local feed, near = layers.open(o, quoted, pool)
+  local feed, near, look = layers.open(o, quoted, pool)
   if not feed then
     pool:close()
     return nil, near
   end
-  cache.feed, cache.near = feed, near
+  cache.feed, cache.near, cache.look = feed, near, look or announce.unknown
   local watched
   watched, err = observe.cache(cache, o)
   if not watched then cache:close() end

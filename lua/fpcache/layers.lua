@@ -35,6 +35,7 @@ layers.OPTIONS = {
 ---@param quoted_schema string
 ---@param pool userdata whose connections lead to the same place
 ---@return table? feed, fpcache.Near|string|nil near_or_err
+---@return function? look of the feed, for usual keys: see fast_feed.bind()
 function layers.open(o, quoted_schema, pool)
   local has_near = o.near_size > 0
   if not o.feed or not (has_near or o.use_cuckoo_filter) then return announce.none end
@@ -46,12 +47,13 @@ function layers.open(o, quoted_schema, pool)
   })
   if not feed then return nil, err end
   feed = fast_feed.of(feed)
-  if not has_near then return feed end
+  local look, is_current = fast_feed.bind(feed, math.min(o.max_key_bytes, core.KEY_INLINE))
+  if not has_near then return feed, nil, look end
   return feed, near_cache.new {
-    feed = feed, now = core.system.now,
+    feed = feed, is_current = is_current, now = core.system.now,
     size = o.near_size, bytes = o.near_bytes, ttl = o.near_ttl, copy = o.near_copy,
     negative_size = o.near_negative_size, negative_ttl = o.near_negative_ttl,
-  }
+  }, look
 end
 
 return layers

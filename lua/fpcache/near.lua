@@ -26,7 +26,8 @@ local function new_shelf(max_entries, max_bytes)
 end
 
 ---@class fpcache.near.Options
----@field feed table|userdata with is_current(feed, spot, stamp, ends) and stamp(feed, spot), nil when stale
+---@field feed table|userdata with stamp(feed, spot), nil when stale
+---@field is_current fun(spot: number, stamp: number, ends: number): boolean of the feed
 ---@field now fun(): number seconds on the clock that `ends` is compared with
 ---@field size integer entries
 ---@field bytes number keys, encoded values and overhead
@@ -39,14 +40,14 @@ end
 local function refresh(self)
   local shelf = self.present
   self.spaces, self.values, self.visited = shelf.sieve.spaces, shelf.sieve.values, shelf.sieve.visited
-  self.terms = shelf.terms
+  self.terms, self.absent_spaces = shelf.terms, self.absent.sieve.spaces
 end
 
 ---@param opts fpcache.near.Options
 ---@return fpcache.Near
 function near.new(opts)
   local self = setmetatable({
-    feed = opts.feed, is_current = opts.feed.is_current, now = opts.now,
+    feed = opts.feed, is_current = opts.is_current, now = opts.now,
     ttl = opts.ttl, negative_ttl = opts.negative_ttl, copy = opts.copy,
     largest = opts.bytes / LARGEST_PART,
     present = new_shelf(opts.size, opts.bytes),
@@ -79,17 +80,17 @@ local function reconsider(self, shelf, slot)
   shelf.sieve:remove(slot)
 end
 
-local function find_absent(self, name, key)
+--- Whether an absence that is remembered still holds.
+local function is_still_absent(self, slot)
   local shelf = self.absent
-  local slot = shelf.sieve:find(name, key)
-  if not slot then return nil end
   local at, terms = slot * 3, shelf.terms
-  if self.is_current(self.feed, terms[at], terms[at + 1], terms[at + 2]) then
+  if self.is_current(terms[at], terms[at + 1], terms[at + 2]) then
     shelf.sieve.visited[slot] = true
     self.negative_hits = self.negative_hits + 1
-    return ABSENT
+    return true
   end
   reconsider(self, shelf, slot)
+  return false
 end
 
 --- The value of a key; near.ABSENT when the server had none; nil when only the server knows.
@@ -101,15 +102,17 @@ function Near:get(name, key)
   local slot = slots and slots[key]
   if slot then
     local at, terms = slot * 3, self.terms
-    if self.is_current(self.feed, terms[at], terms[at + 1], terms[at + 2]) then
+    if self.is_current(terms[at], terms[at + 1], terms[at + 2]) then
       self.visited[slot] = true
       self.hits = self.hits + 1
       if self.copy then return deep_copy(self.values[slot], {}) end
       return self.values[slot]
     end
     reconsider(self, self.present, slot)
-  elseif self.absent.sieve.entries > 0 and find_absent(self, name, key) then
-    return ABSENT
+  else
+    slots = self.absent_spaces[name]
+    slot = slots and slots[key]
+    if slot and is_still_absent(self, slot) then return ABSENT end
   end
   self.misses = self.misses + 1
   return nil
@@ -181,6 +184,8 @@ function Near:drop(name, key)
   forget(self.present, name, key)
   forget(self.absent, name, key)
 end
+
+near.get = Near.get -- for who has no time to look for a method
 
 --- Forgets everything.
 function Near:clear()
