@@ -21,7 +21,7 @@ add_custom_command(OUTPUT ${embedded}
   DEPENDS ${sources} cmake/EmbedLua.cmake VERBATIM)
 
 pkg_check_modules(LIBEDIT REQUIRED IMPORTED_TARGET libedit)
-add_executable(fpcache src/cli/main.c src/cli/coroutines.c src/cli/signals.c src/cli/terminal.c ${embedded} ${FPC_LUA_SOURCES})
+add_executable(fpcache src/cli/main.c src/cli/coroutines.c src/cli/screen.c src/cli/signals.c src/cli/terminal.c ${embedded} ${FPC_LUA_SOURCES})
 target_include_directories(fpcache PRIVATE ${LUA54_INCLUDE_DIR} src/cli src/lua ${CMAKE_CURRENT_BINARY_DIR}/generated)
 # The library does not tell its version when it runs.
 target_compile_definitions(fpcache PRIVATE FPC_LIBEDIT_VERSION="${LIBEDIT_VERSION}")

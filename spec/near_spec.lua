@@ -47,6 +47,26 @@ describe("near cache", function()
     assert.same({ 2, 1 }, { near:stats().hits, near:stats().misses })
   end)
 
+  it("tells that a loader said there is none, for as long as that counts", function()
+    near:put_absent("", "a", feed.time, "a", 1)
+    near:put_absent("", "b", feed.time, "b", 1, 3)
+    near:put_absent("", "c", feed.time, "c", 1, 100)
+    local function told(key) return { near:get("", key) } end
+    assert.same({ ABSENT, false }, told "a")
+    assert.same({ ABSENT, true }, told "b")
+    feed.time = feed.time + 3
+    assert.same({}, told "b")
+    assert.same({ ABSENT, true }, told "c")
+    feed.time = feed.time + 2
+    assert.same({}, told "c", "negative_ttl of the near cache is the longest")
+    near:put_absent("", "a", feed.time, "a", 1, 3)
+    near:put_absent("", "a", feed.time, "a", 1)
+    assert.same({ ABSENT, false }, told "a", "get found nothing: that is no word of a loader")
+    near:put_absent("", "a", feed.time, "a", 1, 3)
+    feed.change("a")
+    assert.same({}, told "a")
+  end)
+
   it("keeps namespaces apart", function()
     load("a", 1, nil, "one")
     load("a", 2, nil, "two")

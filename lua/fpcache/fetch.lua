@@ -73,16 +73,21 @@ end
 --- A hit that the words of a miss tell of: it came into being meanwhile, or it is known that there is no value.
 local function late_hit(self, call, answer)
   self.counts.hits = self.counts.hits + 1
-  if answer.value == nil then return nil, nil, "db" end
-  if call.look then
-    keep(self, call.look, call.key, call.policy, answer.value, answer.left, answer.bytes, answer.age, answer.cost)
+  local look = call.look
+  if answer.value == nil then
+    if look then self.near:put_absent(self.space, call.key, look.asked_at, look.spot, look.stamp, answer.kept) end
+    return nil, nil, "db"
+  end
+  if look then
+    keep(self, look, call.key, call.policy, answer.value, answer.left, answer.bytes, answer.age, answer.cost)
   end
   return answer.value, nil, "db"
 end
 
 --- The older value, when the policy lets it be given.
-local function old_of(policy, answer)
+local function old_of(policy, answer, key)
   if answer.value == nil then return nil end
+  if policy.gives_old and not policy.gives_old(answer.value, key) then return nil end
   if answer.is_fresh then return answer.value, "db" end
   if policy.stale_ttl then return answer.value, "stale" end
 end
@@ -98,7 +103,7 @@ local function load_behind(self, call, answer, fence, old, source)
   local policy, results = call.policy, nil
   if old == nil and not policy.stops_waiting then return false end
   local function run() results = { loading.run(self, call, fence, answer) } end
-  if not waiting.background(run) then return false end
+  if not (policy.background or waiting.background)(run) then return false end
   local patience = old ~= nil and (policy.soft_timeout or 0) or policy.hard_timeout
   if old ~= nil and call.flight then call.flight.old, call.flight.old_source = old, source end
   if patience > 0 then waiting.poll(patience, function() return results end) end
@@ -114,7 +119,7 @@ end
 
 --- Loads, with a lease or without.
 local function load(self, call, answer, fence)
-  local old, source = old_of(call.policy, answer)
+  local old, source = old_of(call.policy, answer, call.key)
   return conclude(self, call, answer, fence, load_behind(self, call, answer, fence, old, source))
 end
 
@@ -197,7 +202,7 @@ local function lead(self, call, answer)
       is_first = call.host_lock ~= nil -- asks again: it may have been loaded meanwhile
     end
     if not is_first then
-      local old, source = old_of(policy, answer)
+      local old, source = old_of(policy, answer, call.key)
       if old ~= nil then return give_old(self, old, source) end
       local others = enter(self, call)
       if others then
@@ -286,7 +291,8 @@ function Cache:fetch(key, policy, loader, ...)
   end
   local near = policy.near and self.near
   if near then
-    local value = near:get(self.space, key)
+    local value, is_told = near:get(self.space, key)
+    if is_told then return nil, nil, "near" end
     if value ~= nil and value ~= ABSENT then return value, nil, "near" end
   end
   if type(loader) ~= "function" then fetch.check_loader(loader, 2) end

@@ -5,9 +5,11 @@
 local announce = require("fpcache.announce")
 local core = require("fpcache.core")
 local fast_feed = require("fpcache.fast_feed")
+local loop = require("fpcache.loop")
 local near_cache = require("fpcache.near")
 local options = require("fpcache.options")
 local statements = require("fpcache.statements")
+local waiting = require("fpcache.waiting")
 
 local layers = {}
 
@@ -17,17 +19,17 @@ end
 
 layers.OPTIONS = {
   feed = { type = "boolean", default = true }, -- false: no near cache, no filter, no thread
-  feed_interval = { type = "number", default = 0.1, check = options.positive }, -- seconds between two looks at it
-  max_staleness = { type = "number", default = 1, check = options.positive },   -- seconds an answer may be old
+  feed_interval = { type = "duration", default = 0.1, check = options.positive }, -- seconds between two looks at it
+  max_staleness = { type = "duration", default = 1, check = options.positive },   -- seconds an answer may be old
   use_cuckoo_filter = { type = "boolean", default = true },
   cuckoo_capacity = { type = "integer", default = 1000000, check = options.positive }, -- keys; it grows
   filter_fpr = { type = "number", default = 0.001, check = share }, -- absent keys that are asked for all the same
   near_size = { type = "integer", default = 10000, check = options.not_negative }, -- entries; 0 turns it off
   near_bytes = { type = "integer", default = 32 * 1024 * 1024, check = options.positive }, -- encoded values and keys
-  near_ttl = { type = "number", default = 60, check = options.positive },          -- seconds at most
+  near_ttl = { type = "duration", default = 60, check = options.positive },          -- seconds at most
   near_copy = { type = "boolean", default = false }, -- true: each get has a table of its own
   near_negative_size = { type = "integer", default = 1000, check = options.not_negative }, -- entries
-  near_negative_ttl = { type = "number", default = 10, check = options.positive }, -- seconds
+  near_negative_ttl = { type = "duration", default = 10, check = options.positive }, -- seconds
 }
 
 --- Opens the layers that are asked for.  Does not wait for the server.
@@ -54,6 +56,30 @@ function layers.open(o, quoted_schema, pool)
     size = o.near_size, bytes = o.near_bytes, ttl = o.near_ttl, copy = o.near_copy,
     negative_size = o.near_negative_size, negative_ttl = o.near_negative_ttl,
   }, look
+end
+
+--- Why the feed is not ready yet.
+local function trouble(stats)
+  if stats.last_error ~= "" then return stats.last_error end
+  return stats.feed == "fresh" and "the filter is still being loaded" or "no poll has succeeded"
+end
+
+--- Waits until the feed is fresh by a look that began after this call, and its filter is loaded.  Others run meanwhile where they
+-- can.
+---@param timeout number seconds
+---@return boolean? true, string? err
+function layers.wait_ready(feed, timeout)
+  local refused = loop.refusal()
+  if refused then return nil, refused end
+  if not waiting.lets_others_run() or feed:stats().feed == "off" then return feed:wait_fresh(timeout) end
+  local began, stats = core.system.now(), nil
+  local ready = waiting.poll(timeout, function()
+    stats = feed:stats()
+    local filter = stats.filter
+    return stats.feed == "fresh" and stats.lag_s < core.system.now() - began and (filter == "off" or filter == "fresh")
+  end)
+  if ready then return true end
+  return nil, "timeout: the feed did not get fresh: " .. (stats and trouble(stats) or "there was no time")
 end
 
 return layers

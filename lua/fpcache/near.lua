@@ -5,10 +5,12 @@
 -- `is_current` answers all of that.  Nothing is ever pushed into the near cache from outside: what is no longer
 -- valid is noticed when it is asked for, and gives way to what is loaded then.
 --
--- "There is no such key" is remembered as well, within a budget of its own: a flood of misses evicts no value.
+-- "There is no such key" is remembered as well, within a budget of its own: a flood of misses evicts no value.  So is that a
+-- loader of fetch said so, which for fetch is an answer, as the mere absence of a key is not.
 local sieve = require("fpcache.sieve")
 
 local ABSENT = {}      -- "the server has no such key", remembered
+local TOLD = {}        -- that besides a loader said that there is none
 local OVERHEAD = 200   -- bytes that an entry costs beside its key and value
 local LARGEST_PART = 4 -- no value takes more than this part of the budget
 local NEGATIVE_BYTES = 1024 + OVERHEAD -- of the longest key that is stored whole
@@ -87,7 +89,7 @@ local function is_still_absent(self, slot)
   if self.is_current(terms[at], terms[at + 1], terms[at + 2]) then
     shelf.sieve.visited[slot] = true
     self.negative_hits = self.negative_hits + 1
-    return true
+    return true, shelf.sieve.values[slot] == TOLD
   end
   reconsider(self, shelf, slot)
   return false
@@ -97,6 +99,7 @@ end
 ---@param name string namespace
 ---@param key string
 ---@return any value shared by all callers, unless copies were asked for
+---@return boolean? is_told of near.ABSENT: a loader said that there is none
 function Near:get(name, key)
   local slots = self.spaces[name]
   local slot = slots and slots[key]
@@ -112,7 +115,10 @@ function Near:get(name, key)
   else
     slots = self.absent_spaces[name]
     slot = slots and slots[key]
-    if slot and is_still_absent(self, slot) then return ABSENT end
+    if slot then
+      local is_absent, is_told = is_still_absent(self, slot)
+      if is_absent then return ABSENT, is_told end
+    end
   end
   self.misses = self.misses + 1
   return nil
@@ -166,9 +172,11 @@ end
 ---@param asked_at number
 ---@param spot number
 ---@param stamp number taken before the server was asked
-function Near:put_absent(name, key, asked_at, spot, stamp)
+---@param told_for number? seconds for which it counts that a loader said so
+function Near:put_absent(name, key, asked_at, spot, stamp, told_for)
   forget(self.present, name, key)
-  keep(self.absent, name, key, ABSENT, #key + OVERHEAD, asked_at + self.negative_ttl, spot, stamp)
+  keep(self.absent, name, key, told_for and TOLD or ABSENT, #key + OVERHEAD,
+    asked_at + math.min(self.negative_ttl, told_for or math.huge), spot, stamp)
 end
 
 --- The encoded size of a value that is kept, valid or not.

@@ -3,6 +3,7 @@
  * What the words of the command line mean is decided in lua/fpcache/cli/main.lua.  Here: the Lua state and
  * the built-in modules. */
 #include "embedded.h"
+#include "screen.h"
 #include "signals.h"
 #include "terminal.h"
 
@@ -44,6 +45,8 @@ static void preload(lua_State *L) {
     lua_setfield(L, -2, "cjson");
     lua_pushcfunction(L, fpc_cli_open_terminal);
     lua_setfield(L, -2, "fpcache.terminal");
+    lua_pushcfunction(L, fpc_cli_open_screen);
+    lua_setfield(L, -2, "fpcache.screen");
     lua_pushcfunction(L, open_sources);
     lua_setfield(L, -2, "fpcache.sources");
     for (const fpc_embedded *module = FPC_EMBEDDED; module->name != NULL; module++) {

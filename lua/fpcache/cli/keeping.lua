@@ -4,7 +4,7 @@ local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local core = require("fpcache.core")
 local fpcache = require("fpcache")
-local size = require("fpcache.cli.sizes").read
+local size = require("fpcache.units").read_bytes
 
 local keeping = {}
 

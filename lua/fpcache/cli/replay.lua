@@ -5,8 +5,8 @@ local connection_flags = require("fpcache.cli.connection_flags")
 local core = require("fpcache.core")
 local replay = require("fpcache.replay")
 local server_cost = require("fpcache.replay.server_cost")
-local sizes = require("fpcache.cli.sizes")
 local trace = require("fpcache.replay.trace")
+local units = require("fpcache.units")
 
 local system = core.system
 local cli = {}
@@ -91,7 +91,8 @@ local function make_player()
   parser:option("--format", "Format of the traces (default: as they look)."):choices(trace.FORMATS)
   parser:option("--columns", "Of a CSV, such as time=1,key=2,size=3."):argname("LIST")
   parser:option("--near-entries", "near_size, 0 for none (default: 10000)."):argname("LIST"):convert(list_of(math.tointeger))
-  parser:option("--near-bytes", "near_bytes, such as 8MB,32MB (default: 32MB)."):argname("LIST"):convert(list_of(sizes.read))
+  parser:option("--near-bytes", "near_bytes, such as 8MB,32MB (default: 32MB)."):argname("LIST"):convert(list_of(
+    units.read_bytes))
   parser:option("--near-ttl", "near_ttl in seconds (default: 60)."):argname("LIST"):convert(list_of(tonumber))
   parser:option("--filter", "use_cuckoo_filter (default: on)."):choices({ "on", "off", "both" }):default("on")
   parser:option("--ttl", "Seconds that everything lives, whatever the trace says."):argname("LIST"):convert(list_of(tonumber))

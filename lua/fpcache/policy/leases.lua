@@ -9,11 +9,12 @@ local leases = {}
 
 ---@class fpcache.Answer
 ---@field value any nil: none, or known to be absent
----@field bytes integer? of its stored form
+---@field bytes integer? of its encoded form, opened and unpacked
 ---@field is_fresh boolean it lives
 ---@field left number? seconds it lives; -1: without end
 ---@field is_absent boolean "there is none" was remembered
 ---@field is_stale boolean it has expired and may still be given
+---@field kept number? seconds that it may be given as stale, or that it is known to be absent
 ---@field age number?
 ---@field cost number? seconds that loading it took
 ---@field validator string?
@@ -32,8 +33,8 @@ function leases.read(self, stored, bytes, format, left, stale_left, age, cost, v
     if value == nil and is_fresh then return nil, err end -- as get says it
   end
   return {
-    value = value, bytes = bytes and #bytes, is_fresh = is_fresh, left = left,
-    is_absent = format == ABSENT_FORMAT and stale_left ~= nil,
+    value = value, bytes = value ~= nil and core.value_size(bytes, format) or nil, is_fresh = is_fresh, left = left,
+    is_absent = format == ABSENT_FORMAT and stale_left ~= nil, kept = stale_left,
     is_stale = value ~= nil and not is_fresh,
     age = age, cost = cost, validator = validator, granted = granted, fence = fence,
   }

@@ -57,15 +57,16 @@ BEGIN
                     OR c.stale_until IS NULL OR c.stale_until <= statement_timestamp() END;
     IF NOT FOUND THEN RETURN false; END IF;
     IF p_tags IS NOT NULL THEN
-        INSERT INTO {schema}.fpcache_tags AS i (namespace, tag, key) SELECT p_namespace, t.tag, p_key FROM unnest(p_tags) AS t (tag)
+        INSERT INTO {schema}.fpcache_tags AS i (namespace, tag, key)
+        SELECT p_namespace, t.tag, p_key FROM unnest(p_tags) AS t (tag)
         ON CONFLICT (user_id, namespace, tag, key) DO UPDATE SET key = excluded.key WHERE false;
     END IF;
     RETURN true;
 END {body};
 
--- What fetch is told of a key that has no living entry, or one that is to be loaded before it expires: `p_share` of its whole life
--- is left, or less, or so little that `p_times` its cost of loading would not fit.  `p_seconds`: of the lease that is wanted.
--- The answer begins with a line of words, `-` for none: format, seconds it lives (-1: no end), seconds it may still be
+-- What fetch is told of a key that has no living entry, or one that is to be loaded before it expires: `p_share` of its whole
+-- life is left, or less, or so little that `p_times` its cost of loading would not fit.  `p_seconds`: of the lease that is
+-- wanted.  The answer begins with a line of words, `-` for none: format, seconds it lives (-1: no end), seconds it may still be
 -- given as stale or absent, its age, cost of loading, granted? (none: a hit), the lease's fence, the validator in
 -- hexadecimal.  The value follows, where it may be given.
 CREATE FUNCTION {schema}.fpcache_missed(p_namespace text, p_key bytea, p_long_key bytea, p_seconds float8,
@@ -100,9 +101,10 @@ BEGIN
         granted := {schema}.fpcache_claim(p_namespace, p_key, p_long_key, fence, p_seconds,
                                           CASE WHEN entry.is_fresh THEN entry.version END, p_tags);
     END IF;
-    RETURN convert_to(concat_ws(' ', coalesce(entry.format, '-'), coalesce(entry.life::text, '-'), coalesce(entry.kept::text, '-'),
-                                coalesce(entry.age::text, '-'), coalesce(entry.cost::text, '-'), coalesce(granted::text, '-'),
-                                fence, coalesce(encode(entry.validator, 'hex'), '-')) || chr(10), 'UTF8')
+    RETURN convert_to(concat_ws(' ', coalesce(entry.format, '-'), coalesce(entry.life::text, '-'),
+                                coalesce(entry.kept::text, '-'), coalesce(entry.age::text, '-'),
+                                coalesce(entry.cost::text, '-'), coalesce(granted::text, '-'), fence,
+                                coalesce(encode(entry.validator, 'hex'), '-')) || chr(10), 'UTF8')
            || CASE WHEN entry.is_fresh OR entry.kept IS NOT NULL THEN entry.value ELSE '' END;
 END {body};
 
@@ -204,6 +206,6 @@ WHERE user_id = session_user::text AND expires_at > statement_timestamp()
 ]==]
 
 sql = sql:gsub("{clearedHere}", (CLEARED:format("session_user::text", "p_namespace")))
-  :gsub("{clearedPlain}", (CLEARED:format("session_user::text", "''")))
+  :gsub("{clearedPlain}", (CLEARED:format("p_user_id", "''")))
 
 return { version = 10, name = "namespaces cleared at once, leases with tags", sql = sql }

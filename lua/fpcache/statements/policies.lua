@@ -3,11 +3,11 @@
 local tags = require("fpcache.statements.tags")
 
 local PARTS = {
-  noted = "c.noted_version = c.version",
-  fresh = "c.expires_at > statement_timestamp()",
+  noted = "c.noted_version = c.version{cKnown}",
+  fresh = "{cLive}",
   -- In force: a lease, or the pause after a failure.
-  leased = "(c.noted_version = c.version AND c.lease_until > statement_timestamp())",
-  absent = "(c.format = 'a' AND c.noted_version = c.version AND c.stale_until > statement_timestamp())",
+  leased = "({noted} AND c.lease_until > statement_timestamp())",
+  absent = "(c.format = 'a' AND {noted} AND c.stale_until > statement_timestamp())",
   left = "date_part('epoch', c.expires_at - statement_timestamp())", -- extract() is exact, and slower
   age = "(date_part('epoch', statement_timestamp()) - c.version / 1000000.0::float8)",
   fence = "(SELECT 1 + (random() * 9e15)::bigint)", -- computed once in a statement
@@ -37,7 +37,7 @@ c.value, c.format, CASE WHEN c.expires_at = 'infinity' THEN -1 WHEN {fresh} THEN
                                         CASE WHEN {fresh} THEN c.version END, {tags}) END, fence.holder]]
 
 -- What a holder may change: the lease is still his, and nobody has written or deleted the entry since.
-local MINE = "c.lease_holder = %s AND c.noted_version = c.version"
+local MINE = "c.lease_holder = %s AND {noted}"
 local NEXT = "greatest(c.version + 1, {version})"
 -- When it ends, by $5 seconds (NULL: never; negative: it is a mark of absence); until when it may be stale, by $6.
 local ENDS = [[expires_at = CASE WHEN $5 < 0 THEN '-infinity'
@@ -81,8 +81,8 @@ SET value = t.value, format = t.format, tags = %s, version = ]] .. NEXT .. ", no
 FROM targets AS t WHERE c.ctid = t.place RETURNING c.key]]
 
 local TEMPLATES = {
-  -- A policy with tags says them at a miss: $4.  What else is to be said makes the last statement: $4 the long key, $5 and $6 when
-  -- it is early to load, $7 tags.
+  -- A policy with tags says them at a miss: $4.  What else is to be said makes the last statement: $4 the long key, $5 and $6
+  -- when it is early to load, $7 tags.
   fetch = { one("c.value, c.format", "", "", "NULL, $3, NULL, NULL, NULL"), "tyf" },
   fetch_tagged = { one("c.value, c.format", "", "", "NULL, $3, NULL, NULL, $4"), "tyfY" },
   fetch_with_ttl = { one("c.value, c.format, " .. LIFE, ", NULL", "", "NULL, $3, NULL, NULL, NULL"), "tyf" },
@@ -148,7 +148,7 @@ local policies = {}
 function policies.add(templates)
   for name, template in pairs(TEMPLATES) do
     local text = template[1]:gsub("{early}", EARLY)
-    for _ = 1, 2 do -- parts hold parts
+    for _ = 1, 2 do -- parts hold parts, and places of statements.lua
       for _, places in ipairs { template.places or {}, PARTS } do
         text = text:gsub("{(%w+)}", places)
       end

@@ -13,10 +13,11 @@ local reader = {}
 
 --- Opens a file; "-" is standard input.
 ---@param path string
+---@param name string? for messages; unless given, the path
 ---@param max_record integer? bytes of a line, at most
 ---@return fpcache.warm.Reader?
 ---@return string? err
-function reader.open(path, max_record)
+function reader.open(path, name, max_record)
   local file = io.stdin
   if path ~= "-" then
     local err
@@ -25,7 +26,7 @@ function reader.open(path, max_record)
   end
   local size = path ~= "-" and file:seek("end") or nil
   if size then file:seek("set", 0) end
-  return setmetatable({ file = file, path = path, size = size, buffer = "", at = 1, offset = 0, line_number = 0,
+  return setmetatable({ file = file, path = name or path, size = size, buffer = "", at = 1, offset = 0, line_number = 0,
     max_record = max_record or MAX_RECORD }, Reader)
 end
 
