@@ -432,12 +432,37 @@ describe("fpcache.nginx.cache_response", function()
       assert.same({ 200, "MISS" }, { answer.status, answer.headers["x-cache"] })
     end
     own:start()
-    assert.is_truthy(database.eventually(function()
+    local function hits()
       alone:get(target)
       return alone:get(target).headers["x-cache"] == "HIT"
-    end, 10))
+    end
+    assert.is_truthy(database.eventually(hits, 10))
+    local load = alone:start_load { path = target, connections = 8, seconds = 3 }
+    own:restart("immediate")
+    local result = load:read()
+    assert.same({ 0, 0, 0 }, { result.not_2xx, result.connect, result.timeout }, result.text)
+    assert.is_truthy(database.eventually(hits, 10))
     assert.is_true(alone:stop())
     own:destroy()
+  end)
+
+  it("has near caches see a purge elsewhere", function()
+    local other = nginx.start {
+      cache = { connection_string = db:url_of(), feed_interval = 0.02, max_staleness = 0.5 }, init_worker = INIT,
+      server = FRONT:format(origin.port) .. [[
+        location = /near { content_by_lua_block { ngx.print(require("fpcache.nginx").cache():stats().near.hits) } }
+      ]],
+      http = "lua_shared_dict clock 1m;",
+    }
+    local target = path("cc=max-age=60&tags=shop")
+    assert.is_truthy(database.eventually(function()
+      other:get(target)
+      return tonumber(other:body("/near")) > 0
+    end))
+    assert.equal("HIT", other:get(target).headers["x-cache"])
+    assert.equal("1", front:body("/purge?tag=shop"))
+    assert.is_truthy(database.eventually(function() return other:get(target).headers["x-cache"] == "MISS" end, 2))
+    assert.is_true(other:stop())
   end)
 
   it("gives what is stale while nothing listens at the origin", function()
