@@ -1,7 +1,7 @@
 # The interpreter, with everything built in.
 fpc_embed_modules(FPC_EMBEDDED embedded)
 pkg_check_modules(LIBEDIT REQUIRED IMPORTED_TARGET libedit)
-add_executable(fpcache src/cli/main.c src/cli/coroutines.c src/cli/signals.c src/cli/terminal.c src/embed/preload.c
+add_executable(fpcache src/cli/main.c src/cli/coroutines.c src/cli/screen.c src/cli/signals.c src/cli/terminal.c src/embed/preload.c
                ${FPC_EMBEDDED} ${FPC_LUA_SOURCES})
 target_include_directories(fpcache PRIVATE ${LUA54_INCLUDE_DIR} src/cli src/embed src/lua ${CMAKE_CURRENT_BINARY_DIR}/generated)
 # The library does not tell its version when it runs.

@@ -1,5 +1,5 @@
 # libfpcache.so for C programs (include/fpcache/fpcache.h), and the example that uses it.
-fpc_embed_modules(FPC_EMBEDDED_LIBRARY embedded_library "^fpcache/(cli|shell)/")
+fpc_embed_modules(FPC_EMBEDDED_LIBRARY embedded_library "^fpcache/(cli|shell|top)/")
 # The static libraries of Debian are made for programs: this one takes the shared ones.
 find_library(CJSON54_SHARED liblua5.4-cjson.so REQUIRED)
 set(abi ${CMAKE_CURRENT_SOURCE_DIR}/src/embed/abi.map)

@@ -4,6 +4,13 @@ local database = require "support.database"
 local fpcache = require "fpcache"
 local layers = require "support.layers"
 
+--- Runs Lua with these globals, on any Lua.
+local function run_in(code, env)
+  local chunk = assert((rawget(_G, "loadstring") or load)("local _ENV = ...\n" .. code))
+  if rawget(_G, "setfenv") then rawget(_G, "setfenv")(chunk, env) end
+  return chunk(env)
+end
+
 describe("a watched cache", function()
   local db, events
 
@@ -209,6 +216,31 @@ describe("a watched cache", function()
     assert.matches("^invalid: .*slow_log", err)
   end)
 
+  it("can be told to OpenTelemetry as docs/events.md does", function()
+    local file = assert(io.open("docs/events.md"))
+    local code = assert(file:read("*a"):match("## OpenTelemetry.-```lua\n(.-)```"))
+    file:close()
+    local spans, numbers = {}, {}
+    local env = setmetatable({
+      tracer = { start = function(_, name, attributes, at)
+        local span = { name = name, attributes = attributes, at = at }
+        spans[#spans + 1] = span
+        return { finish = function(_, ended) span.ended = ended end }
+      end },
+      meter = { record = function(_, _, _, labels) numbers[#numbers + 1] = labels end, add = function() end },
+    }, { __index = _G })
+    code = code .. "\nreturn tell"
+    local tell = run_in(code, env)
+    local cache = db:open { on_event = tell }
+    cache:get("k")
+    cache:get("")
+    assert.equal("invalid", spans[#spans].attributes["error.type"])
+    assert.equal("cache get", spans[#spans].name)
+    assert.is_true(spans[#spans].ended >= spans[#spans].at)
+    assert.same({ call = "get", outcome = "miss", source = "db" }, numbers[1])
+    assert.equal(0, cache:stats().events.hook_errors)
+  end)
+
   it("is the very same cache when nobody watches", function()
     local cache = db:open()
     assert.equal(require("fpcache.client"), getmetatable(cache))
@@ -216,8 +248,8 @@ describe("a watched cache", function()
   end)
 
   it("refuses options that it cannot use, at the caller's line", function()
-    for _, opts in ipairs { { on_event = 5 }, { slow_log = "x" }, { slow_log = { minutes = 3 } }, { slow_log = -1 }, { record = "" },
-      { record = { sample = 2, file = "x" } }, { publish = {} }, { publish = { dir = "x", every = 0 } } } do
+    for _, opts in ipairs { { on_event = 5 }, { slow_log = "x" }, { slow_log = { minutes = 3 } }, { slow_log = -1 },
+      { record = "" }, { record = { sample = 2, file = "x" } }, { publish = {} }, { publish = { dir = "x", every = 0 } } } do
       opts.connection_string = db:url_of()
       local ok, err = pcall(function() fpcache.new(opts) end)
       assert.is_false(ok)

@@ -55,6 +55,15 @@ describe("fpcache.warm", function()
     assert.is_true(cache:ttl("k:1") > 50)
   end)
 
+  it("takes durations, from templates too", function()
+    assert(warm { source = write("a.jsonl", '{"id":1,"for":"2h"}\n{"id":2,"for":30}\n'), ttl = "{for}" })
+    assert.is_true(cache:ttl("k:1") > 7000 and cache:ttl("k:2") <= 30)
+    assert(warm { source = write("a.jsonl", '{"id":1}'), ttl = "5m" })
+    assert.is_true(cache:ttl("k:1") > 290 and cache:ttl("k:1") <= 300)
+    assert(warm { source = write("a.jsonl", '{"id":1}'), map = function(record) return "k:" .. record.id, 1 end, ttl = "5m" })
+    assert.equal(1, assert(warm { source = write("a.jsonl", '{"id":1,"for":"soon"}'), ttl = "{for}", max_errors = 5 }).bad)
+  end)
+
   it("reads a JSON array, whatever is in it", function()
     local text = ' \n[ {"id":1,"s":"a ] } \\" , \\\\"}, {"id":2,"n":[[],{}]}\n,\n{"id":3}\n]\n'
     assert.equal(3, assert(warm { source = write("a.json", text) }).stored)

@@ -1,7 +1,13 @@
 #!/bin/sh
-# run.sh BUILD_DIR [--quick] [--only PART] -- what does fetch cost over get, and what do refresh-ahead and XFetch save?
+# run.sh BUILD_DIR [--quick] [--only PART] -- what do the policies cost, and what do they save?
 #
-# Parts, a file each, run on a private server that is removed at the end: overhead, zipf.  Takes one minute; --quick less.
+# Parts, a file each, run on a private server that is removed at the end:
+#   overhead   fetch over get on a hit, near and at the server
+#   zipf       loads and waits saved by refresh-ahead and XFetch
+#   sweep      how fast sweeps and evictions are, and what they do to reads
+#   sealing    compression and encryption
+#   dead       fetch over the bare loader without a server
+# Takes three minutes; --quick half of one.
 #
 # Last run: 2026-11-23, 2 virtual processors (AMD EPYC), PostgreSQL 15.18.
 #   near    get 0.555 us  fetch 0.648 us (bar: 0.5 us more)     server  get 67.9 us  fetch 110.3 us (MISSED, bar 5 % more)
@@ -10,7 +16,7 @@ set -eu
 [ $# -ge 1 ] || { echo "usage: run.sh BUILD_DIR [--quick] [--only PART]" >&2; exit 2; }
 build=$1 here=$(dirname "$0")
 shift
-parts="overhead zipf" BENCH_QUICK=0
+parts="overhead zipf sweep sealing dead" BENCH_QUICK=0
 while [ $# -gt 0 ]; do
     case $1 in
     --quick) BENCH_QUICK=1 ;;

@@ -45,7 +45,7 @@ typedef struct fpc_limits {
 typedef struct fpc_runtime_options {
     fpc_family *family; /* NULL: none; it must outlive the runtime */
     fpc_limits limits;
-    bool unwatched; /* no time, no instructions, no interrupts: Lua computes up to three times as fast */
+    bool unwatched; /* no time, no instructions, no interrupts: loops of Lua run up to twice as fast */
 } fpc_runtime_options;
 
 typedef enum fpc_value_type {

@@ -71,14 +71,16 @@ local function migrate(conn, quoted, o, report)
   report.applied = {}
   local is_logged = o.logged or false
   if report.version > 0 then is_logged = not report.unlogged end -- what is added lives and dies with what is there
-  for version = report.version + 1, schema.VERSION do
-    local migration = schema.MIGRATIONS[version]
-    ok, err = conn:script(schema.migration_sql(migration, quoted, is_logged), o.bulk_timeout)
-    if ok then
-      ok, err = conn:query(sql.fill(schema.RECORD, { schema = quoted }), o.timeout, version, migration.name)
+  for _, migration in ipairs(schema.MIGRATIONS) do
+    local version = migration.version
+    if version > report.version then
+      ok, err = conn:script(schema.migration_sql(migration, quoted, is_logged), o.bulk_timeout)
+      if ok then
+        ok, err = conn:query(sql.fill(schema.RECORD, { schema = quoted }), o.timeout, version, migration.name)
+      end
+      if not ok then return nil, ("%s (in migration %d, %s)"):format(err, version, migration.name) end
+      report.applied[#report.applied + 1] = migration.name
     end
-    if not ok then return nil, ("%s (in migration %d, %s)"):format(err, version, migration.name) end
-    report.applied[#report.applied + 1] = migration.name
   end
   return true
 end

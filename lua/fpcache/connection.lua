@@ -1,6 +1,7 @@
 --- From the options of a user to a pool of connections.
 local auth = require("fpcache.auth")
 local core = require("fpcache.core")
+local loop = require("fpcache.loop")
 local options = require("fpcache.options")
 
 local connection = {}
@@ -24,14 +25,14 @@ connection.OPTIONS = {
   minconn = { type = "integer", default = 1, check = options.not_negative },
   maxconn = { type = "integer", default = 10, check = options.between(1, MAX_CONNECTIONS, "") },
   schema = { type = "string", default = "public" },
-  connect_timeout = { type = "number", default = 5, check = seconds },  -- seconds
-  timeout = { type = "number", default = 5, check = seconds },          -- seconds, a call on one key
-  bulk_timeout = { type = "number", default = 60, check = seconds },    -- seconds, a call on many
-  idle_timeout = { type = "number", default = 300, check = options.not_negative },  -- seconds; 0: never
-  max_lifetime = { type = "number", default = 3600, check = options.not_negative }, -- seconds; 0: no limit
+  connect_timeout = { type = "duration", default = 5, check = seconds },  -- seconds
+  timeout = { type = "duration", default = 5, check = seconds },          -- seconds, a call on one key
+  bulk_timeout = { type = "duration", default = 60, check = seconds },    -- seconds, a call on many
+  idle_timeout = { type = "duration", default = 300, check = options.not_negative },  -- seconds; 0: never
+  max_lifetime = { type = "duration", default = 3600, check = options.not_negative }, -- seconds; 0: no limit
   prepared = { type = "boolean", default = true }, -- false behind a transaction pooler
   pipeline_readers = { type = "integer", default = 2, check = options.between(1, 16, "") }, -- connections for reads of tasks
-  pipeline_silence = { type = "number", default = 2, check = seconds }, -- seconds until a silent one is replaced
+  pipeline_silence = { type = "duration", default = 2, check = seconds }, -- seconds until a silent one is replaced
   libpq = { type = "table" },                      -- further libpq settings, such as sslmode
 }
 
@@ -138,6 +139,7 @@ local function open_pool(o, text, settings, found)
   }
   local pool, err = core.pool(text, settings, DEFAULTS, how, describe(text, settings, how))
   if not pool then return nil, err end
+  if loop.is_nginx then return pool end -- its pipeline opens connections, and waits for tokens, beside the event loop
   local ok = true
   if found then ok, err = auth.await(found) end
   if ok then ok, err = pool:fill(o.connect_timeout * math.max(o.minconn, 1)) end

@@ -12,12 +12,26 @@ local PARTS = {
   own = "user_id = session_user::text AND namespace = $1 AND key = $2",
   live = "expires_at > statement_timestamp()",
   cLive = "c.expires_at > statement_timestamp()",
+  liveAnywhere = "expires_at > statement_timestamp()", -- in any namespace
+  cKnown = "", -- and it is not of a time before its namespace was cleared at once
   version = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint",
   nextVersion = "greatest(c.version + 1, excluded.version)",
   ttl = [[CASE WHEN expires_at = 'infinity' THEN -1
-     ELSE extract(epoch FROM expires_at - statement_timestamp()) END::float8]],
+     ELSE date_part('epoch', expires_at - statement_timestamp()) END]], -- extract() is exact, and slower
   -- $6 seconds from now, $7 seconds since 1970; none of them: never
   expiry = "coalesce(statement_timestamp() + $6 * interval '1 second', to_timestamp($7), 'infinity')",
+}
+
+-- The same where namespaces may be cleared at once (see schema/m010_namespaces.lua): what is older is not there.  It costs a look
+-- into another table, so it is for those only who ask for it.
+local CLEARED = "coalesce((SELECT n.cleared FROM {schema}.fpcache_namespaces AS n "
+  .. "WHERE n.user_id = session_user::text AND n.namespace = %s), 0)"
+local VERSIONED = {
+  live = ("(%s AND version > %s)"):format(PARTS.live, CLEARED:format("$1")),
+  cLive = ("(%s AND c.version > %s)"):format(PARTS.cLive, CLEARED:format("$1")),
+  liveAnywhere = ("%s AND version > %s"):format(PARTS.live, CLEARED:format("cache.namespace")),
+  cKnown = (" AND c.version > %s"):format(CLEARED:format("$1")),
+  version = ("greatest(%s, %s + 1)"):format(PARTS.version, CLEARED:format("$1")),
 }
 
 -- One row in: $1 namespace, $2 key, $3 long key, $4 value, $5 format, $6 ttl, $7 expires_at.
@@ -162,8 +176,15 @@ SELECT key, long_key, value, format FROM {schema}.cache
 WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyyi", true, slow = true },
   count = { [[
 SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND {live}]], "tyy", true, slow = true },
-  count_all = { "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}", "", true, slow = true },
+  count_all = { "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {liveAnywhere}", "", true,
+    slow = true },
   clear = { "{tellSpace}DELETE FROM {schema}.cache WHERE {mine}", "t", slow = true },
+  -- One row, however many there are.  It is told in any case: the triggers that tell for others are those of the cache.
+  clear_at_once = { [[
+WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES ($1, NULL))
+INSERT INTO {schema}.fpcache_namespaces AS n (namespace, cleared)
+VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+ON CONFLICT (user_id, namespace) DO UPDATE SET cleared = greatest(n.cleared + 1, excluded.cleared)]], "t" },
   clear_all = { "{tellAll}DELETE FROM {schema}.cache WHERE user_id = session_user::text", "", slow = true },
 
   -- Of the whole table, for everybody; the number of rows is the server's estimate.
@@ -225,7 +246,7 @@ FROM (SELECT $1::txid_snapshot AS snapshot) AS last
 CROSS JOIN {switch} AS t
 LEFT JOIN {schema}.fpcache_state AS s ON true
 LEFT JOIN {schema}.fpcache_feed AS f
-       ON f.user_id = session_user::text AND {seen}
+       ON f.user_id = session_user AND {seen}
       AND f.xid >= (SELECT txid_snapshot_xmin($1::txid_snapshot))
       AND NOT txid_visible_in_snapshot(f.xid, (SELECT $1::txid_snapshot))]],
   rotate = "SELECT {schema}.fpcache_rotate_feed()",
@@ -241,15 +262,17 @@ SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit' AND pg
   load_incarnation = "SELECT {incarnation} FROM {schema}.fpcache_state AS s CROSS JOIN {switch} AS t",
   load_declare = [[
 DECLARE fpcache_keys NO SCROLL CURSOR FOR
-SELECT namespace, key FROM {schema}.cache WHERE user_id = session_user::text AND {live}]],
+SELECT c.namespace, c.key FROM {schema}.cache AS c
+LEFT JOIN {schema}.fpcache_namespaces AS n ON n.user_id = session_user::text AND n.namespace = c.namespace
+WHERE c.user_id = session_user::text AND {cLive} AND (n.cleared IS NULL OR c.version > n.cleared)]],
   load_fetch = "FETCH 5000 FROM fpcache_keys",
 }
 local FEED_PARTS = {
-  live = PARTS.live,
+  live = PARTS.live, cLive = PARTS.cLive,
   seen = "coalesce(s.marker = 0 OR txid_visible_in_snapshot(s.marker, last.snapshot), true)",
   -- The switch is a part of it: what was kept before it was off is worth nothing when it is on again.
   incarnation = "s.incarnation || ':' || coalesce(t.since, 'off')",
-  halfSlots = "(extract(epoch FROM clock_timestamp())::bigint / 5)", -- see schema/m002_feed.lua
+  halfSlots = "(extract(epoch FROM clock_timestamp())::bigint / 10)", -- see schema/m011_feed_quick.lua
 }
 
 local statements = {}
@@ -270,11 +293,15 @@ end
 --- The statements for one schema.
 ---@param quoted_schema string
 ---@param tells boolean whether changes write the feed; if not, the table's trigger does while the feed is switched on
+---@param versioned boolean? whether namespaces may be cleared at once
 ---@return table<string, userdata>
-function statements.new(quoted_schema, tells)
+function statements.new(quoted_schema, tells, versioned)
   local places = { schema = quoted_schema, relation = relation_of(quoted_schema), switch = switch_of(quoted_schema),
     tagsRelation = sql.quote_literal(quoted_schema .. ".fpcache_tags") }
   for name, part in pairs(PARTS) do places[name] = part end -- a part holds no places itself
+  if versioned then
+    for name, part in pairs(VERSIONED) do places[name] = sql.fill(part, { schema = quoted_schema }) end
+  end
   for name, row in pairs(TELLS) do
     places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row }) or ""
   end

@@ -257,6 +257,16 @@ static void test_callers_wait_no_longer_than_they_say(void **state) {
     assert_string_equal(err.message, "no password from obedient in time");
 }
 
+static void test_passwords_that_have_ended_are_told(void **state) {
+    (void)state;
+    plan.life_s = 0;
+    assert_int_equal(get(fpc_deadline_in(0.05)), 0);
+    assert_int_equal(err.status, FPC_CONNECT);
+    assert_string_equal(err.message,
+                        "the passwords from obedient have ended when they come; is a clock wrong?");
+    assert_true(atomic_load(&plan.fetches) <= 2);
+}
+
 static void test_refresh_fetches_at_once(void **state) {
     (void)state;
     assert_int_equal(fpc_token_keeper_refresh(keeper, SOON, &err), FPC_OK);
@@ -316,7 +326,9 @@ static bool tells_what_its_source_lacks(void) {
          strstr(err.message, "no password from obedient: the profile is gone") != NULL;
     ok = ok && strcmp(stats().last_error, "invalid: the profile is gone") == 0;
     plan.cannot_make = false;
-    leap(400); /* beyond the pause after what somebody has to put right */
+    leap(5);
+    ok = ok && get(fpc_deadline_in(1)) == 0; /* not tried again so soon */
+    leap(400);                               /* beyond the pause after what somebody has to put right */
     return ok && get(SOON) == 2 && stats().last_error[0] == '\0';
 }
 
@@ -326,11 +338,15 @@ static void test_a_child_without_a_source_says_why_and_recovers(void **state) {
     in_child(tells_what_its_source_lacks);
 }
 
+static fpc_token_keeper *parents;
+
 static bool opens_and_finds_its_own(void) {
-    fpc_token_setting a[] = {{"path", "/a"}};
-    fpc_token_keeper *first, *second;
+    fpc_token_setting a[] = {{"path", "/a"}}, b[] = {{"path", "/b"}};
+    fpc_token_keeper *first, *second, *other;
     bool ok = fpc_token_keeper_open("password_file", a, 1, &first, &err) == FPC_OK &&
-              fpc_token_keeper_open("password_file", a, 1, &second, &err) == FPC_OK && first == second;
+              fpc_token_keeper_open("password_file", a, 1, &second, &err) == FPC_OK && first == second &&
+              fpc_token_keeper_open("password_file", b, 1, &other, &err) == FPC_OK && other != parents;
+    fpc_token_keeper_close(other);
     fpc_token_keeper_close(first);
     fpc_token_keeper_close(second);
     return ok;
@@ -351,10 +367,13 @@ static void test_a_child_of_a_busy_process_has_a_list_of_its_own(void **state) {
     (void)state;
     atomic_bool over = false;
     pthread_t thread;
+    fpc_token_setting b[] = {{"path", "/b"}};
+    assert_int_equal(fpc_token_keeper_open("password_file", b, 1, &parents, &err), FPC_OK);
     pthread_create(&thread, NULL, open_and_close, &over);
     for (int i = 0; i < 50; i++) in_child(opens_and_finds_its_own);
     atomic_store(&over, true);
     pthread_join(thread, NULL);
+    fpc_token_keeper_close(parents);
 }
 
 static void test_pulled(void **state) {
@@ -408,6 +427,7 @@ int main(void) {
         TEST(test_the_old_one_is_given_out_while_the_next_is_fetched),
         TEST(test_a_failure_does_not_take_what_still_works),
         TEST(test_callers_wait_no_longer_than_they_say),
+        TEST(test_passwords_that_have_ended_are_told),
         TEST(test_refresh_fetches_at_once),
         TEST(test_the_end_is_prompt_while_a_fetch_hangs),
         TEST(test_a_child_goes_on_by_itself),

@@ -69,7 +69,8 @@ local function here()
 end
 
 --- Starts the server.  options.postgres {url, role, psql}: the issued password is set at that real role.
----@param options {postgres: {url: string, role: string, psql: string}?}?
+--- options.radius_role: a PostgreSQL that asks by RADIUS lets this role in with each of the issued passwords until its end.
+---@param options {postgres: {url: string, role: string, psql: string}?, radius_role: string?}?
 ---@return table ws
 function workspace.start(options)
   options = options or {}
@@ -79,7 +80,7 @@ function workspace.start(options)
   self.ca, self.ca_file = ca, ca.file
   local certificate, key = ca:certificate("workspace")
   write(dir .. "/config.json", cjson.encode { parent = system.pid(), certificate = certificate, key = key,
-    postgres = options.postgres })
+    postgres = options.postgres, radius_role = options.radius_role })
   self:apply()
   for _, secret in ipairs(constants(self.control)) do secrets.note(secret) end
   local log = dir .. "/log"
@@ -92,6 +93,7 @@ function workspace.start(options)
   end
   local ready = cjson.decode(self:read("ready.json"))
   self.port, self.plain_port = math.floor(ready.port), math.floor(ready.plain_port)
+  self.radius_port = math.floor(ready.radius_port)
   self.url = "https://localhost:" .. self.port
   self.plain_url = "http://127.0.0.1:" .. self.plain_port
   return self
@@ -164,6 +166,15 @@ function Workspace:secrets()
   local all = self:report().issued
   for _, one in ipairs(constants(self.control)) do all[#all + 1] = one end
   return all
+end
+
+--- The option `auth` of a cache that logs in there as a service principal; `more` adds settings or, false, leaves out.
+---@param more table?
+function Workspace:m2m(more)
+  local auth = { "databricks", instance_name = "cache", host = self.url, client_id = workspace.CLIENT_ID,
+    client_secret = workspace.CLIENT_SECRET, ca_file = self.ca_file }
+  for name, value in pairs(more or {}) do auth[name] = value or nil end
+  return auth
 end
 
 --- A stand-in for the program databricks in a new folder: `lines` of shell follow "#!/bin/sh".  Padded to

@@ -4,6 +4,7 @@
  * the built-in modules. */
 #include "embedded.h"
 #include "preload.h"
+#include "screen.h"
 #include "signals.h"
 #include "terminal.h"
 
@@ -26,6 +27,7 @@ static int open_sources(lua_State *L) {
 static void preload(lua_State *L) {
     fpc_embed_preload(L);
     fpc_embed_preload_function(L, "fpcache.terminal", fpc_cli_open_terminal);
+    fpc_embed_preload_function(L, "fpcache.screen", fpc_cli_open_screen);
     fpc_embed_preload_function(L, "fpcache.sources", open_sources);
 }
 

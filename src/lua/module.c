@@ -62,6 +62,7 @@ int luaopen_fpcache_core(lua_State *L) {
     fpc_lua_register_file_lock(L);
     fpc_lua_register_process(L);
     fpc_lua_register_download(L);
+    fpc_lua_register_process_wide(L);
     fpc_lua_register_system(L);
     fpc_lua_register_token(L);
     fpc_lua_register_source(L);

@@ -15,7 +15,7 @@ void fpc_lua_register_statement(lua_State *L);   /* statement(sql, types, is_rea
 void fpc_lua_register_batch(lua_State *L);       /* batch() */
 void fpc_lua_register_pool(lua_State *L);        /* pool(connection_string, settings, defaults, options) */
 void fpc_lua_register_conn(lua_State *L);        /* made by pool:acquire() */
-void fpc_lua_register_completions(lua_State *L); /* completions(max_outstanding), fork_generation() */
+void fpc_lua_register_completions(lua_State *L); /* completions(max_outstanding), bell(), fork_generation() */
 void fpc_lua_register_feed(lua_State *L);        /* feed(pool, options), feed_seed(namespace) */
 void fpc_lua_register_key(lua_State *L);         /* shorten_key(key), disguise_key(secret, key) */
 void fpc_lua_register_filter(lua_State *L);      /* filter(), filter_load(), filter_type, filter_ffi */
@@ -27,10 +27,11 @@ void fpc_lua_register_value(lua_State *L);       /* value_encode, value_decode *
 void fpc_lua_register_file_lock(lua_State *L);   /* lock(path, timeout, shared) */
 void fpc_lua_register_process(lua_State *L);     /* run(), spawn() */
 void fpc_lua_register_download(lua_State *L);    /* downloads(options) */
-void fpc_lua_register_system(lua_State *L);      /* system.* */
-void fpc_lua_register_token(lua_State *L);       /* token_keeper(kind, settings) */
-void fpc_lua_register_source(lua_State *L);      /* token_source(kind, settings) */
-void fpc_lua_register_seal(lua_State *L);        /* seal(options) */
+void fpc_lua_register_process_wide(lua_State *L); /* is_first_state(), process_note(), isyieldable() */
+void fpc_lua_register_system(lua_State *L);       /* system.* */
+void fpc_lua_register_token(lua_State *L);        /* token_keeper(kind, settings) */
+void fpc_lua_register_source(lua_State *L);       /* token_source(kind, settings) */
+void fpc_lua_register_seal(lua_State *L);         /* seal(options) */
 
 /* Pushes nil and "code: message" and returns 2, for `return fpc_lua_failure(L, &err);`. */
 int fpc_lua_failure(lua_State *L, const fpc_error *err);

@@ -14,6 +14,12 @@ fpcache: a shared cache on PostgreSQL
   fpcache admin watch|unwatch|watches …        tables whose writes delete cached keys
   fpcache admin quota|sweep …                  limits, and who keeps to them
   fpcache doctor               what is wrong with a cache and what to do
+  fpcache top                  what a cache does, live; --once and --json for scripts
+  fpcache slowlog|monitor      slow calls or statements · changes by anybody, as they come
+  fpcache record FILE -- PROGRAM …     record the calls of a program's caches
+  fpcache replay TRACE…        play traces against sizes and policies: hit ratios, load saved, server cost
+  fpcache bench                measure calls on your own server
+  fpcache report FILE… --html PAGE     charts of what bench, top and replay printed as JSON
   fpcache token show|test …                    the source of passwords: what it gives, whether the server takes it
   fpcache local start|stop|status|url|destroy  the private PostgreSQL that is used when no server is named
   fpcache --version [--json]   versions of what is built in
@@ -30,6 +36,9 @@ local COMMANDS = {
   ["local"] = "fpcache.cli.local", token = "fpcache.cli.token",
   shell = "fpcache.shell", warm = "fpcache.cli.warm",
   doctor = "fpcache.cli.doctor",
+  top = "fpcache.cli.top", slowlog = "fpcache.cli.top", monitor = "fpcache.cli.monitor",
+  bench = "fpcache.cli.report", report = "fpcache.cli.report",
+  record = "fpcache.cli.replay", replay = "fpcache.cli.replay",
 }
 
 local function complain(message)

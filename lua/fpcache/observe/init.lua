@@ -3,7 +3,9 @@
 -- A cache that nobody watches is left as it is.  One that is watched gets another class, whose methods time the unwatched
 -- ones of `raw`, the same cache as it would have been; calls that those make among themselves are not told.
 local core = require("fpcache.core")
+local latency = require("fpcache.observe.latency")
 local layers = require("fpcache.observe.layers")
+local opening = require("fpcache.opening")
 local outcomes = require("fpcache.observe.outcomes")
 local publisher = require("fpcache.observe.publisher")
 local recorder = require("fpcache.observe.recorder")
@@ -85,6 +87,7 @@ local function conclude(self, name, about, began, first, second, third, called, 
     if event.key then event.bytes = outcomes.bytes(self.raw, name, first, second, a) end
   end
   if watch.recorder then watch.recorder:note(event, first, second, third, a) end
+  watch.latency:add(event.seconds)
   tell(watch, event)
   look(watch, ended)
   if called then return a, b, ... end
@@ -102,15 +105,6 @@ local function watched(class, name, about)
   end
 end
 
-local function class_of(class)
-  local made = setmetatable({}, { __index = class })
-  made.__index, made.__close = made, class.__close
-  for _, set in ipairs { KEYED, OTHERS } do
-    for name, about in pairs(set) do made[name] = watched(class, name, about) end
-  end
-  return made
-end
-
 local classes = {} -- the watched class of each class, made at the first use, when all methods are there
 
 --- A watched cache, or transaction, around `raw`.
@@ -118,6 +112,7 @@ local function around(raw, watch)
   local self = {}
   for field, value in pairs(raw) do self[field] = value end
   self.raw, self.watch = raw, watch
+  opening.add_view(raw, self)
   return setmetatable(self, classes.of(getmetatable(raw)))
 end
 
@@ -148,7 +143,7 @@ function classes.of(class)
     end
     return transaction(self, inside, ...)
   end
-  if class == Cache then made.close, made.__close = close, close end
+  if class == Cache or class == opening.Unopened then made.close, made.__close = close, close end
   made.__index, classes[class] = made, made
   return made
 end
@@ -159,10 +154,12 @@ function Watch:close()
   if self.publisher then self.publisher:close() end
 end
 
----@return table counts calls, errors, hook_errors, last_hook_error, slow, record
+---@return table counts calls, errors, latency (counts by class, see latency.lua), hook_errors, last_hook_error, slow, record,
+-- publish_error
 function Watch:stats()
   return {
-    calls = self.calls, errors = self.errors, hook_errors = self.hook_errors, last_hook_error = self.last_hook_error,
+    calls = self.calls, errors = self.errors, latency = self.latency:counts(),
+    hook_errors = self.hook_errors, last_hook_error = self.last_hook_error,
     slow = self.slow and self.slow.count, record = self.recorder and self.recorder:stats(),
     publish_error = self.publisher and self.publisher.last_error,
   }
@@ -177,7 +174,8 @@ function observe.cache(cache, o)
   local record = o.record or recorder.from_environment()
   if not (o.on_event or o.slow_log or record or o.publish) then return cache end
   local watch = setmetatable({ hook = o.on_event, slow = slow_log.new(o.slow_log), calls = 0, errors = 0, hook_errors = 0,
-    look_at = 0, wall_offset = wall() - now(), layers = layers.new(cache) }, Watch)
+    look_at = 0, wall_offset = wall() - now(), layers = layers.new(cache),
+    latency = latency.new() }, Watch)
   local err
   if record then
     watch.recorder, err = recorder.open(record, cache)

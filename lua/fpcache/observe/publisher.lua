@@ -52,6 +52,16 @@ function publisher.new(given, cache)
   return self
 end
 
+--- A copy without numbers that JSON has no words for: the lag of a feed that was never read is infinite.
+local function finite(value)
+  if type(value) ~= "table" then return value end
+  local copy = setmetatable({}, getmetatable(value))
+  for name, field in pairs(value) do
+    if type(field) ~= "number" or (field == field and math.abs(field) ~= math.huge) then copy[name] = finite(field) end
+  end
+  return copy
+end
+
 --- Writes the file.
 ---@return boolean? true
 ---@return string? err
@@ -63,7 +73,7 @@ function Publisher:publish()
   local text
   text, err = codec.json.encode {
     kind = "fpcache-process", pid = system.pid(), host = system.hostname(), at = system.wall(), every = self.every,
-    schema = cache.schema, namespace = cache.space, stats = stats,
+    schema = cache.schema, namespace = cache.space, stats = finite(stats),
     slowlog = setmetatable(slow and slow:list() or {}, codec.array_mt),
   }
   if not text then return nil, err end

@@ -1,8 +1,8 @@
 --- Writes a trace of a cache's calls, for `fpcache replay`; docs/replay.md tells the format.
 --
 -- A line is a call on one key; a call on many keys is that many lines.  Lines go into the file's own buffer, which the C
--- library writes when the program ends, however that comes about but by a signal that kills.  The buffer is emptied before it is full, so
--- what reaches the file is whole lines, and several processes may append to one file.
+-- library writes when the program ends, unless a signal kills it.  The buffer is emptied before it is full, so what
+-- reaches the file is whole lines, and several processes may append to one file.
 local core = require("fpcache.core")
 local options = require("fpcache.options")
 
@@ -57,10 +57,10 @@ function recorder.open(given, cache)
   local reason = recorder.check(given)
   if reason then return nil, "invalid: " .. reason end
   local o = read(given)
-  local secret, err = o.secret, nil
+  local secret = o.secret
   if not secret then
-    secret, err = system.random(32)
-    if not secret then return nil, err end
+    secret, reason = system.random(32)
+    if not secret then return nil, reason end
   end
   local path = o.file:gsub("%%p", ("%d"):format(system.pid()))
   local is_new = not system.stat(path)
@@ -68,9 +68,10 @@ function recorder.open(given, cache)
   if not file then return nil, "invalid: cannot record into " .. why end
   if is_new then system.chmod(path, 384) end -- 0600: whose keys are whose is nobody's business
   file:setvbuf("full", 4096)
-  local self = setmetatable({ file = file, path = path, secret = secret, plain = o.keys, sample = o.sample, codec = cache.codec,
+  local self = setmetatable({ file = file, path = path, secret = secret, plain = o.keys, sample = o.sample, cache = cache,
     limit = o.sample * 2 ^ 32, left = o.max_bytes, buffered = 0, lines = 0, flush_at = 0, dropped = 0 }, Recorder)
   self:write(("%s %d keys=%s sample=%g"):format(recorder.HEADER, recorder.VERSION, o.keys and "plain" or "hashed", o.sample))
+  self:flush() -- a fork must not write it twice
   self.lines = 0
   return self
 end
@@ -113,7 +114,7 @@ local function size_of(self, value)
   local kind = type(value)
   if kind == "string" then return #value end
   if kind ~= "table" then return value == nil and "" or #tostring(value) end
-  local ok, bytes = pcall(core.value_encode, value, self.codec, "")
+  local ok, bytes = pcall(core.value_encode, value, self.cache.codec, "")
   return ok and bytes and #bytes or ""
 end
 

@@ -1,5 +1,6 @@
 --- Warm-ups: from records of any number to entries of the cache, in batches, with a bounded memory.
 local checkpoint = require("fpcache.warm.checkpoint")
+local duration = require("fpcache.duration")
 local engine = require("fpcache.warm.engine")
 local lines = require("fpcache.warm.lines")
 local mapping = require("fpcache.warm.mapping")
@@ -23,7 +24,7 @@ local OPTIONS = {
   value = { type = "string" },                  -- template; default: the record
   url = { type = "string" },                    -- template of the URL whose body is the value
   http = { type = "table" },                    -- how URLs are fetched: remote.OPTIONS
-  ttl = { type = "number string" },             -- seconds, or a template
+  ttl = { type = "number string" },             -- seconds, "5m", or a template
   jobs = { type = "integer", default = 4, check = options.between(1, 64, "") }, -- batches that are stored at once
   batch = { type = "integer", default = 5000, check = options.between(1, 1000000, " records") },
   rate = { type = "number", check = options.positive }, -- records per second at most
@@ -134,6 +135,7 @@ end
 ---@return fpcache.WarmState? state how far it came, when it was not done
 function warm.run(opts)
   local o = options.read(OPTIONS, opts, 3)
+  if type(o.ttl) == "string" then o.ttl = duration.parse(o.ttl) or o.ttl end
   if not o.source then error("options.source: is needed", 3) end
   if not o.cache and not o.dry_run then error("options.cache: is needed", 3) end
   if type(o.source) == "function" and o.resume then error("options.resume: an iterator cannot be resumed", 3) end

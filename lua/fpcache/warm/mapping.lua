@@ -1,4 +1,5 @@
 --- From a record to an entry: by the caller's function, or by templates.
+local duration = require("fpcache.duration")
 local template = require("fpcache.warm.template")
 
 local mapping = {}
@@ -10,7 +11,7 @@ function mapping.new(o, level)
   if o.map then
     if o.key or o.value or o.url then error("options.map: excludes key, value and url", level + 1) end
     local ttl = o.ttl
-    if type(ttl) == "string" then error("options.ttl: a number is expected with map", level + 1) end
+    if type(ttl) == "string" then error("options.ttl: a time is expected with map, not a template", level + 1) end
     return function(record)
       local key, value, own_ttl = o.map(record)
       if own_ttl == nil then own_ttl = ttl end
@@ -39,8 +40,8 @@ function mapping.new(o, level)
       local text
       text, why = ttl_of(record)
       if not text then return nil, why end
-      ttl = tonumber(text)
-      if not ttl then return nil, "the ttl is no number" end
+      ttl = tonumber(text) or duration.parse(text)
+      if not ttl then return nil, "the ttl is no time" end
     end
     return key, value, ttl
   end
