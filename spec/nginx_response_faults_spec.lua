@@ -41,9 +41,9 @@ describe("fpcache.nginx.cache_response", function()
   end
 
   it("lets clients not wait for an origin that failed just now, and comes back when it does", function()
-    local target = path("cc=max-age=60,stale-if-error=600&slow=0.5")
+    local target = path("cc=max-age=3,stale-if-error=600&slow=0.5")
     get(target)
-    pass_time(61)
+    pass_time(4)
     origin:body("/become?status=503")
     get(target)
     pass_time(2) -- the pause is over
@@ -53,6 +53,8 @@ describe("fpcache.nginx.cache_response", function()
     origin:body("/become")
     pass_time(2)
     assert.is_truthy(database.eventually(function() return get(target).headers["x-cache"] == "HIT" end, 5))
+    pass_time(4)
+    assert.equal("EXPIRED", get(target).headers["x-cache"]) -- it is no more taken for failing
   end)
 
   it("answers from the origin while the database is down, and recovers", function()
@@ -96,6 +98,15 @@ describe("fpcache.nginx.cache_response", function()
     assert.equal("1", front:body("/purge?tag=shop"))
     assert.is_truthy(database.eventually(function() return other:get(target).headers["x-cache"] == "MISS" end, 2))
     assert.is_true(other:stop())
+  end)
+
+  it("says what is wrong with lua_code_cache off", function()
+    local own = responses.front(origin.port, { connection_string = db:url_of(), feed = false }, {
+      http = "lua_shared_dict clock 1m; lua_code_cache off;",
+    })
+    assert.equal(500, own:get(path("cc=max-age=60")).status)
+    assert.matches('no responses are called "default"; set them up by cache_response in init_worker_by_lua', own:log(), 1, true)
+    assert.is_true(own:stop())
   end)
 
   it("gives what is stale while nothing listens at the origin", function()

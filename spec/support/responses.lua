@@ -31,6 +31,8 @@ local ORIGIN = [[
     end
     if asked.bytes then return ngx.print(("x"):rep(tonumber(asked.bytes))) end
     ngx.req.read_body()
+    local file = ngx.req.get_body_file()
+    if file then return ngx.print(ngx.md5(io.open(file, "rb"):read("*a"))) end
     ngx.print(n, " ", ngx.req.get_method(), " ", ngx.var.http_accept_language or "-", " ", ngx.var.http_accept_encoding or "-",
       " ", ngx.req.get_body_data() or "-")
   } }
