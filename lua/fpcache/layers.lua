@@ -37,7 +37,9 @@ layers.OPTIONS = {
 ---@param o table as options.read() gives it
 ---@param quoted_schema string
 ---@param pool userdata whose connections lead to the same place
----@return table? feed, fpcache.Near|string|nil near_or_err, table? shared the tier that the workers of an nginx share
+---@return table? feed, fpcache.Near|string|nil near_or_err
+---@return function? look of the feed, for usual keys: see fast_feed.bind()
+---@return table? shared the tier that the workers of an nginx share
 function layers.open(o, quoted_schema, pool)
   local has_near = o.near_size > 0
   if o.shared_dict and not loop.is_nginx then return nil, "invalid: shared_dict is for nginx, whose workers share it" end
@@ -53,7 +55,7 @@ function layers.open(o, quoted_schema, pool)
   })
   if not feed then return nil, err end
   feed = fast_feed.of(feed)
-  local near, shared
+  local shared
   if o.shared_dict then
     shared, err = require("fpcache.nginx.shared").open(o, feed)
     if not shared then
@@ -61,12 +63,13 @@ function layers.open(o, quoted_schema, pool)
       return nil, err
     end
   end
-  near = has_near and near_cache.new {
-    feed = feed, now = core.system.now,
+  local look, is_current = fast_feed.bind(feed, math.min(o.max_key_bytes, core.KEY_INLINE))
+  local near = has_near and near_cache.new {
+    feed = feed, is_current = is_current, now = core.system.now,
     size = o.near_size, bytes = o.near_bytes, ttl = o.near_ttl, copy = o.near_copy,
     negative_size = o.near_negative_size, negative_ttl = o.near_negative_ttl,
   } or nil
-  return feed, near, shared
+  return feed, near, look, shared
 end
 
 --- Why the feed is not ready yet.

@@ -7,7 +7,7 @@ local options = require("fpcache.options")
 local Cache = require("fpcache.client")
 
 local stored_key, value_decode, now = limits.stored_key, core.value_decode, core.system.now
-local ABSENT = near_cache.ABSENT
+local ABSENT, near_get = near_cache.ABSENT, near_cache.get
 
 local NEAR = { type = "boolean", default = true } -- false: asks the server in any case
 local GET_OPTIONS = { parse_json = { type = "boolean" }, near = NEAR }
@@ -88,18 +88,27 @@ function Cache:get(key, opts)
   end
   local near = self.near
   if near then
-    value = near:get(self.space, key)
-    if value == ABSENT then return nil, nil, "near" end
-    if value ~= nil then return value, nil, "near" end
+    value = near_get(near, self.space, key)
+    if value ~= nil then
+      if value == ABSENT then value = nil end
+      return value, nil, "near"
+    end
   end
-  local stored
-  stored, err = stored_key(key, self.max_key_bytes, 2)
-  if not stored then return nil, err end
-  local absent, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
+  local stored, seed = key, self.seed
+  local absent, spot, stamp = self.look(seed, key) -- the stamp comes before the value
   if absent then
     local counts = self.counts
     counts.absent = counts.absent + 1
     return nil, nil, "filter"
+  end
+  if absent == nil then -- no usual key, or no feed
+    stored, err = stored_key(key, self.max_key_bytes, 2)
+    if not stored then return nil, err end
+    absent, spot, stamp = self.feed:look(seed, stored)
+    if absent then
+      self.counts.absent = self.counts.absent + 1
+      return nil, nil, "filter"
+    end
   end
   value, err, source = load(self, key, stored, self.parse_json, spot, stamp)
   return value, err, source
