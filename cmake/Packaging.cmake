@@ -2,13 +2,18 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-# --- the core for C programs: a static library, its headers, and how to find them ---
+# --- for C programs: runtimes as a shared library, the core as a static one, the headers, and how to find them ---
 install(TARGETS fpc_core ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+if(FPC_EMBED)
+  install(TARGETS fpc_embed LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 install(DIRECTORY include/fpcache DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
 # Relative, so that the file holds wherever the tree is put.
 file(RELATIVE_PATH FPC_PC_TO_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
-configure_file(cmake/fpcache.pc.in ${CMAKE_CURRENT_BINARY_DIR}/generated/fpcache.pc @ONLY)
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/generated/fpcache.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+foreach(name IN ITEMS fpcache fpcache-core)
+  configure_file(cmake/${name}.pc.in ${CMAKE_CURRENT_BINARY_DIR}/generated/${name}.pc @ONLY)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/generated/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endforeach()
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/fpcache)
 configure_package_config_file(cmake/fpcacheConfig.cmake.in
   ${CMAKE_CURRENT_BINARY_DIR}/generated/fpcacheConfig.cmake INSTALL_DESTINATION ${package_dir})

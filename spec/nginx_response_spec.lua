@@ -21,6 +21,10 @@ local ORIGIN = [[
       if ngx.var.http_if_none_match == ngx.header.ETag and not status then return ngx.exit(304) end
     end
     ngx.status = status or tonumber(asked.status) or 200
+    if asked.breaks then
+      ngx.header["Content-Length"] = 100
+      return ngx.print("short")
+    end
     if asked.bytes then return ngx.print(("x"):rep(tonumber(asked.bytes))) end
     ngx.req.read_body()
     ngx.print(n, " ", ngx.req.get_method(), " ", ngx.var.http_accept_language or "-", " ", ngx.var.http_accept_encoding or "-",
@@ -261,6 +265,48 @@ describe("fpcache.nginx.cache_response", function()
     end)
   end
 
+  it("stores nothing of an answer that breaks off", function()
+    local target = path("cc=max-age=60&breaks=1")
+    local answer = get(target)
+    assert.same({ 502, "MISS" }, { answer.status, answer.headers["x-cache"] })
+    assert.matches("^2 ", get((target:gsub("breaks=1", "x"))).body)
+  end)
+
+  it("goes on loading for others when the first client hangs up", function()
+    local target = path("cc=max-age=60&slow=0.4")
+    local first = front:open(target)
+    assert.is_truthy(database.eventually(function() return tonumber(db:sql("SELECT count(*) FROM cache")) == 1 end)) -- its lease
+    local second = front:open(target)
+    first:abort()
+    assert.matches("^1 GET", second:read().body)
+    assert.equal("HIT", get(target).headers["x-cache"])
+    assert.equal(1, asked_origin(target))
+  end)
+
+  it("keeps nothing of requests whose key would not be surely their own", function()
+    local target = path("cc=max-age=60&vary=X-Last")
+    local many = {}
+    for i = 1, 210 do many["X-" .. i] = "1" end
+    assert.equal("BYPASS", get(target, many).headers["x-cache"])
+    assert.equal("BYPASS", get("http://other" .. target).headers["x-cache"])
+    assert.equal("MISS", get("http://localhost" .. target).headers["x-cache"])
+    assert.equal("HIT", get(target).headers["x-cache"])
+  end)
+
+  it("answers everybody under load while it is reloaded and the origin's answers change", function()
+    local target = path("cc=max-age=1,stale-while-revalidate=60&slow=0.05")
+    get(target)
+    local load = front:start_load { path = target, connections = 16, seconds = 3 }
+    for _ = 1, 2 do
+      assert.is_truthy(front:reload())
+      pass_time(2)
+    end
+    local result = load:read()
+    assert.same({ 0, 0, 0 }, { result.not_2xx, result.connect, result.timeout }, result.text)
+    assert.is_true(result.requests > 500, result.text)
+    assert.is_true(asked_origin(target) <= 10) -- once for each second and worker at most, not for each request
+  end)
+
   it("sends one request to the origin for many that miss", function()
     local target = path("cc=max-age=60&slow=0.3")
     local going = {}
@@ -338,6 +384,37 @@ describe("fpcache.nginx.cache_response", function()
     assert.equal("BYPASS BYPASS", outcomes(larger("bypass=1"), {}, {}))
   end)
 
+  it("refuses wrong options at the caller's line", function()
+    local wrong = nginx.start { init_worker = [[
+      local responses = require("fpcache.nginx").cache_response
+      local function try(options)
+        local _, err = pcall(function() responses(options) end)
+        ngx.log(ngx.NOTICE, "refused: ", err)
+      end
+      try { location = "origin" }
+      try { location = "/origin", default_tll = 5 }
+      try { location = "/origin", stale_if_error = "soon" }
+      try { location = "/origin", key_headers = { 1 } }
+      try { location = "/origin", key_headers = { "a b" } }
+      try { location = "/origin", max_bytes = 0 }
+      responses { location = "/origin" }
+      try { location = "/origin" }
+      local _, err = pcall(function() require("fpcache.nginx").response("other"):serve() end)
+      ngx.log(ngx.NOTICE, "refused: ", err)
+    ]] }
+    local log = wrong:log()
+    for _, words in ipairs {
+      'options.location: the path of an internal location is needed, such as "/origin"',
+      "options.default_tll: unknown option (did you mean default_ttl?)", 'options.stale_if_error: "soon" is no duration',
+      "options.key_headers: must be a list of strings; number 1 is a number",
+      "options.key_headers: up to 20 names of fields are expected", "options.max_bytes: must be at least 1 bytes, got 0",
+      'there are responses called "default" already', 'no responses are called "other"',
+    } do
+      assert.matches("refused: init_worker_by_lua%b():%d+: " .. words:gsub("%p", "%%%0"), log)
+    end
+    assert.is_true(wrong:stop())
+  end)
+
   it("answers from the origin while the database is down, and recovers", function()
     local own = postgres.new()
     local url = own:fresh_database()
@@ -355,12 +432,37 @@ describe("fpcache.nginx.cache_response", function()
       assert.same({ 200, "MISS" }, { answer.status, answer.headers["x-cache"] })
     end
     own:start()
-    assert.is_truthy(database.eventually(function()
+    local function hits()
       alone:get(target)
       return alone:get(target).headers["x-cache"] == "HIT"
-    end, 10))
+    end
+    assert.is_truthy(database.eventually(hits, 10))
+    local load = alone:start_load { path = target, connections = 8, seconds = 3 }
+    own:restart("immediate")
+    local result = load:read()
+    assert.same({ 0, 0, 0 }, { result.not_2xx, result.connect, result.timeout }, result.text)
+    assert.is_truthy(database.eventually(hits, 10))
     assert.is_true(alone:stop())
     own:destroy()
+  end)
+
+  it("has near caches see a purge elsewhere", function()
+    local other = nginx.start {
+      cache = { connection_string = db:url_of(), feed_interval = 0.02, max_staleness = 0.5 }, init_worker = INIT,
+      server = FRONT:format(origin.port) .. [[
+        location = /near { content_by_lua_block { ngx.print(require("fpcache.nginx").cache():stats().near.hits) } }
+      ]],
+      http = "lua_shared_dict clock 1m;",
+    }
+    local target = path("cc=max-age=60&tags=shop")
+    assert.is_truthy(database.eventually(function()
+      other:get(target)
+      return tonumber(other:body("/near")) > 0
+    end))
+    assert.equal("HIT", other:get(target).headers["x-cache"])
+    assert.equal("1", front:body("/purge?tag=shop"))
+    assert.is_truthy(database.eventually(function() return other:get(target).headers["x-cache"] == "MISS" end, 2))
+    assert.is_true(other:stop())
   end)
 
   it("gives what is stale while nothing listens at the origin", function()

@@ -108,6 +108,7 @@ function fpcache.new(opts)
     feed = announce.none,
     statements = statements.new(quoted, o.prepared, o.namespace_version),
     versioned = o.namespace_version,
+    look = announce.unknown,
     tells = o.prepared, -- our statements tell the feed; behind a transaction pooler the table's trigger does
     schema = o.schema,
     space = o.namespace,

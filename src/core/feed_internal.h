@@ -8,6 +8,7 @@
 
 #include "feed_filter.h"
 #include "feed_stamps.h"
+#include "fork_count.h"
 #include "fpcache/feed.h"
 #include "fpcache/fork.h"
 #include "fpcache/statement.h"
@@ -75,7 +76,7 @@ void fpc_feed_free(fpc_feed *feed);
 void fpc_feed_wake(fpc_feed *feed);
 
 static inline bool fpc_feed_is_inherited(const fpc_feed *feed) {
-    return feed->fork_generation != fpc_fork_generation();
+    return feed->fork_generation != fpc_fork_generation_again(); /* fpc_feed_make() has called the other */
 }
 
 #endif

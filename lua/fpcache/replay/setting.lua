@@ -38,11 +38,12 @@ function setting.new(o)
   local self = setmetatable({ o = o, name = o.name, clock = 0, turn = 0, near = {}, ends = {}, born = {}, sizes = {}, keys = 0,
     second = -1, this_second = 0, peak = 0 }, Setting)
   for _, name in ipairs(COUNTS) do self[name] = 0 end
-  local feed = { stamp = function() return 1 end, is_current = function(_, _, _, ends) return self.clock < ends end }
+  local feed = { stamp = function() return 1 end }
   if o.near_entries > 0 then
     for i = 1, o.processes do
       self.near[i] = near_cache.new {
-        feed = feed, now = function() return self.clock end, copy = false,
+        feed = feed, is_current = function(_, _, ends) return self.clock < ends end, now = function() return self.clock end,
+        copy = false,
         size = math.max(math.floor(o.near_entries * o.sample + 0.5), 1), bytes = o.near_bytes * o.sample, ttl = o.near_ttl,
         negative_size = math.floor(o.near_negative_entries * o.sample + 0.5), negative_ttl = o.near_negative_ttl,
       }

@@ -48,12 +48,13 @@ local ENDS = [[expires_at = CASE WHEN $5 < 0 THEN '-infinity'
 local MANY = { key = "k.key", longKey = "k.long_key", lease = "$7", share = "$8", times = "$9", tags = "$10" }
 
 -- One key.  A hit is the plain read of a living entry, as get does it; only where there is none is the second part begun, which
--- is all that a hit must not cost.  Its answer (see schema/m010_namespaces.lua) stands in the place of a value, of format '?'.
+-- is all that a hit must not cost.  Its answer (see schema/m010_namespaces.lua) stands in the place of a value, without
+-- a format.
 -- $3 seconds of the lease that is wanted; NULL: none.
 local function one(columns, nulls, living, words)
   return ([[
 SELECT %s FROM {schema}.cache AS c WHERE {own} AND {fresh}%s
-UNION ALL SELECT {schema}.fpcache_missed($1, $2, %s), '?'%s LIMIT 1]]):format(columns, living, words, nulls)
+UNION ALL SELECT {schema}.fpcache_missed($1, $2, %s), NULL%s LIMIT 1]]):format(columns, living, words, nulls)
 end
 local NOT_EARLY = " AND NOT {early}"
 local LIFE = "CASE WHEN c.expires_at = 'infinity' THEN -1 ELSE {left} END"
