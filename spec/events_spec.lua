@@ -4,6 +4,13 @@ local database = require "support.database"
 local fpcache = require "fpcache"
 local layers = require "support.layers"
 
+--- Runs Lua with these globals, on any Lua.
+local function run_in(code, env)
+  local chunk = assert((rawget(_G, "loadstring") or load)("local _ENV = ...\n" .. code))
+  if rawget(_G, "setfenv") then rawget(_G, "setfenv")(chunk, env) end
+  return chunk(env)
+end
+
 describe("a watched cache", function()
   local db, events
 
@@ -207,6 +214,31 @@ describe("a watched cache", function()
     local list_or_nil, err = db:open():slowlog()
     assert.is_nil(list_or_nil)
     assert.matches("^invalid: .*slow_log", err)
+  end)
+
+  it("can be told to OpenTelemetry as docs/events.md does", function()
+    local file = assert(io.open("docs/events.md"))
+    local code = assert(file:read("*a"):match("## OpenTelemetry.-```lua\n(.-)```"))
+    file:close()
+    local spans, numbers = {}, {}
+    local env = setmetatable({
+      tracer = { start = function(_, name, attributes, at)
+        local span = { name = name, attributes = attributes, at = at }
+        spans[#spans + 1] = span
+        return { finish = function(_, ended) span.ended = ended end }
+      end },
+      meter = { record = function(_, _, _, labels) numbers[#numbers + 1] = labels end, add = function() end },
+    }, { __index = _G })
+    code = code .. "\nreturn tell"
+    local tell = run_in(code, env)
+    local cache = db:open { on_event = tell }
+    cache:get("k")
+    cache:get("")
+    assert.equal("invalid", spans[#spans].attributes["error.type"])
+    assert.equal("cache get", spans[#spans].name)
+    assert.is_true(spans[#spans].ended >= spans[#spans].at)
+    assert.same({ call = "get", outcome = "miss", source = "db" }, numbers[1])
+    assert.equal(0, cache:stats().events.hook_errors)
   end)
 
   it("is the very same cache when nobody watches", function()

@@ -10,8 +10,8 @@ local function new_feed()
   function feed.stamp(gate, spot)
     if gate.is_fresh then return gate.stamps[spot] or 1 end
   end
-  function feed.is_current(gate, spot, stamp, ends)
-    return gate.is_fresh and (gate.stamps[spot] or 1) == stamp and gate.time < ends
+  function feed.is_current(spot, stamp, ends)
+    return feed.is_fresh and (feed.stamps[spot] or 1) == stamp and feed.time < ends
   end
   function feed.change(spot) feed.stamps[spot] = (feed.stamps[spot] or 1) + 1 end
   return feed
@@ -19,7 +19,7 @@ end
 
 local function new_near(feed, opts)
   local all = {
-    feed = feed, now = function() return feed.time end,
+    feed = feed, is_current = feed.is_current, now = function() return feed.time end,
     size = 100, bytes = 1e6, ttl = 60, negative_size = 10, negative_ttl = 5, copy = false,
   }
   for name, value in pairs(opts or {}) do all[name] = value end

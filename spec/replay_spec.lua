@@ -151,6 +151,13 @@ describe("traces", function()
       assert.equal(1, result.near_absent) -- at 83, which the miss at 82 taught
     end)
 
+    it("with exists, which keeps nothing", function()
+      local head = "#fpcache-trace 1 keys=plain sample=1\n0,set,a,1,5,,done,1\n"
+      local result = only(head .. ("1,exists,a,1,,,hit,1\n"):rep(3) .. "2,get,a,1,5,,hit,1\n3,exists,a,1,,,hit,1\n", {})
+      assert.equal(4, result.server_hits)
+      assert.equal(1, result.near_hits)
+    end)
+
     it("with room for so many entries, in so many processes", function()
       local lines = {}
       for round = 0, 9 do
@@ -223,6 +230,8 @@ describe("traces", function()
       local text = file:read("*a")
       file:close()
       assert.is_nil(text:find("secret", 1, true))
+      -- the hash is an HMAC-SHA-256
+      assert.equal("f7bc83f430538424", core.disguise_key("key", "The quick brown fox jumps over the lazy dog"))
       cache = db:open { record = { file = dir .. "/plain-%p", keys = true }, namespace = "n" }
       cache:get("a,b\n%")
       cache:close()

@@ -121,7 +121,7 @@ describe("a new password", function()
       lake.srv:sql("ALTER ROLE " .. lake.role .. " LOGIN")
       assert.is_nil(ok)
       assert.matches("^auth: .*not permitted to log in.*28000.*; new passwords from databricks were refused too", err)
-      assert.is_true(token(cache).refusals >= 1) -- the feed's connection may have been refused meanwhile too
+      assert.equal(2, token(cache).refusals) -- of the first one and of the one that was fetched then
       assert.is_true(cache:ping())
     end)
   end)
@@ -138,5 +138,32 @@ describe("a new password", function()
       asked = lake.ws:count "POST /api/2.0/database/credentials" - asked
       assert.is_true(asked <= 2 + (system.now() - start), asked .. " were asked for: more than one a second")
     end)
+  end)
+
+  it("is one of several that are good, each until its own end, where the server says so", function()
+    local shared = lakebase.start { shared = true }
+    local function logs_in(password)
+      return core.run { argv = { shared.srv.psql, "-XAtqw", "-c", "SELECT current_user" }, env = { "PGHOST=" .. shared.host,
+        "PGUSER=" .. shared.role, "PGDATABASE=" .. shared.database, "PGPASSWORD=" .. password, "PGSSLMODE=verify-full",
+        "PGSSLROOTCERT=" .. shared.ca_file } }.output
+    end
+    databricks.with({}, function()
+      local settings = shared.ws:m2m()
+      settings[1] = nil
+      local source = assert(core.token_source("databricks", settings))
+      local first, second = assert(source:fetch(20)), assert(source:fetch(20))
+      assert.equal(shared.role .. "\n", logs_in(first.password))
+      assert.equal(shared.role .. "\n", logs_in(second.password))
+      assert.matches("authentication failed", logs_in(first.password .. "x"))
+      shared.ws:set { credential_life = 0 }
+      assert.matches("authentication failed", logs_in(assert(source:fetch(20)).password))
+      assert.equal(shared.role .. "\n", logs_in(first.password))
+      source:close()
+    end)
+    shared.ws:set { credential_life = 3600 }
+    local cache, err = fpcache.new(shared:options { auth = shared.ws:m2m(), user = "fpcache" })
+    assert.is_nil(cache)
+    assert.matches("^auth: RADIUS authentication failed.*28000", err) -- as other servers say it who ask a service
+    shared:stop()
   end)
 end)

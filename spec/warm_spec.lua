@@ -103,7 +103,7 @@ describe("fpcache.warm", function()
     local state = assert(warm { format = "deb822", errors = dir .. "/err", source = write("a.control", text) })
     assert.same({ 3, 2, 1 }, { state.read, state.stored, state.bad })
     assert.same({ ["k:1"] = { id = "1", Text = "first\n second\n." }, ["k:2"] = { id = "2", Empty = "" } }, all())
-    assert.matches('"line":12', read(dir .. "/err"))
+    assert.matches('"line":13', read(dir .. "/err"))
   end)
 
   it("comes to the same in every format, over records of any length", function()

@@ -21,6 +21,8 @@ extern const side SIDE_ONE, SIDE_MANY;
 /* A cuckoo filter laid out like the CMU reference: buckets of four, a power of two of them, the other
  * bucket by XOR, kicks at random; 8, 12 or 16 bits.  Compiled for this machine, inlined in its loop. */
 extern const side SIDE_CMU_STYLE;
+/* The same filter, but each question is one call of a function, as ours is. */
+extern const side SIDE_CMU_CALLED;
 /* Split-block Bloom filter (AVX2): no removal, a higher false-positive rate, but one cache line. */
 extern const side SIDE_BLOOM;
 

@@ -96,30 +96,36 @@ static inline size_t add_tags(buckets *b, int bits, const uint64_t *keys, size_t
     return done;
 }
 
+static inline bool has_tag(const buckets *b, int bits, uint64_t key) {
+    uint64_t hash = multiply_add(key);
+    uint32_t bucket = (uint32_t)(hash >> 32) & b->mask, tag = (uint32_t)hash & ((1u << bits) - 1);
+    tag += tag == 0;
+    return (holds(b, bits, bucket, tag) | holds(b, bits, other(b, bucket, tag), tag)) != 0;
+}
+
 static inline size_t find_tags(const buckets *b, int bits, const uint64_t *keys, size_t count) {
     size_t hits = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t hash = multiply_add(keys[i]);
-        uint32_t bucket = (uint32_t)(hash >> 32) & b->mask, tag = (uint32_t)hash & ((1u << bits) - 1);
-        tag += tag == 0;
-        hits += (holds(b, bits, bucket, tag) | holds(b, bits, other(b, bucket, tag), tag)) != 0;
-    }
+    for (size_t i = 0; i < count; i++) hits += has_tag(b, bits, keys[i]);
     return hits;
 }
 
-static inline uint64_t holds16(const buckets *b, uint32_t bucket, uint32_t tag) {
-    uint64_t ones = UINT64_C(0x0001000100010001), word = load(b->bytes + (size_t)bucket * 8) ^ ones * tag;
-    return (word - ones) & ~word & ones << 15;
-}
-
-static size_t find_tags16(const buckets *b, const uint64_t *keys, size_t count) {
-    size_t hits = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t hash = multiply_add(keys[i]);
-        uint32_t bucket = (uint32_t)(hash >> 32) & b->mask, tag = (uint32_t)hash & 0xffff;
-        tag += tag == 0;
-        hits += (holds16(b, bucket, tag) | holds16(b, other(b, bucket, tag), tag)) != 0;
+/* The same behind a call for each key, as ours is: what a library of it would do. */
+#define CALLED(bits)                                                                                         \
+    static __attribute__((noinline)) bool called##bits(const buckets *b, uint64_t key) {                     \
+        return has_tag(b, bits, key);                                                                        \
     }
+CALLED(8)
+CALLED(12)
+CALLED(16)
+
+static size_t cmu_find_called(void *filter, const uint64_t *keys, size_t count) {
+    const buckets *b = filter;
+    bool (*volatile chosen)(const buckets *, uint64_t) = b->bits == 8    ? called8
+                                                         : b->bits == 12 ? called12
+                                                                         : called16;
+    bool (*has)(const buckets *, uint64_t) = chosen;
+    size_t hits = 0;
+    for (size_t i = 0; i < count; i++) hits += has(b, keys[i]);
     return hits;
 }
 
@@ -134,7 +140,7 @@ static size_t cmu_find(void *filter, const uint64_t *keys, size_t count) {
     const buckets *b = filter;
     if (b->bits == 8) return find_tags(b, 8, keys, count);
     if (b->bits == 12) return find_tags(b, 12, keys, count);
-    return find_tags16(b, keys, count);
+    return find_tags(b, 16, keys, count);
 }
 
 static uint64_t cmu_bytes(void *filter) {
@@ -153,6 +159,8 @@ static void cmu_free(void *filter) {
 }
 
 const side SIDE_CMU_STYLE = {"CMU-style", 0, cmu_make, cmu_add, cmu_find, cmu_bytes, cmu_clear, cmu_free};
+const side SIDE_CMU_CALLED = {"CMU-style, called", 0,         cmu_make,  cmu_add,
+                              cmu_find_called,     cmu_bytes, cmu_clear, cmu_free};
 
 /* --- Split-block Bloom filter: a block of 8 words, one bit set in each --- */
 

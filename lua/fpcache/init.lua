@@ -12,6 +12,7 @@ local core = require("fpcache.core")
 local duration = require("fpcache.duration")
 local fetch = require("fpcache.fetch")
 local layers = require("fpcache.layers")
+local later = require("fpcache.later")
 local limits = require("fpcache.limits")
 local loop = require("fpcache.loop")
 local observe = require("fpcache.observe")
@@ -105,8 +106,9 @@ function fpcache.new(opts)
     db = transport.new(pool, o.maxconn),
     pool = pool,
     feed = announce.none,
-    statements = statements.new(quoted, o.prepared, o.namespace_version),
+    statements = statements.new(quoted, o.prepared, o.namespace_version, o.feed_listen),
     versioned = o.namespace_version,
+    look = announce.unknown,
     tells = o.prepared, -- our statements tell the feed; behind a transaction pooler the table's trigger does
     schema = o.schema,
     space = o.namespace,
@@ -118,6 +120,7 @@ function fpcache.new(opts)
     max_key_bytes = o.max_key_bytes,
     max_value_bytes = o.max_value_bytes,
     flow = fetch.new_flow(o),
+    later = later.new(),
     counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
   local ok

@@ -21,8 +21,9 @@ function loop.can_wait() return scheduler.current() ~= nil end
 
 --- Starts `fn` beside the caller, where it outlives him.
 ---@param fn function
----@return boolean started
+---@return boolean started false where no task runs, so that nobody may ever drive it
 function loop.background(fn)
+  if not scheduler.current() then return false end
   scheduler.spawn(fn)
   return true
 end

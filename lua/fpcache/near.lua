@@ -28,7 +28,8 @@ local function new_shelf(max_entries, max_bytes)
 end
 
 ---@class fpcache.near.Options
----@field feed table|userdata with is_current(feed, spot, stamp, ends) and stamp(feed, spot), nil when stale
+---@field feed table|userdata with stamp(feed, spot), nil when stale
+---@field is_current fun(spot: number, stamp: number, ends: number): boolean of the feed
 ---@field now fun(): number seconds on the clock that `ends` is compared with
 ---@field size integer entries
 ---@field bytes number keys, encoded values and overhead
@@ -41,14 +42,14 @@ end
 local function refresh(self)
   local shelf = self.present
   self.spaces, self.values, self.visited = shelf.sieve.spaces, shelf.sieve.values, shelf.sieve.visited
-  self.terms = shelf.terms
+  self.terms, self.absent_spaces = shelf.terms, self.absent.sieve.spaces
 end
 
 ---@param opts fpcache.near.Options
 ---@return fpcache.Near
 function near.new(opts)
   local self = setmetatable({
-    feed = opts.feed, is_current = opts.feed.is_current, now = opts.now,
+    feed = opts.feed, is_current = opts.is_current, now = opts.now,
     ttl = opts.ttl, negative_ttl = opts.negative_ttl, copy = opts.copy,
     largest = opts.bytes / LARGEST_PART,
     present = new_shelf(opts.size, opts.bytes),
@@ -81,17 +82,17 @@ local function reconsider(self, shelf, slot)
   shelf.sieve:remove(slot)
 end
 
-local function find_absent(self, name, key)
+--- Whether an absence that is remembered still holds.
+local function is_still_absent(self, slot)
   local shelf = self.absent
-  local slot = shelf.sieve:find(name, key)
-  if not slot then return nil end
   local at, terms = slot * 3, shelf.terms
-  if self.is_current(self.feed, terms[at], terms[at + 1], terms[at + 2]) then
+  if self.is_current(terms[at], terms[at + 1], terms[at + 2]) then
     shelf.sieve.visited[slot] = true
     self.negative_hits = self.negative_hits + 1
-    return ABSENT, shelf.sieve.values[slot] == TOLD
+    return true, shelf.sieve.values[slot] == TOLD
   end
   reconsider(self, shelf, slot)
+  return false
 end
 
 --- The value of a key; near.ABSENT when the server had none; nil when only the server knows.
@@ -104,16 +105,20 @@ function Near:get(name, key)
   local slot = slots and slots[key]
   if slot then
     local at, terms = slot * 3, self.terms
-    if self.is_current(self.feed, terms[at], terms[at + 1], terms[at + 2]) then
+    if self.is_current(terms[at], terms[at + 1], terms[at + 2]) then
       self.visited[slot] = true
       self.hits = self.hits + 1
       if self.copy then return deep_copy(self.values[slot], {}) end
       return self.values[slot]
     end
     reconsider(self, self.present, slot)
-  elseif self.absent.sieve.entries > 0 then
-    local absent, is_told = find_absent(self, name, key)
-    if absent then return absent, is_told end
+  else
+    slots = self.absent_spaces[name]
+    slot = slots and slots[key]
+    if slot then
+      local is_absent, is_told = is_still_absent(self, slot)
+      if is_absent then return ABSENT, is_told end
+    end
   end
   self.misses = self.misses + 1
   return nil
@@ -187,6 +192,8 @@ function Near:drop(name, key)
   forget(self.present, name, key)
   forget(self.absent, name, key)
 end
+
+near.get = Near.get -- for who has no time to look for a method
 
 --- Forgets everything.
 function Near:clear()

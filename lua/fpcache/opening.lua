@@ -68,11 +68,11 @@ function opening.ask(cache, o, quoted)
   local found, has_quota, was_cleared = cache.db:row(cache.statements.habits, cache.timeout)
   if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
   if was_cleared and not cache.versioned then -- nobody is to see what was cleared
-    cache.versioned, cache.statements = true, statements.new(quoted, cache.tells, true)
+    cache.versioned, cache.statements = true, statements.new(quoted, cache.tells, true, o.feed_listen)
   end
-  local feed, near = layers.open(o, quoted, cache.pool)
+  local feed, near, look, shared = layers.open(o, quoted, cache.pool)
   if not feed then return nil, near end
-  cache.feed, cache.near = feed, near
+  cache.feed, cache.near, cache.look, cache.shared = feed, near, look or cache.look, shared
   return true
 end
 
@@ -82,7 +82,8 @@ local FIRST_PAUSE, GROWTH = 0.05, 1.5              -- seconds between two attemp
 local LONGEST_PAUSE, LONGEST_PAUSE_REFUSED = 0.4, 5 -- while there is no server; when the server said no
 
 -- What asking changes.
-local ASKED = { "db", "pool", "statements", "versioned", "tells", "sealing", "user_codec", "touches", "feed", "near" }
+local ASKED = { "db", "pool", "statements", "versioned", "tells", "sealing", "user_codec", "touches", "feed", "look",
+  "near", "shared" }
 -- Methods that ask no server.
 local IMMEDIATE = { namespace = true, close = true, stats = true, rate_limiter = true, counter = true, wrap = true,
   set_later = true, delete_later = true }

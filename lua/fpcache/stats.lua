@@ -25,7 +25,7 @@ local function feed_stats(feed)
   if feed.feed == OFF then return { state = OFF } end
   return {
     state = feed.feed, lag = feed.lag_s, polls = feed.polls, poll_failures = feed.poll_failures, changes = feed.changes,
-    fell_behind = feed.fell_behind, incarnation = feed.incarnation, incarnation_changes = feed.incarnation_changes,
+    fell_behind = feed.fell_behind, listening = feed.listening, wakeups = feed.wakeups, incarnation = feed.incarnation, incarnation_changes = feed.incarnation_changes,
     last_error = feed.last_error,
   }
 end
@@ -41,7 +41,8 @@ end
 -- States: "off"; "loading" (not ready yet); "fresh" (answers); "stale" (has lost touch: the server answers).
 -- hits and misses are those of get and get_many, whichever layer answered.  docs/near.md explains each number.
 ---@param opts table? { server = false }: without asking the server
----@return table? stats { hits, misses, sets, near, filter, feed, pool, pipeline, token, policies, server, events };
+---@return table? stats { hits, misses, sets, near, filter, feed, pool, pipeline, token, policies, shared, later, server,
+-- events };
 -- server_error instead of server when it did not answer; events only where something watches; nil only of a closed cache
 ---@return string? err
 function Cache:stats(opts)
@@ -62,6 +63,8 @@ function Cache:stats(opts)
     pool = self.pool:stats(),
     pipeline = self.pool:pipeline_stats(),
     policies = policy_stats(self.flow),
+    shared = self.shared and self.shared:stats() or { state = OFF },
+    later = self.later:stats(),
     token = self.pool:token(),
     server = found and { rows = rows, bytes = bytes, unlogged = unlogged } or nil,
     server_error = not found and rows or nil,

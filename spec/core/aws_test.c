@@ -222,8 +222,11 @@ static void keys_are_used_on_while_no_others_can_be_had(void **state) {
                                    BUSY,
                                    BUSY,
                                    NULL};
-    static const char *const OTHERS[] = {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_PROFILE",
-                                         "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_EC2_METADATA_DISABLED",
+    static const char *const OTHERS[] = {"AWS_ACCESS_KEY_ID",
+                                         "AWS_PROFILE",
+                                         "AWS_DEFAULT_PROFILE",
+                                         "AWS_WEB_IDENTITY_TOKEN_FILE",
+                                         "AWS_EC2_METADATA_DISABLED",
                                          "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
                                          "AWS_CONTAINER_CREDENTIALS_FULL_URI"};
     for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) unsetenv(OTHERS[i]);

@@ -1,6 +1,7 @@
-/* filter_simd_test.c -- every way of doing many keys at once gives what the single-key steps give. */
+/* filter_simd_test.c -- every way of looking up a key, or many at once, gives what the portable steps give.
+ */
+#include "filter_internal.h"
 #include "filter_simd.h"
-#include "filter_slots.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -72,6 +73,55 @@ static void same_for_small_large_and_grown_tables(void **unused) {
     compare_on_table(UINT64_C(3000000000), 6, 0, 8); /* window numbers above 2^31; lazily zeroed */
 }
 
+/* The filter asks by its table's match, for hashes and for bytes, held and not held. */
+static void compare_finders(uint64_t capacity, unsigned bits, bool grow, uint64_t keys) {
+    fpc_filter_options options = {.capacity = capacity, .fingerprint_bits = bits, .grow = grow};
+    fpc_filter *filter;
+    assert_int_equal(fpc_filter_new(&options, &filter, NULL), FPC_OK);
+    for (uint64_t key = 0; key < keys; key++) {
+        const fpc_status added =
+            key % 2 ? fpc_filter_add_hash(filter, key) : fpc_filter_add(filter, &key, sizeof key);
+        assert_int_equal(added, FPC_OK);
+    }
+    for (unsigned n = 0; fpc_filter_finders(n) != NULL; n++) {
+        const fpc_filter_finder *finder = fpc_filter_finders(n);
+        for (uint64_t key = 0; key < 3 * keys; key++) {
+            bool by_hash = fpc_filter_contains_mixed(filter, fpc_filter_hash_word(&filter->hasher, key));
+            bool by_bytes =
+                fpc_filter_contains_mixed(filter, fpc_filter_hash_bytes(&filter->hasher, &key, sizeof key));
+            assert_true(key >= keys || (key % 2 ? by_hash : by_bytes));
+            assert_int_equal(finder->hash(filter, key), by_hash);
+            assert_int_equal(finder->bytes(filter, &key, sizeof key), by_bytes);
+        }
+    }
+    fpc_filter_delete(filter);
+}
+
+static void finders_agree(void **unused) {
+    (void)unused;
+    for (unsigned bits = 6; bits <= 28; bits++) compare_finders(2000, bits, false, 2000);
+    compare_finders(1, 11, false, 1);
+    compare_finders(300, 11, true, 2000); /* several tables */
+    compare_finders(3000000, 9, false, 1000);
+}
+
+static void finders_agree_beside_the_overflow(void **unused) {
+    (void)unused;
+    fpc_filter_options options = {.capacity = 100, .fingerprint_bits = 28};
+    fpc_filter *filter;
+    assert_int_equal(fpc_filter_new(&options, &filter, NULL), FPC_OK);
+    for (int copy = 0; copy < 4; copy++) assert_int_equal(fpc_filter_add_hash(filter, 1), FPC_OK);
+    for (int copy = 0; copy < 4; copy++) assert_int_equal(fpc_filter_add_hash(filter, 1), FPC_OK);
+    fpc_filter_stats stats;
+    fpc_filter_get_stats(filter, &stats);
+    assert_true(stats.overflow > 0);
+    for (unsigned n = 0; fpc_filter_finders(n) != NULL; n++) {
+        assert_true(fpc_filter_finders(n)->hash(filter, 1));
+        assert_false(fpc_filter_finders(n)->hash(filter, 2));
+    }
+    fpc_filter_delete(filter);
+}
+
 static void the_last_way_is_plain(void **unused) {
     (void)unused;
     unsigned n = 0;
@@ -81,8 +131,8 @@ static void the_last_way_is_plain(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_for_all_bits),
-        cmocka_unit_test(same_for_small_large_and_grown_tables),
+        cmocka_unit_test(same_for_all_bits),     cmocka_unit_test(same_for_small_large_and_grown_tables),
+        cmocka_unit_test(finders_agree),         cmocka_unit_test(finders_agree_beside_the_overflow),
         cmocka_unit_test(the_last_way_is_plain),
     };
     return cmocka_run_group_tests_name("filter, many at once", tests, NULL, NULL);

@@ -257,6 +257,16 @@ static void test_callers_wait_no_longer_than_they_say(void **state) {
     assert_string_equal(err.message, "no password from obedient in time");
 }
 
+static void test_passwords_that_have_ended_are_told(void **state) {
+    (void)state;
+    plan.life_s = 0;
+    assert_int_equal(get(fpc_deadline_in(0.05)), 0);
+    assert_int_equal(err.status, FPC_CONNECT);
+    assert_string_equal(err.message,
+                        "the passwords from obedient have ended when they come; is a clock wrong?");
+    assert_true(atomic_load(&plan.fetches) <= 2);
+}
+
 static void test_refresh_fetches_at_once(void **state) {
     (void)state;
     assert_int_equal(fpc_token_keeper_refresh(keeper, SOON, &err), FPC_OK);
@@ -417,6 +427,7 @@ int main(void) {
         TEST(test_the_old_one_is_given_out_while_the_next_is_fetched),
         TEST(test_a_failure_does_not_take_what_still_works),
         TEST(test_callers_wait_no_longer_than_they_say),
+        TEST(test_passwords_that_have_ended_are_told),
         TEST(test_refresh_fetches_at_once),
         TEST(test_the_end_is_prompt_while_a_fetch_hangs),
         TEST(test_a_child_goes_on_by_itself),

@@ -15,8 +15,10 @@ local system = core.system
 local ROLE = "cache_user"
 local HBA = [[
 local all all trust
-hostssl all all 127.0.0.0/8 password
+hostssl all all 127.0.0.0/8 %s
 ]]
+-- Between the two stand-ins; the secret is the one of workspace/radius.lua.
+local RADIUS = 'radius radiusservers="127.0.0.1" radiusports="%d" radiussecrets="between-the-stand-ins"'
 
 local Lake = {}
 Lake.__index = Lake
@@ -26,8 +28,11 @@ local lakebase = {}
 local count = 0
 
 --- Starts both.  The workspace knows the instance "cache" and the endpoint projects/p/branches/b/endpoints/rw.
+--- options.shared: each password lives until its own end, whatever is minted meanwhile: for many processes with one role.
+---@param options {shared: boolean?}?
 ---@return table lake with ws, srv, host, port, role, database, ca_file
-function lakebase.start()
+function lakebase.start(options)
+  local shared = options and options.shared
   count = count + 1
   local pid = system.pid()
   local host = ("127.%d.%d.%d"):format(math.floor(pid / 256) % 200 + 1, pid % 256, count % 250 + 1)
@@ -38,11 +43,12 @@ function lakebase.start()
   if account then assert(system.chown(key, account.uid, account.gid)) end
   assert(system.chmod(key, tonumber("600", 8)))
   local self = setmetatable({ host = host, port = 5432, role = ROLE, tls = tls, ca_file = tls .. "/ca.pem" }, Lake)
+  if shared then self.ws = workspace.start { radius_role = ROLE } end
   self.srv = server.new({ listen_addresses = "'" .. host .. "'", ssl = "on", ssl_cert_file = "'" .. certificate .. "'",
-    ssl_key_file = "'" .. key .. "'" }, HBA)
+    ssl_key_file = "'" .. key .. "'" }, HBA:format(shared and RADIUS:format(self.ws.radius_port) or "password"))
   self.database = self.srv.database
   self.srv:sql("SET password_encryption = 'scram-sha-256'; CREATE ROLE " .. ROLE .. " LOGIN")
-  self.ws = workspace.start { postgres = { url = self.srv.url, role = ROLE, psql = self.srv.psql } }
+  self.ws = self.ws or workspace.start { postgres = { url = self.srv.url, role = ROLE, psql = self.srv.psql } }
   self:reset()
   return self
 end

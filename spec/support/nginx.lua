@@ -144,6 +144,21 @@ function nginx.start(opts)
   return self
 end
 
+--- One that somebody else started at that port: for its requests.
+function nginx.at(port) return setmetatable({ port = port }, Server) end
+
+--- A port at which nothing listens, nor at the one after it.
+function nginx.free_ports()
+  while true do
+    local port = free_port()
+    local next_one = port < 65535 and socket.bind("127.0.0.1", port + 1)
+    if next_one then
+      next_one:close()
+      return port
+    end
+  end
+end
+
 function Server:log()
   local file = io.open(self.dir .. "/error.log")
   if not file then return "" end
@@ -302,7 +317,7 @@ function Load:read()
   return {
     text = text, requests = tonumber(text:match("(%d+) requests in")),
     per_second = tonumber(text:match("Requests/sec:%s+([%d.]+)")),
-    p50 = seconds_of(text:match("50%%%s+(%S+)")), p99 = seconds_of(text:match("99%%%s+(%S+)")),
+    p50 = seconds_of(text:match("\n%s+50%%%s+(%S+)")), p99 = seconds_of(text:match("\n%s+99%%%s+(%S+)")),
     not_2xx = tonumber(text:match("Non%-2xx or 3xx responses: (%d+)") or 0),
     connect = tonumber(connect or 0), read = tonumber(read or 0), write = tonumber(written or 0),
     timeout = tonumber(timeout or 0),

@@ -18,13 +18,13 @@ local function append(path, text)
   file:close()
 end
 
---- A secret, and the parts of it by which a cut or quoted one is found: those of a JWT but its head, a signature.
+--- A secret, and the parts of it by which a cut or quoted one is found: the start of a JWT and its other parts, a signature.
 ---@param secret string
 function secrets.note(secret)
   if not list or #secret < LEAST then return end
   local lines = { secret }
-  local claims, signature = secret:match("^eyJ[%w_-]+%.([%w_-]+)%.([%w_-]+)$")
-  lines[#lines + 1], lines[#lines + 2] = claims, signature
+  local head, claims, signature = secret:match("^(eyJ[%w_-]+)%.([%w_-]+)%.([%w_-]+)$")
+  if head then lines = { secret, head:sub(1, 24), claims, signature } end
   lines[#lines + 1] = secret:match("X%-Amz%-Signature=(%x+)$")
   for i = #lines, 1, -1 do
     if #lines[i] < LEAST then table.remove(lines, i) end

@@ -69,7 +69,8 @@ local function here()
 end
 
 --- Starts the server.  options.postgres {url, role, psql}: the issued password is set at that real role.
----@param options {postgres: {url: string, role: string, psql: string}?}?
+--- options.radius_role: a PostgreSQL that asks by RADIUS lets this role in with each of the issued passwords until its end.
+---@param options {postgres: {url: string, role: string, psql: string}?, radius_role: string?}?
 ---@return table ws
 function workspace.start(options)
   options = options or {}
@@ -79,7 +80,7 @@ function workspace.start(options)
   self.ca, self.ca_file = ca, ca.file
   local certificate, key = ca:certificate("workspace")
   write(dir .. "/config.json", cjson.encode { parent = system.pid(), certificate = certificate, key = key,
-    postgres = options.postgres })
+    postgres = options.postgres, radius_role = options.radius_role })
   self:apply()
   for _, secret in ipairs(constants(self.control)) do secrets.note(secret) end
   local log = dir .. "/log"
@@ -92,6 +93,7 @@ function workspace.start(options)
   end
   local ready = cjson.decode(self:read("ready.json"))
   self.port, self.plain_port = math.floor(ready.port), math.floor(ready.plain_port)
+  self.radius_port = math.floor(ready.radius_port)
   self.url = "https://localhost:" .. self.port
   self.plain_url = "http://127.0.0.1:" .. self.plain_port
   return self

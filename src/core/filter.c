@@ -68,6 +68,7 @@ fpc_filter *fpc_filter_bare(uint64_t capacity, unsigned bits, bool grow, const u
     f->capacity = capacity;
     f->bits = bits;
     f->grow = grow;
+    f->find = *fpc_filter_finders(0);
     return f;
 }
 
@@ -80,6 +81,7 @@ void fpc_filter_publish_table(fpc_filter *f, fpc_table *table) {
     f->tables[count] = table;
     fpc_filter_step();
     atomic_store_explicit(&f->table_count, count + 1, memory_order_release);
+    for (unsigned i = 0; count > 0 && i <= count; i++) fpc_table_send_on(f->tables[i], FPC_IN_TABLES);
 }
 
 static fpc_filter *with_first_table(fpc_filter *f) {
@@ -182,47 +184,6 @@ fpc_status fpc_filter_add_if_absent(fpc_filter *f, const void *key, size_t len, 
 
 fpc_status fpc_filter_add_hash_if_absent(fpc_filter *f, uint64_t hash, bool *added) {
     return add_if_absent(f, fpc_filter_hash_word(&f->hasher, hash), added);
-}
-
-/* --- Contains --- */
-
-/* After this many changes under its eyes a reader says "maybe", which is always allowed. */
-#define TRIES 1000
-
-/* For any number of tables, stashes in use, and a writer at work. */
-static bool has_in_any(const fpc_filter *f, uint64_t mixed) {
-    for (int tries = 0; tries < TRIES; tries++) {
-        unsigned count = fpc_filter_tables(f);
-        uint64_t before = fpc_filter_versions(f, count);
-        for (unsigned i = 0; i < count; i++) {
-            if (fpc_table_look(f->tables[i], mixed)) return true;
-        }
-        if (fpc_filter_versions(f, count) == before) return false;
-    }
-    return true;
-}
-
-static inline bool has(const fpc_filter *f, uint64_t mixed) {
-    if (__builtin_expect(fpc_filter_tables(f) != 1, 0)) return has_in_any(f, mixed);
-    const fpc_table *table = f->tables[0];
-    uint64_t before = fpc_table_version(table);
-    uint64_t match = fpc_table_match(table, fpc_table_print(table, mixed));
-    uint64_t after = fpc_table_version(table);
-    if (__builtin_expect(((before ^ after) | (after & FPC_STASH_IN_USE)) != 0, 0))
-        return has_in_any(f, mixed);
-    return match != 0;
-}
-
-bool fpc_filter_contains_mixed(const fpc_filter *f, uint64_t mixed) {
-    return has(f, mixed);
-}
-
-bool fpc_filter_contains(const fpc_filter *f, const void *key, size_t len) {
-    return has(f, fpc_filter_hash_bytes(&f->hasher, key, len));
-}
-
-bool fpc_filter_contains_hash(const fpc_filter *f, uint64_t hash) {
-    return has(f, fpc_filter_hash_word(&f->hasher, hash));
 }
 
 /* --- Remove --- */

@@ -12,8 +12,8 @@ static void match_in_grown(const fpc_filter *f, unsigned tables, const uint64_t 
 }
 
 static bool any_stash(const fpc_filter *f, unsigned tables) {
-    uint64_t any = 0;
-    for (unsigned i = 0; i < tables; i++) any |= fpc_table_version(f->tables[i]) & FPC_STASH_IN_USE;
+    unsigned any = 0;
+    for (unsigned i = 0; i < tables; i++) any |= fpc_table_elsewhere(f->tables[i]) & FPC_IN_STASH;
     return any != 0;
 }
 

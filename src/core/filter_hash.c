@@ -22,9 +22,8 @@ static uint64_t to_little_endian(uint64_t word) {
 
 void fpc_filter_hasher_init(fpc_filter_hasher *h) {
     uint64_t state[2] = {h->seed[0], h->seed[1]};
-    for (int i = 0; i < 2; i++) {
-        h->plus[i] = draw(state);
-        h->times[i] = draw(state) | 1; /* never 0, which would make all hashes one */
-    }
+    h->masks[0] = draw(state);
+    h->masks[1] = draw(state);
+    h->factor = draw(state) | 1; /* odd, so that it loses nothing */
     for (size_t i = 0; i < FPC_SECRET_BYTES / 8; i++) h->secret[i] = to_little_endian(draw(state));
 }

@@ -8,10 +8,20 @@
 
 #define FPC_FILTER_MAX_TABLES 64
 
+/* The lookup of one key, for the processor at hand. */
+typedef struct fpc_filter_finder {
+    bool (*bytes)(const fpc_filter *filter, const void *key, size_t len);
+    bool (*hash)(const fpc_filter *filter, uint64_t hash);
+} fpc_filter_finder;
+
+/* The ways that this processor can go, the fastest first; NULL for an `n` past the last.  0 always exists. */
+const fpc_filter_finder *fpc_filter_finders(unsigned n);
+
 /* The tables of a filter.  The first has level 0; growth adds one of the next level.  Tables are
  * only added, so a reader may keep what it saw. */
 struct fpc_filter { // NOLINT(clang-analyzer-optin.performance.Padding): the padding keeps lines apart
     /* -- fixed at creation -- */
+    fpc_filter_finder find;
     fpc_filter_hasher hasher;
     uint64_t capacity;
     unsigned bits;
@@ -36,10 +46,10 @@ fpc_table *fpc_filter_make_table(const fpc_filter *filter, unsigned level);
 /* Makes `table` part of the filter, which frees it one day. */
 void fpc_filter_publish_table(fpc_filter *filter, fpc_table *table);
 
-/* The disappearances in the first `count` tables so far: a "no" is true if nothing changed meanwhile. */
+/* The versions of the first `count` tables together: a "no" is true if nothing changed meanwhile. */
 static inline uint64_t fpc_filter_versions(const fpc_filter *filter, unsigned count) {
     uint64_t sum = 0;
-    for (unsigned i = 0; i < count; i++) sum += fpc_table_version(filter->tables[i]) & ~FPC_STASH_IN_USE;
+    for (unsigned i = 0; i < count; i++) sum += fpc_table_version(filter->tables[i]);
     return sum;
 }
 

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-#define FORMAT_VERSION 1
+#define FORMAT_VERSION 2
 #define HEADER_BYTES   56
 #define TABLE_BYTES    16
 #define STASH_BYTES    16

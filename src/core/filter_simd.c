@@ -26,15 +26,15 @@ INLINE uint64_t fold_wide(uint64_t a, uint64_t b) {
 
 INLINE void hash_wide(const fpc_filter_hasher *h, const uint64_t *hashes, size_t count,
                       uint64_t *restrict mixed) {
-    uint64_t plus0 = h->plus[0], plus1 = h->plus[1], times0 = h->times[0], times1 = h->times[1];
+    uint64_t mask0 = h->masks[0], mask1 = h->masks[1], factor = h->factor;
     for (size_t i = 0; i < count; i++) {
-        mixed[i] = fold_wide(fold_wide(hashes[i] ^ plus0, times0) ^ plus1, times1);
+        mixed[i] = fold_wide(hashes[i] ^ mask0, (hashes[i] >> 32 | hashes[i] << 32) ^ mask1) * factor;
     }
 }
 
 INLINE void find_places(const fpc_table *t, const uint64_t *mixed, size_t count, places *restrict p) {
     const uint32_t *reflections = t->reflections;
-    uint32_t windows = t->windows, tag_mask = t->tag_mask, base_mask = t->base_mask,
+    uint32_t windows = (uint32_t)t->windows, tag_mask = t->tag_mask, base_mask = t->base_mask,
              r_mask = t->reflection_mask;
     for (size_t i = 0; i < count; i++) {
         uint64_t lower = (mixed[i] & UINT32_MAX) * windows, upper = (mixed[i] >> 32) * windows;

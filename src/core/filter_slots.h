@@ -24,7 +24,7 @@
 
 static inline uint32_t fpc_table_other(const fpc_table *table, uint32_t window, uint32_t tag) {
     uint32_t r = table->reflections[tag & table->reflection_mask];
-    return r < window ? r - window + table->windows : r - window;
+    return r < window ? r - window + (uint32_t)table->windows : r - window;
 }
 
 static inline fpc_print fpc_table_print(const fpc_table *table, uint64_t hash) {
@@ -113,6 +113,11 @@ static inline uint64_t fpc_table_match(const fpc_table *table, fpc_print p) {
 static inline uint64_t fpc_table_version(const fpc_table *table) {
     fpc_filter_step();
     return atomic_load_explicit(&table->version, memory_order_acquire);
+}
+
+static inline unsigned fpc_table_elsewhere(const fpc_table *table) {
+    fpc_filter_step();
+    return atomic_load_explicit(&table->elsewhere, memory_order_acquire);
 }
 
 /* Whether the table is in no cache, so that fetching early pays. */

@@ -46,10 +46,8 @@ static void *map_words(size_t bytes) {
     return at;
 }
 
-static bool allocate(fpc_table *t) {
+static bool allocate_words(fpc_table *t) {
     size_t bytes = t->word_count * sizeof *t->words;
-    t->reflections = malloc((t->reflection_mask + (size_t)1) * sizeof *t->reflections);
-    if (t->reflections == NULL) return false;
     if (bytes >= MAP_FROM) {
         t->words = map_words(bytes);
         t->mapped_bytes = bytes;
@@ -69,31 +67,46 @@ static void draw_reflections(fpc_table *t, uint64_t windows, const uint64_t seed
     }
 }
 
+/* A small filter has few windows to tell apart: its reflections need not outweigh its slots. */
+static uint32_t reflection_mask(uint32_t base_mask, uint64_t windows) {
+    uint32_t mask = base_mask;
+    while (mask >= MAX_REFLECTIONS || (mask > 31 && mask > windows / 16)) mask >>= 1;
+    return mask;
+}
+
+static size_t struct_bytes(uint32_t reflections) {
+    size_t bytes = sizeof(fpc_table) + reflections * sizeof(uint32_t);
+    return (bytes + _Alignof(fpc_table) - 1) & ~(_Alignof(fpc_table) - 1);
+}
+
 fpc_table *fpc_table_new(uint64_t capacity, unsigned base_bits, unsigned level, const uint64_t seed[2]) {
     if (!fpc_table_possible(capacity, level)) return NULL;
-    fpc_table *t = aligned_alloc(_Alignof(fpc_table), sizeof *t);
-    if (t == NULL) return NULL;
-    memset(t, 0, sizeof *t);
-    fpc_stash_init(&t->stash);
     uint64_t windows = base_windows(capacity);
+    uint32_t base_mask = (UINT32_C(1) << (base_bits - 1)) - 1;
+    size_t bytes = struct_bytes(reflection_mask(base_mask, windows) + 1);
+    fpc_table *t = aligned_alloc(_Alignof(fpc_table), bytes);
+    if (t == NULL) return NULL;
+    memset(t, 0, bytes);
+    fpc_stash_init(&t->stash);
     t->bits = bits_at(base_bits, level);
     t->level = level;
-    t->windows = (uint32_t)(windows << level);
+    t->windows = windows << level;
     t->capacity = capacity << level;
     t->low = 1 | UINT64_C(1) << t->bits;
     t->high = t->low << (t->bits - 1);
     t->spread = t->low << 1;
     t->second = UINT64_C(1) << t->bits;
-    t->tag_mask = (UINT32_C(1) << (t->bits - 1)) - 1;
-    t->base_mask = (UINT32_C(1) << (base_bits - 1)) - 1;
-    t->reflection_mask = t->base_mask;
-    /* A small filter has few windows to tell apart: its reflections need not outweigh its slots. */
-    while (t->reflection_mask >= MAX_REFLECTIONS ||
-           (t->reflection_mask > 31 && t->reflection_mask > windows / 16)) {
-        t->reflection_mask >>= 1;
+    for (int i = 0; i < 2; i++) {
+        t->lows[i] = t->low;
+        t->highs[i] = t->high;
+        t->seconds[i] = t->second;
+        t->sevens[i] = 7;
     }
+    t->tag_mask = (UINT32_C(1) << (t->bits - 1)) - 1;
+    t->base_mask = base_mask;
+    t->reflection_mask = reflection_mask(base_mask, windows);
     t->word_count = (size_t)fpc_table_words(capacity, base_bits, level) + 1;
-    if (!allocate(t)) {
+    if (!allocate_words(t)) {
         fpc_table_free(t);
         return NULL;
     }
@@ -109,7 +122,6 @@ void fpc_table_free(fpc_table *t) {
     } else if (t->words != NULL) {
         munmap((void *)t->words, t->mapped_bytes);
     }
-    free(t->reflections);
     free(t);
 }
 
@@ -122,8 +134,8 @@ double fpc_table_fpr(unsigned base_bits, unsigned bits, double load) {
 }
 
 size_t fpc_table_bytes(const fpc_table *t) {
-    return sizeof *t + t->word_count * sizeof *t->words +
-           (t->reflection_mask + (size_t)1) * sizeof *t->reflections + fpc_stash_bytes(&t->stash);
+    return struct_bytes(t->reflection_mask + 1) + t->word_count * sizeof *t->words +
+           fpc_stash_bytes(&t->stash);
 }
 
 /* --- Slots --- */
@@ -140,7 +152,7 @@ static inline uint64_t stash_id(fpc_print p) {
 static inline void announce(fpc_table *t) {
     uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
     fpc_filter_step();
-    atomic_store_explicit(&t->version, version + 2, memory_order_release);
+    atomic_store_explicit(&t->version, version + 1, memory_order_release);
 }
 
 /* --- Add --- */
@@ -233,11 +245,18 @@ static bool make_room(fpc_table *t, fpc_print p, uint32_t *freed) {
     return false;
 }
 
+static void set_elsewhere(fpc_table *t, unsigned where) {
+    fpc_filter_step();
+    atomic_store_explicit(&t->elsewhere, where, memory_order_release);
+}
+
+void fpc_table_send_on(fpc_table *t, unsigned where) {
+    set_elsewhere(t, fpc_table_elsewhere(t) | where);
+}
+
 bool fpc_table_stash(fpc_table *t, uint64_t id, uint64_t copies) {
     if (!fpc_stash_add(&t->stash, id, copies)) return false;
-    uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
-    fpc_filter_step();
-    atomic_store_explicit(&t->version, version | FPC_STASH_IN_USE, memory_order_release);
+    fpc_table_send_on(t, FPC_IN_STASH);
     return true;
 }
 
@@ -256,25 +275,30 @@ fpc_room fpc_table_add_crowded(fpc_table *t, fpc_print p) {
 bool fpc_table_look(const fpc_table *t, uint64_t hash) {
     fpc_print p = fpc_table_print(t, hash);
     if (fpc_table_match(t, p) != 0) return true;
-    return (fpc_table_version(t) & FPC_STASH_IN_USE) != 0 && fpc_stash_has(&t->stash, stash_id(p));
+    return (fpc_table_elsewhere(t) & FPC_IN_STASH) != 0 && fpc_stash_has(&t->stash, stash_id(p));
 }
 
 /* --- The rest --- */
 
-static bool remove_from_window(fpc_table *t, uint32_t window, uint32_t tag) {
-    for (uint32_t side = 0; side < 2; side++) {
-        if (entry_at(t, window + side) != (tag << 1 | side)) continue;
-        announce(t); /* another copy may have come since a reader looked there */
-        fpc_table_put(t, window + side, 0);
-        return true;
-    }
-    return false;
+/* One bit for each slot of the window that holds the entry of `tag`; perhaps one too many if there is any. */
+static uint64_t copies_in(const fpc_table *t, uint32_t window, uint32_t tag) {
+    uint64_t x = fpc_table_window(t, window) ^ fpc_table_pattern(t, tag);
+    return (x - t->low) & ~x & t->high;
+}
+
+static bool remove_from_slots(fpc_table *t, fpc_print p) {
+    uint64_t first = copies_in(t, p.first, p.tag), second = copies_in(t, p.second, p.tag);
+    uint64_t here = first != 0 ? first : second;
+    if (here == 0) return false;
+    uint64_t left = (here & (here - 1)) | (first != 0 ? second : 0);
+    uint32_t side = (here & -here) >> t->bits != 0;
+    if (left != 0 || fpc_table_elsewhere(t) != 0) announce(t); /* a reader may have missed the other copy */
+    fpc_table_put(t, (first != 0 ? p.first : p.second) + side, 0);
+    return true;
 }
 
 static void stash_unused(fpc_table *t) {
-    uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
-    fpc_filter_step();
-    atomic_store_explicit(&t->version, version & ~FPC_STASH_IN_USE, memory_order_release);
+    set_elsewhere(t, fpc_table_elsewhere(t) & ~FPC_IN_STASH);
 }
 
 static bool remove_from_stash(fpc_table *t, fpc_print p) {
@@ -287,8 +311,7 @@ static bool remove_from_stash(fpc_table *t, fpc_print p) {
 
 bool fpc_table_remove(fpc_table *t, fpc_print p) {
     /* The stash first, so that it empties and readers need not look there. */
-    bool removed = remove_from_stash(t, p) || remove_from_window(t, p.first, p.tag) ||
-                   remove_from_window(t, p.second, p.tag);
+    bool removed = remove_from_stash(t, p) || remove_from_slots(t, p);
     if (removed) fpc_table_count(t, -1);
     return removed;
 }

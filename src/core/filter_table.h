@@ -21,6 +21,14 @@
  * had it seen (2) in its first look, it would have seen (1).  So the two looks differ and it asks again.  An
  * entry may straddle two words: seeing half of (3) is seeing (3), and half of (1) is not needed.
  *
+ * The last copy of an entry goes without (2): whoever asks for a key of that print cannot count on it.  For
+ * suppose the key was added before its reader began and removed after it ended.  The writer took this copy
+ * away either before that add, then the reader sees what the add wrote; or after that removal, then the
+ * reader has ended; or between, then the key's own copy was left, and this was not the last.
+ *
+ * `elsewhere` is set before the add that went there returns, so a reader whose key is there sees it.  A key
+ * that gets a second copy there meanwhile loses the first one by (2) only.
+ *
  * Thread rule: one writer, many readers of fpc_table_look(), _match() and _size(). */
 #ifndef FPC_FILTER_TABLE_H
 #define FPC_FILTER_TABLE_H
@@ -30,21 +38,25 @@
 typedef struct fpc_table { // NOLINT(clang-analyzer-optin.performance.Padding): the padding keeps lines apart
     /* -- fixed at creation -- */
     _Atomic uint64_t *words; /* slots from bit 0 up; one spare word at the end */
-    uint32_t *reflections;   /* by tag & reflection_mask */
+    uint64_t windows, bits;
+    uint32_t tag_mask, base_mask, reflection_mask;
+    unsigned level;
     uint64_t low, high;      /* lowest and highest bit of both slots of a window */
     uint64_t spread, second; /* tag * spread + second is the pattern of a window with two such entries */
-    uint32_t windows;
-    uint32_t tag_mask, base_mask, reflection_mask;
-    unsigned bits, level;
+    _Alignas(16) uint64_t lows[2], highs[2], seconds[2], sevens[2]; /* low, high, second, 7: for vectors */
     uint64_t capacity;
     size_t word_count, mapped_bytes; /* mapped_bytes: 0 if malloc'ed */
     /* -- written by the writer: on lines of their own, so that readers lose a line only when they must -- */
-    _Alignas(64) _Atomic uint64_t version; /* 2 * disappearances + whether the stash holds anything */
+    _Alignas(64) _Atomic uint64_t version; /* disappearances of one of several copies, and moves */
+    _Atomic unsigned elsewhere;            /* where else a reader has to look, as below */
     _Alignas(64) _Atomic uint64_t size;    /* entries here and copies in the stash; lookups do not ask */
     fpc_stash stash;
+    /* -- fixed at creation -- */
+    _Alignas(64) uint32_t reflections[]; /* by tag & reflection_mask */
 } fpc_table;
 
-#define FPC_STASH_IN_USE UINT64_C(1) /* the lowest bit of `version` */
+#define FPC_IN_STASH  1u
+#define FPC_IN_TABLES 2u /* there are several */
 
 typedef struct fpc_print {
     uint32_t first, second; /* windows */
@@ -88,6 +100,9 @@ bool fpc_table_print_at(const fpc_table *table, uint32_t slot, fpc_print *print)
 /* Whether every slot, the padding and the stash hold what add() could have written. */
 bool fpc_table_valid(const fpc_table *table);
 size_t fpc_table_bytes(const fpc_table *table);
+
+/* Tells readers to look there too; for FPC_IN_TABLES it stays so. */
+void fpc_table_send_on(fpc_table *table, unsigned where);
 
 static inline uint64_t fpc_table_size(const fpc_table *table) {
     return atomic_load_explicit(&table->size, memory_order_relaxed);

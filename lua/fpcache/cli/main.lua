@@ -4,7 +4,7 @@
 local USAGE = [[
 fpcache: a shared cache on PostgreSQL
 
-  fpcache                      a prompt, on a terminal; fpcache shell --help tells more
+  fpcache shell                a prompt; on a terminal also without this word
   fpcache SCRIPT.lua [ARGS…]   run a Lua script; require "fpcache" and "cjson" are built in
   fpcache -e CODE [ARGS…]      run a piece of Lua
   fpcache - [ARGS…]            run Lua from standard input
@@ -18,6 +18,8 @@ fpcache: a shared cache on PostgreSQL
   fpcache slowlog|monitor      slow calls or statements · changes by anybody, as they come
   fpcache record FILE -- PROGRAM …     record the calls of a program's caches
   fpcache replay TRACE…        play traces against sizes and policies: hit ratios, load saved, server cost
+  fpcache bench                measure calls on your own server
+  fpcache report FILE… --html PAGE     charts of what bench, top and replay printed as JSON
   fpcache token show|test …                    the source of passwords: what it gives, whether the server takes it
   fpcache local start|stop|status|url|destroy  the private PostgreSQL that is used when no server is named
   fpcache --version [--json]   versions of what is built in
@@ -35,6 +37,7 @@ local COMMANDS = {
   shell = "fpcache.shell", warm = "fpcache.cli.warm",
   doctor = "fpcache.cli.doctor",
   top = "fpcache.cli.top", slowlog = "fpcache.cli.top", monitor = "fpcache.cli.monitor",
+  bench = "fpcache.cli.report", report = "fpcache.cli.report",
   record = "fpcache.cli.replay", replay = "fpcache.cli.replay",
 }
 

@@ -68,9 +68,10 @@ function recorder.open(given, cache)
   if not file then return nil, "invalid: cannot record into " .. why end
   if is_new then system.chmod(path, 384) end -- 0600: whose keys are whose is nobody's business
   file:setvbuf("full", 4096)
-  local self = setmetatable({ file = file, path = path, secret = secret, plain = o.keys, sample = o.sample, codec = cache.codec,
+  local self = setmetatable({ file = file, path = path, secret = secret, plain = o.keys, sample = o.sample, cache = cache,
     limit = o.sample * 2 ^ 32, left = o.max_bytes, buffered = 0, lines = 0, flush_at = 0, dropped = 0 }, Recorder)
   self:write(("%s %d keys=%s sample=%g"):format(recorder.HEADER, recorder.VERSION, o.keys and "plain" or "hashed", o.sample))
+  self:flush() -- a fork must not write it twice
   self.lines = 0
   return self
 end
@@ -113,7 +114,7 @@ local function size_of(self, value)
   local kind = type(value)
   if kind == "string" then return #value end
   if kind ~= "table" then return value == nil and "" or #tostring(value) end
-  local ok, bytes = pcall(core.value_encode, value, self.codec, "")
+  local ok, bytes = pcall(core.value_encode, value, self.cache.codec, "")
   return ok and bytes and #bytes or ""
 end
 

@@ -38,11 +38,12 @@ function setting.new(o)
   local self = setmetatable({ o = o, name = o.name, clock = 0, turn = 0, near = {}, ends = {}, born = {}, sizes = {}, keys = 0,
     second = -1, this_second = 0, peak = 0 }, Setting)
   for _, name in ipairs(COUNTS) do self[name] = 0 end
-  local feed = { stamp = function() return 1 end, is_current = function(_, _, _, ends) return self.clock < ends end }
+  local feed = { stamp = function() return 1 end }
   if o.near_entries > 0 then
     for i = 1, o.processes do
       self.near[i] = near_cache.new {
-        feed = feed, now = function() return self.clock end, copy = false,
+        feed = feed, is_current = function(_, _, ends) return self.clock < ends end, now = function() return self.clock end,
+        copy = false,
         size = math.max(math.floor(o.near_entries * o.sample + 0.5), 1), bytes = o.near_bytes * o.sample, ttl = o.near_ttl,
         negative_size = math.floor(o.near_negative_entries * o.sample + 0.5), negative_ttl = o.near_negative_ttl,
       }
@@ -116,7 +117,8 @@ local function renew(self, key, policy)
   end
 end
 
-local function read(self, key, bytes, ttl, fills)
+--- `fills`: what is not found is loaded; `keeps`: the near cache keeps the answer.
+local function read(self, key, bytes, ttl, fills, keeps)
   local near, policy = nil, self.o.policy
   self.reads = self.reads + 1
   if #self.near > 0 then
@@ -141,7 +143,7 @@ local function read(self, key, bytes, ttl, fills)
   if found == "fresh" then
     local size = bytes or self.sizes[key]
     self.server_hits, self.server_bytes = self.server_hits + 1, self.server_bytes + size
-    if near then near:put(SPACE, key, true, size, self.clock, left, 0, 1) end
+    if near and keeps then near:put(SPACE, key, true, size, self.clock, left, 0, 1) end
     if policy then renew(self, key, policy) end
   elseif found == "stale" then
     self.stale, self.server_bytes = self.stale + 1, self.server_bytes + self.sizes[key]
@@ -150,7 +152,7 @@ local function read(self, key, bytes, ttl, fills)
     self.server_misses = self.server_misses + 1
     if fills then
       load(self, key, bytes, ttl)
-    elseif near then
+    elseif near and keeps then
       near:put_absent(SPACE, key, self.clock, 0, 1)
     end
   end
@@ -166,7 +168,9 @@ end
 function Setting:play(time, op, key, bytes, ttl, fills)
   if time > self.clock then self.clock = time end -- it never goes back
   if op == "get" or op == "fetch" then
-    return read(self, key, bytes, ttl, fills or op == "fetch" or self.o.policy ~= nil)
+    return read(self, key, bytes, ttl, fills or op == "fetch" or self.o.policy ~= nil, true)
+  elseif op == "exists" then
+    return read(self, key, bytes, nil, false, false)
   end
   ask(self)
   if op == "set" then

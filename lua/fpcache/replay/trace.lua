@@ -6,7 +6,7 @@
 --   oracle    libCacheSim's oracleGeneral: 24 bytes a read, little endian: u32 time, u64 object, u32 size, i64 next
 --
 -- A trace has next(), which answers time, op, key, key bytes, value bytes, ttl; nil, err for a bad record; nothing at the end.
--- `op` is "get", "fetch" (a get that loads), "set", "delete" or "clear".  Sizes and ttl are nil where nobody knows them.
+-- `op` is "get", "fetch" (a get that loads), "exists", "set" or "delete".  Sizes and ttl are nil where nobody knows them.
 local reader = require("fpcache.warm.reader")
 local recorder = require("fpcache.observe.recorder")
 
@@ -33,7 +33,7 @@ local NEXT = {}
 
 -- --- ours ---
 
-local OPS = { get = "get", exists = "get", fetch = "fetch", set = "set", delete = "delete" }
+local OPS = { get = "get", exists = "exists", fetch = "fetch", set = "set", delete = "delete" }
 local UNDONE = { refused = true, error = true, raised = true }
 
 --- A header: another writer begins.
@@ -56,7 +56,7 @@ function NEXT.fpcache(self)
       local time, op, key, key_bytes, bytes, ttl, answer = line:match("^([^,]+),([^,]+),([^,]+),([^,]*),([^,]*),([^,]*),([^,]*)")
       time, op = count(time), OPS[op]
       if not (time and op) then return nil, "no call of a trace" end
-      if op == "get" or op == "fetch" or not UNDONE[answer] then
+      if not UNDONE[answer] or op ~= "set" and op ~= "delete" then
         return time, op, key, count(key_bytes), count(bytes), count(ttl)
       end
     end

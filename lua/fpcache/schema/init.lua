@@ -11,6 +11,7 @@ local MIGRATIONS = {
   (require("fpcache.schema.m007_watch")),
   (require("fpcache.schema.m008_sealing")),
   (require("fpcache.schema.m010_namespaces")),
+  (require("fpcache.schema.m011_feed_quick")),
 }
 
 local schema = { MIGRATIONS = MIGRATIONS, VERSION = MIGRATIONS[#MIGRATIONS].version } -- a number may have been passed over
@@ -87,6 +88,7 @@ function schema.migration_sql(migration, quoted_schema, is_logged)
     schema = quoted_schema,
     relation = sql.quote_literal(quoted_schema .. ".cache"),
     tagsRelation = sql.quote_literal(quoted_schema .. ".fpcache_tags"),
+    feedRelation = sql.quote_literal(quoted_schema .. ".fpcache_feed"),
     format = sql.format_template(quoted_schema),
     table = is_logged and "CREATE TABLE" or "CREATE UNLOGGED TABLE",
     body = sql.dollar_quote(quoted_schema),

@@ -1,11 +1,11 @@
 -- main.lua DIR -- the stand-in workspace server, a process of its own (Lua 5.4, lua-socket, lua-sec).
 --
--- DIR/config.json   read once: parent (pid), certificate, key, postgres
+-- DIR/config.json   read once: parent (pid), certificate, key, postgres, radius_role
 -- DIR/control.json  read before each request: lives of tokens, who is known, faults (see workspace.lua)
 -- DIR/tunnelled     what passed when the plain port was used as a proxy
 -- DIR/report.json   written before each answer: counts, requests, and every secret that was given out
 -- DIR/listening.json  whether it accepts connections: false while it is down
--- DIR/ready.json    written when it listens: the two ports, of HTTPS and of plain HTTP
+-- DIR/ready.json    written when it listens: the ports, of HTTPS, of plain HTTP and of RADIUS
 local dir = ...
 local here = arg[0]:match("^(.*)/[^/]*$")
 package.path = here .. "/?.lua;" .. here .. "/../../?.lua;" .. package.path
@@ -16,6 +16,7 @@ local ssl = require "ssl"
 local api = require "api"
 local http = require "http"
 local loop = require "loop"
+local radius = require "radius"
 local secrets = require "support.secrets"
 local tunnel = require "tunnel"
 
@@ -73,10 +74,12 @@ local function sql(text)
 end
 
 local refused_last = false
+local good_until = {} -- of each password that was minted
 
---- Makes `token` the password of the real role until `ends`.
+--- Makes `token` the password of the real role until `ends`; or, where PostgreSQL asks us, one of them.
 function server.rotate(token, ends)
   report.minted = report.minted + 1
+  good_until[token] = ends
   if not config.postgres then return true end
   local password = token
   refused_last = server.control.refuse_first and not refused_last or false
@@ -168,7 +171,10 @@ loop.go(accept, function() return listener end, tls)
 loop.go(accept, function() return plain end)
 write_json("report.json", report)
 write_json("listening.json", true)
-write_json("ready.json", { port = port, plain_port = plain_port })
+local radius_port = radius.start(function(user, password)
+  return user == config.radius_role and server.now() < (good_until[password] or 0)
+end)
+write_json("ready.json", { port = port, plain_port = plain_port, radius_port = radius_port })
 
 local turns = 0
 loop.run(function()
