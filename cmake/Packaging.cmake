@@ -25,7 +25,13 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/generated/fpcacheConfig.cmake
 # --- papers ---
 install(FILES README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
-install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md")
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md" PATTERN "*.svg"
+        PATTERN man EXCLUDE)
+if(FPC_CLI)
+  install(FILES docs/man/fpcache.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+  install(FILES completion/fpcache.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME fpcache)
+  install(FILES completion/_fpcache DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions)
+endif()
 
 # --- the Debian package; what it needs is read off the binaries ---
 set(CPACK_GENERATOR DEB)

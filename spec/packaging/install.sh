@@ -91,6 +91,12 @@ END
     )
 }
 
+# lays_out PREFIX: the manual page and the completions, where man and the shells look.
+lays_out() {
+    [ -f "$1/share/man/man1/fpcache.1" ] && [ -f "$1/share/zsh/vendor-completions/_fpcache" ] &&
+        bash -c '. "$1/share/bash-completion/completions/fpcache" && complete -p fpcache' - "$1"
+}
+
 deb() {
     (cd "$build" && cpack -G DEB -B "$work/deb") && mkdir "$work/root" &&
         dpkg-deb -x "$work"/deb/fpcache_*.deb "$work/root"
@@ -109,8 +115,10 @@ must "C programs by find_package" by_cmake "$work/prefix"
 must "the installed interpreter runs" runs "$work/prefix"
 must "the installed module loads in Lua 5.4" loads "$work/prefix" lua5.4 5.4
 must "the installed module loads in LuaJIT" loads "$work/prefix" "$build/luajit-host" 5.1
+must "the manual page and the completions" lays_out "$work/prefix"
 must "a .deb" deb
 must "the .deb names what it needs" needs_its_libraries
+must "the manual page and the completions of the .deb" lays_out "$work/root/usr"
 must "the interpreter of the .deb runs" runs "$work/root/usr"
 must "the module of the .deb loads in Lua 5.4" loads "$work/root/usr" lua5.4 5.4
 must "a C program with the files of the .deb" by_pkg_config "$work/root/usr"
