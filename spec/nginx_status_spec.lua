@@ -127,6 +127,7 @@ describe("the status of nginx", function()
     end
     local text, console = browse("/status", { "--dump-dom" })
     assert.same({}, console)
+    assert.matches('<span id="state" role="status"></span>', text, 1, true) -- nothing to complain of
     assert.matches("2 workers", text, 1, true)
     assert.matches("80.0 %", text, 1, true)   -- 32 of 40 from the cache
     assert.matches("40 requests", text, 1, true)

@@ -116,6 +116,10 @@ bool fpc_feed_is_current(const fpc_feed *feed, uint64_t hash, uint64_t stamp);
 /* The same for a copy that is not given out after `ends`; it may end FPC_CLOCK_COARSE_LAG early. */
 bool fpc_feed_is_current_until(const fpc_feed *feed, uint64_t hash, uint64_t stamp, fpc_deadline ends);
 
+/* The same for a copy of another process of this machine, which asked the server for it at `asked_at` (the
+ * monotonic clock) or later: whether everything about the key that is known here was known before that. */
+bool fpc_feed_is_unchanged_since(const fpc_feed *feed, uint64_t hash, int64_t asked_at, fpc_deadline ends);
+
 /* This process wrote or deleted the key and the server has answered (or may have done it): called before
  * the caller returns.  The key enters the filter and its stamp moves. */
 void fpc_feed_wrote(fpc_feed *feed, uint64_t hash);

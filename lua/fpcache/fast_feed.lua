@@ -19,8 +19,8 @@ end
 local Fast = {}
 Fast.__index = Fast
 
-for _, name in ipairs { "stamp", "wrote", "wrote_keys", "wrote_batch", "wrote_hashes", "wrote_all", "missed", "wait_fresh",
-  "stats", "close" } do
+for _, name in ipairs { "is_unchanged_since", "stamp", "wrote", "wrote_keys", "wrote_batch", "wrote_hashes", "wrote_all",
+  "missed", "wait_fresh", "stats", "close" } do
   Fast[name] = function(self, ...)
     local feed = self.feed
     return feed[name](feed, ...)

@@ -15,7 +15,7 @@ local waiting = require("fpcache.waiting")
 local Cache = require("fpcache.client")
 
 local ABSENT, Policy = near_cache.ABSENT, policies.Policy
-local stored_key = limits.stored_key
+local now, stored_key = require("fpcache.core").system.now, limits.stored_key
 
 local fetch = {}
 
@@ -55,12 +55,22 @@ local function without_server(self, call, err)
   return loading.run(self, call, nil, nil)
 end
 
---- Keeps a hit of the server in the near cache.
+--- Keeps a hit of the server in the near cache, and in what the workers of an nginx share.
 local function keep(self, look, key, policy, value, left, bytes, age, cost)
   local seconds = lifetimes.near(policy, left, age, cost)
-  if seconds ~= 0 then
-    self.near:put(self.space, key, value, bytes, look.asked_at, seconds, look.spot, look.stamp)
-  end
+  if seconds == 0 then return end
+  local near, shared = self.near, self.shared
+  if near then near:put(self.space, key, value, bytes, look.asked_at, seconds, look.spot, look.stamp) end
+  if shared then shared:keep(self, look.stored, value, look.asked_at, seconds) end
+end
+
+--- What the workers of this nginx share of a key.
+local function look_shared(self, look, key)
+  local value, bytes, asked_at, ttl = self.shared:find(self, look.stored, look.spot)
+  if value == nil or value == ABSENT then return nil end
+  self.counts.hits = self.counts.hits + 1
+  if self.near then self.near:put(self.space, key, value, bytes, asked_at, ttl, look.spot, look.stamp) end
+  return value
 end
 
 --- Prolongs a sliding entry once enough of its life is over.
@@ -279,7 +289,7 @@ end
 ---@param ... any for the loader
 ---@return any value nil: there is none; a table may be shared, see docs/near.md
 ---@return string? err the loader's, or of the cache
----@return string? source "near", "db", "loader", or "stale": older than the policy wants
+---@return string? source "near", "shared", "db", "loader", or "stale": older than the policy wants
 ---@return string? why with "stale": what went wrong; with "loader": why it could not be stored
 function Cache:fetch(key, policy, loader, ...)
   if getmetatable(policy) ~= Policy then
@@ -304,9 +314,14 @@ function Cache:fetch(key, policy, loader, ...)
     local arrived, value, err, source, why = join(self, key, policy)
     if arrived then return value, err, source, why end
   end
-  if near then
+  if near or policy.near and self.shared then
     local _, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
-    if stamp then look = { spot = spot, stamp = stamp, asked_at = near.now() } end
+    if stamp then
+      look = { spot = spot, stamp = stamp, asked_at = now(), stored = stored }
+      local value
+      if self.shared then value = look_shared(self, look, key) end
+      if value ~= nil then return value, nil, "shared" end
+    end
   end
   local is_hit, value, left, bytes, age, cost
   if flow.breaker.failures == 0 or flow.breaker:lets_through() then

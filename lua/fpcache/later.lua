@@ -117,7 +117,7 @@ local function queue(self, entry)
   return true
 end
 
-local SET_OPTIONS = { ttl = { type = "number" }, expires_at = { type = "number" }, keep_ttl = { type = "boolean" },
+local SET_OPTIONS = { ttl = { type = "duration" }, expires_at = { type = "number" }, keep_ttl = { type = "boolean" },
   if_absent = { type = "boolean" }, if_present = { type = "boolean" }, tags = { type = "string table" } }
 
 --- Stores a value soon, without waiting for it; works in every phase of nginx.  Whether it was stored is only counted

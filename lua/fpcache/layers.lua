@@ -30,6 +30,7 @@ layers.OPTIONS = {
   near_ttl = { type = "duration", default = 60, check = options.positive },          -- seconds at most
   near_copy = { type = "boolean", default = false }, -- true: each get has a table of its own
   near_negative_size = { type = "integer", default = 1000, check = options.not_negative }, -- entries
+  shared_dict = { type = "string" }, -- the lua_shared_dict of nginx that its workers share between near cache and server
   near_negative_ttl = { type = "duration", default = 10, check = options.positive }, -- seconds
 }
 
@@ -39,9 +40,14 @@ layers.OPTIONS = {
 ---@param pool userdata whose connections lead to the same place
 ---@return table? feed, fpcache.Near|string|nil near_or_err
 ---@return function? look of the feed, for usual keys: see fast_feed.bind()
+---@return table? shared the tier that the workers of an nginx share
 function layers.open(o, quoted_schema, pool)
   local has_near = o.near_size > 0
-  if not o.feed or not (has_near or o.use_cuckoo_filter) then return announce.none end
+  if o.shared_dict and not loop.is_nginx then return nil, "invalid: shared_dict is for nginx, whose workers share it" end
+  if not o.feed or not (has_near or o.use_cuckoo_filter or o.shared_dict) then
+    if o.shared_dict then return nil, "invalid: shared_dict needs the feed, which tells what is current (feed = false)" end
+    return announce.none
+  end
   local feed, err = core.feed(pool, {
     statements = statements.feed(quoted_schema),
     schema = quoted_schema, interval = o.feed_interval, max_staleness = o.max_staleness,
@@ -50,13 +56,21 @@ function layers.open(o, quoted_schema, pool)
   })
   if not feed then return nil, err end
   feed = fast_feed.of(feed)
+  local shared
+  if o.shared_dict then
+    shared, err = require("fpcache.nginx.shared").open(o, feed)
+    if not shared then
+      feed:close()
+      return nil, err
+    end
+  end
   local look, is_current = fast_feed.bind(feed, math.min(o.max_key_bytes, core.KEY_INLINE))
-  if not has_near then return feed, nil, look end
-  return feed, near_cache.new {
+  local near = has_near and near_cache.new {
     feed = feed, is_current = is_current, now = core.system.now,
     size = o.near_size, bytes = o.near_bytes, ttl = o.near_ttl, copy = o.near_copy,
     negative_size = o.near_negative_size, negative_ttl = o.near_negative_ttl,
-  }, look
+  } or nil
+  return feed, near, look, shared
 end
 
 --- Why the feed is not ready yet.

@@ -70,9 +70,9 @@ function opening.ask(cache, o, quoted)
   if was_cleared and not cache.versioned then -- nobody is to see what was cleared
     cache.versioned, cache.statements = true, statements.new(quoted, cache.tells, true, o.feed_listen)
   end
-  local feed, near, look = layers.open(o, quoted, cache.pool)
+  local feed, near, look, shared = layers.open(o, quoted, cache.pool)
   if not feed then return nil, near end
-  cache.feed, cache.near, cache.look = feed, near, look or cache.look
+  cache.feed, cache.near, cache.look, cache.shared = feed, near, look or cache.look, shared
   return true
 end
 
@@ -83,7 +83,7 @@ local LONGEST_PAUSE, LONGEST_PAUSE_REFUSED = 0.4, 5 -- while there is no server;
 
 -- What asking changes.
 local ASKED = { "db", "pool", "statements", "versioned", "tells", "sealing", "user_codec", "touches", "feed", "look",
-  "near" }
+  "near", "shared" }
 -- Methods that ask no server.
 local IMMEDIATE = { namespace = true, close = true, stats = true, rate_limiter = true, counter = true, wrap = true,
   set_later = true, delete_later = true }

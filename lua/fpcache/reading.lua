@@ -13,16 +13,39 @@ local NEAR = { type = "boolean", default = true } -- false: asks the server in a
 local GET_OPTIONS = { parse_json = { type = "boolean" }, near = NEAR }
 local READ_OPTIONS = { near = NEAR }
 
---- Asks the server, and keeps the answer in the near cache when there is a stamp for it.
+--- What the workers of this nginx have of a key, if that is current.
+---@return boolean found
+---@return any value nil: it is known that there is none
+local function look_shared(self, key, stored, spot, stamp)
+  local value, bytes, asked_at, ttl = self.shared:find(self, stored, spot)
+  if value == nil then return false end
+  local counts, near = self.counts, self.near
+  if value == ABSENT then
+    counts.misses = counts.misses + 1
+    if near then near:put_absent(self.space, key, asked_at, spot, stamp) end
+    return true
+  end
+  counts.hits = counts.hits + 1
+  if near then near:put(self.space, key, value, bytes, asked_at, ttl, spot, stamp) end
+  return true, value
+end
+
+--- Asks the server, and keeps the answer in the near cache and what is shared when there is a stamp for it.
 local function load(self, key, stored, parse_json, spot, stamp)
-  local counts, near = self.counts, stamp and self.near
-  local asked_at = near and now()
-  local found, value, ttl, bytes = self.db:value(near and self.statements.get_with_ttl or self.statements.get,
+  local counts, near, shared = self.counts, stamp and self.near, stamp and self.shared
+  if shared then
+    local known, answer = look_shared(self, key, stored, spot, stamp)
+    if known then return answer, nil, "shared" end
+  end
+  local keeps = near or shared
+  local asked_at = keeps and now()
+  local found, value, ttl, bytes = self.db:value(keeps and self.statements.get_with_ttl or self.statements.get,
     self.timeout, self.codec, parse_json, self.space, stored)
   if found then
     counts.hits = counts.hits + 1
     if self.touches then self.touches:hit(self.space, stored) end
     if near then near:put(self.space, key, value, bytes, asked_at, ttl, spot, stamp) end
+    if shared then shared:keep(self, stored, value, asked_at, ttl) end
     return value, nil, "db"
   end
   if found == nil then return nil, value end
@@ -32,6 +55,7 @@ local function load(self, key, stored, parse_json, spot, stamp)
     self.feed:missed()
   end
   if near then near:put_absent(self.space, key, asked_at, spot, stamp) end
+  if shared then shared:keep_absent(self, stored, asked_at) end
   return nil, nil, "db"
 end
 
@@ -55,7 +79,7 @@ end
 ---@param opts table? { parse_json = false } gives the text of JSON values; { near = false } asks the server in any case
 ---@return any value nil when there is none (or it has expired); a table may be shared, see docs/near.md
 ---@return string? err
----@return string? source where the answer came from: "near", "filter" or "db"
+---@return string? source where the answer came from: "near", "filter", "db", and in nginx "shared"
 function Cache:get(key, opts)
   local value, err, source
   if opts ~= nil then

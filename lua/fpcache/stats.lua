@@ -41,7 +41,8 @@ end
 -- States: "off"; "loading" (not ready yet); "fresh" (answers); "stale" (has lost touch: the server answers).
 -- hits and misses are those of get and get_many, whichever layer answered.  docs/near.md explains each number.
 ---@param opts table? { server = false }: without asking the server
----@return table? stats { hits, misses, sets, near, filter, feed, pool, pipeline, token, policies, later, server, events };
+---@return table? stats { hits, misses, sets, near, filter, feed, pool, pipeline, token, policies, shared, later, server,
+-- events };
 -- server_error instead of server when it did not answer; events only where something watches; nil only of a closed cache
 ---@return string? err
 function Cache:stats(opts)
@@ -62,6 +63,7 @@ function Cache:stats(opts)
     pool = self.pool:stats(),
     pipeline = self.pool:pipeline_stats(),
     policies = policy_stats(self.flow),
+    shared = self.shared and self.shared:stats() or { state = OFF },
     later = self.later:stats(),
     token = self.pool:token(),
     server = found and { rows = rows, bytes = bytes, unlogged = unlogged } or nil,

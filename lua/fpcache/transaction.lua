@@ -141,7 +141,7 @@ function Cache:transaction(fn, ...)
   local tx = {}
   for name, value in pairs(self) do tx[name] = value end
   tx.look = announce.unknown
-  tx.db, tx.near, tx.touches, tx.feed, tx.session = conn, nil, nil, announce.pending(self.feed), {}
+  tx.db, tx.near, tx.shared, tx.touches, tx.feed, tx.session = conn, nil, nil, nil, announce.pending(self.feed), {}
   setmetatable(tx, Transaction)
   return close_and_conclude(conn, finish(tx, conn, false, pcall(fn, tx, ...)))
 end

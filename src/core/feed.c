@@ -196,13 +196,19 @@ bool fpc_feed_is_current_until(const fpc_feed *feed, uint64_t hash, uint64_t sta
     return now < ends && is_fresh_at(feed, now) && fpc_feed_stamps_get(feed->stamps, hash) == stamp;
 }
 
+bool fpc_feed_is_unchanged_since(const fpc_feed *feed, uint64_t hash, int64_t asked_at, fpc_deadline ends) {
+    int64_t now = latest_now();
+    return now < ends && is_fresh_at(feed, now) && fpc_feed_stamps_rest_since(feed->stamps, hash, asked_at);
+}
+
 void fpc_feed_wrote_many(fpc_feed *feed, const uint64_t *hashes, size_t count) {
     if (fpc_feed_is_inherited(feed))
         return; /* nothing is answered there, and the lock may be held for ever */
     /* Always, even if no filter is wanted: then it has none, and an opener who wants one may come meanwhile.
      */
     fpc_feed_filter_add(&feed->filter, hashes, count);
-    for (size_t i = 0; i < count; i++) fpc_feed_stamps_move(feed->stamps, hashes[i]);
+    int64_t now = fpc_clock_ns();
+    for (size_t i = 0; i < count; i++) fpc_feed_stamps_move(feed->stamps, hashes[i], now);
 }
 
 void fpc_feed_wrote(fpc_feed *feed, uint64_t hash) {
@@ -212,7 +218,7 @@ void fpc_feed_wrote(fpc_feed *feed, uint64_t hash) {
 void fpc_feed_wrote_all(fpc_feed *feed) {
     if (fpc_feed_is_inherited(feed)) return;
     fpc_feed_filter_drop_all(&feed->filter);
-    fpc_feed_stamps_move_all(feed->stamps);
+    fpc_feed_stamps_move_all(feed->stamps, fpc_clock_ns());
     fpc_feed_wake(feed);
 }
 

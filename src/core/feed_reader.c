@@ -44,12 +44,13 @@ typedef struct reader {
 static void forget(reader *r) {
     fpc_feed_load_abandon(&r->load);
     fpc_feed_filter_drop_all(&r->feed->filter);
-    fpc_feed_stamps_move_all(r->feed->stamps);
+    fpc_feed_stamps_move_all(r->feed->stamps, fpc_clock_ns());
 }
 
 static void apply_hashes(reader *r, const uint64_t *hashes, size_t count) {
     fpc_feed_filter_add(&r->feed->filter, hashes, count);
-    for (size_t i = 0; i < count; i++) fpc_feed_stamps_move(r->feed->stamps, hashes[i]);
+    int64_t now = fpc_clock_ns();
+    for (size_t i = 0; i < count; i++) fpc_feed_stamps_move(r->feed->stamps, hashes[i], now);
     atomic_fetch_add_explicit(&r->feed->changes, count, memory_order_relaxed);
 }
 
@@ -58,7 +59,7 @@ static bool apply_change(reader *r, const fpc_feed_change *change) {
     if (change->space == NULL || change->keys == NULL) {
         /* Such a change only takes keys away (who adds keys names them), so the filter stays true, if
          * emptier. */
-        fpc_feed_stamps_move_all(r->feed->stamps);
+        fpc_feed_stamps_move_all(r->feed->stamps, fpc_clock_ns());
         atomic_fetch_add_explicit(&r->feed->changes, 1, memory_order_relaxed);
         r->wants_rebuild = true;
         return true;
@@ -106,6 +107,8 @@ static bool apply(reader *r, fpc_feed_answer *answer) {
         if (fpc_feed_answer_change(answer, row, &change)) is_whole = apply_change(r, &change);
     }
     if (!is_whole) forget(r);
+    if (r->position == NULL)
+        fpc_feed_stamps_move_all(r->feed->stamps, fpc_clock_ns()); /* nothing is known of before */
     free(r->position);
     r->position = answer->snapshot;
     answer->snapshot = NULL;

@@ -141,16 +141,14 @@ static void push_size(lua_State *L, const fpc_result *result, int row, int colum
     lua_pushinteger(L, (lua_Integer)fpc_lua_seal_size(bytes, length, *format));
 }
 
-#define NOTE_FORMAT '?' /* where a value's format stands: the bytes are no value, but the statement's own words */
-
 int fpc_lua_convert_value(lua_State *L, const fpc_answer *answer, int codec) {
     fpc_error err;
     bool found = answer->rows > 0;
     lua_pushboolean(L, found);
     if (!found) return 1;
-    size_t length, key_length = 0;
-    if (*fpc_result_bytes(answer->result, answer->row, answer->column + 1, &length) == NOTE_FORMAT) {
-        lua_pushnil(L);
+    size_t key_length = 0;
+    if (fpc_result_is_null(answer->result, answer->row, answer->column + 1)) {
+        lua_pushnil(L); /* every row of the table has a format */
         push_column(L, answer->result, answer->row, answer->column);
         return 3;
     }

@@ -159,6 +159,19 @@ static int feed_is_current(lua_State *L) {
     return 1;
 }
 
+#define TIME_ROUNDING_NS 1000 /* what a Lua number may be off, and more */
+
+/* feed:is_unchanged_since(spot, asked_at, ends) -> whether a copy that another process asked for then may be
+ * given out */
+static int feed_is_unchanged_since(lua_State *L) {
+    fpc_feed **ud = check(L);
+    uint64_t spot = (uint64_t)luaL_checknumber(L, 2);
+    int64_t asked_at = (int64_t)(luaL_checknumber(L, 3) * (double)FPC_NS_PER_SECOND) - TIME_ROUNDING_NS;
+    fpc_deadline ends = (fpc_deadline)(luaL_checknumber(L, 4) * (double)FPC_NS_PER_SECOND);
+    lua_pushboolean(L, *ud != NULL && fpc_feed_is_unchanged_since(*ud, spot, asked_at, ends));
+    return 1;
+}
+
 /* core.feed_bound(feed, most) -> look, is_current: the two methods without the feed, which they find at once and keep, and
  * with arguments that are taken as they are.  look(seed, key) answers nothing for a key that is no string of 1
  * to `most` bytes. */
@@ -364,6 +377,7 @@ static int feed_stats(lua_State *L) {
 void fpc_lua_register_feed(lua_State *L) {
     static const luaL_Reg METHODS[] = {{"look", feed_look},
                                        {"is_current", feed_is_current},
+                                       {"is_unchanged_since", feed_is_unchanged_since},
                                        {"stamp", feed_stamp},
                                        {"wrote", feed_wrote},
                                        {"wrote_keys", feed_wrote_keys},

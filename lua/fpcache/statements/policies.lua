@@ -48,12 +48,13 @@ local ENDS = [[expires_at = CASE WHEN $5 < 0 THEN '-infinity'
 local MANY = { key = "k.key", longKey = "k.long_key", lease = "$7", share = "$8", times = "$9", tags = "$10" }
 
 -- One key.  A hit is the plain read of a living entry, as get does it; only where there is none is the second part begun, which
--- is all that a hit must not cost.  Its answer (see schema/m010_namespaces.lua) stands in the place of a value, of format '?'.
+-- is all that a hit must not cost.  Its answer (see schema/m010_namespaces.lua) stands in the place of a value, without
+-- a format.
 -- $3 seconds of the lease that is wanted; NULL: none.
 local function one(columns, nulls, living, words)
   return ([[
 SELECT %s FROM {schema}.cache AS c WHERE {own} AND {fresh}%s
-UNION ALL SELECT {schema}.fpcache_missed($1, $2, %s), '?'%s LIMIT 1]]):format(columns, living, words, nulls)
+UNION ALL SELECT {schema}.fpcache_missed($1, $2, %s), NULL%s LIMIT 1]]):format(columns, living, words, nulls)
 end
 local NOT_EARLY = " AND NOT {early}"
 local LIFE = "CASE WHEN c.expires_at = 'infinity' THEN -1 ELSE {left} END"
@@ -126,7 +127,7 @@ SELECT count(*) FROM stored]], "tBffiY" },
   -- $2 keys of which loading said that they do not exist, $3 seconds to remember it (NULL: not), $4 fence.
   fetch_absent_many = { [[
 {tellKeys}UPDATE {schema}.cache AS c
-SET value = '', format = 'a', tags = NULL, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
+SET value = '', format = 'a', version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
     stale_until = statement_timestamp() + $3 * interval '1 second', load_seconds = NULL, validator = NULL,
     lease_holder = NULL, lease_until = NULL
 WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" },
