@@ -37,7 +37,7 @@ describe("admin", function()
       local report = assert(call("setup"))
       assert.equal(schema.VERSION, report.version)
       assert.equal(0, report.version_before)
-      assert.equal(schema.VERSION, #report.applied)
+      assert.equal(#schema.MIGRATIONS, #report.applied)
       assert.same({}, report.granted)
       assert.is_true(report.unlogged and report.isolated and report.has_table)
       assert.equal("public", report.schema)
@@ -66,7 +66,7 @@ describe("admin", function()
       assert(cache:set("k", 1))
       local report = assert(admin.setup { connection_string = db.url, force = true })
       assert.is_true(report.recreated)
-      assert.equal(schema.VERSION, #report.applied)
+      assert.equal(#schema.MIGRATIONS, #report.applied)
       assert.is_nil((cache:get("k")))
       assert.is_true((cache:set("k", 2)), "open caches go on with the new table")
     end)
@@ -167,7 +167,7 @@ describe("admin", function()
       assert.is_truthy(database.eventually(function() return #said(1) > 0 and #said(2) > 0 and #said(3) > 0 end))
       local answers = { said(1), said(2), said(3) }
       table.sort(answers)
-      assert.same({ "0", "0", tostring(schema.VERSION) }, answers)
+      assert.same({ "0", "0", tostring(#schema.MIGRATIONS) }, answers)
     end)
 
     it("needs the right to create tables", function()
@@ -248,10 +248,10 @@ describe("admin", function()
 
   describe("upgrade", function()
     it("runs what is missing and keeps the data", function()
-      local newest, all, grants = schema.VERSION, {}, schema.GRANTS
+      local newest, all, grants = #schema.MIGRATIONS, {}, schema.GRANTS
       for i, migration in ipairs(schema.MIGRATIONS) do all[i] = migration end
       local function know(count)
-        schema.VERSION = count
+        schema.VERSION = all[count].version
         for i = 1, newest do schema.MIGRATIONS[i] = i <= count and all[i] or nil end
       end
       know(1)
@@ -267,7 +267,7 @@ describe("admin", function()
       schema.GRANTS = grants
       db:sql("INSERT INTO cache (key, value, format) VALUES ('old', 'row', 's')")
       know(newest)
-      assert.matches("^schema: the database has version 1 and this fpcache needs %d; run `fpcache admin upgrade`$",
+      assert.matches("^schema: the database has version 1 and this fpcache needs %d+; run `fpcache admin upgrade`$",
         select(2, fpcache.new { connection_string = db.url }))
       local names = {}
       for i = 2, newest do names[i - 1] = all[i].name end

@@ -95,6 +95,21 @@ describe("a signal", function()
     end
   end
 
+  it("ends a loop in a coroutine by an error, so that finalizers run", function()
+    local script = fpcache:file("s.lua", [[
+      io.stdout:setvbuf("no")
+      last = setmetatable({}, { __gc = function() io.write("finalized") end })
+      local inner = coroutine.wrap(function()
+        io.write("begun ")
+        while true do pcall(function() while true do end end) end
+      end)
+      coroutine.wrap(function() inner() end)()]])
+    local job = fpcache:start { script }
+    assert.is_truthy(database.eventually(function() return job:output():find("begun") end))
+    assert.equal(130, job:kill(SIGINT))
+    assert.equal("begun finalized", job:output())
+  end)
+
   it("reaches a script that set no handler of its own and ends it once only", function()
     local script = fpcache:file("s.lua", [[
       local cache <close> = assert(require("fpcache").new())

@@ -90,7 +90,14 @@ describe("fpcache", function()
   it("tells versions, help, and a wrong command line", function()
     local answer = fpcache { "--version" }
     assert.equal(0, answer.code)
-    assert.matches("^fpcache " .. core.version:gsub("%.", "%%.") .. "\nLua 5.4, libpq %d+", answer.out)
+    assert.matches("^fpcache " .. core.version:gsub("%.", "%%.") .. "\nLua 5.4%.%d+, libpq %d+", answer.out)
+    local of = assert(require("fpcache.codec").json.decode(fpcache({ "--version", "--json" }).out))
+    for _, part in ipairs { "libpq", "openssl", "libcurl", "jansson", "xxhash", "zstd", "libedit", "cjson", "argparse" } do
+      assert.matches("%d+%.%d+", of[part])
+      assert.is_truthy(answer.out:find(of[part], 1, true), part)
+    end
+    assert.equal(core.version, of.fpcache)
+    gives({ "--version", "--yaml" }, "", 2, "fpcache: --version takes --json alone, not --yaml\n")
     for _, word in ipairs { "--help", "-h", "help" } do
       answer = fpcache { word }
       assert.equal(0, answer.code)

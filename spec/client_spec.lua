@@ -205,7 +205,7 @@ describe("a cache", function()
 
     it("an unknown option is named, with the one that was meant", function()
       raises("options.tll: unknown option (did you mean ttl?)", function() cache:set("k", 1, { tll = 1 }) end)
-      raises("options.ttl: number is expected, got string", function() cache:set("k", 1, { ttl = "5" }) end)
+      raises("options.ttl: seconds or duration is expected, got table", function() cache:set("k", 1, { ttl = {} }) end)
     end)
 
     it("versions grow with every write, also when the clock stands still", function()

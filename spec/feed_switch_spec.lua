@@ -3,6 +3,7 @@ local admin = require "fpcache.admin"
 local core = require "fpcache.core"
 local database = require "support.database"
 local layers = require "support.layers"
+local schema = require "fpcache.schema"
 
 local eventually = database.eventually
 
@@ -147,5 +148,30 @@ describe("the switch of the change feed", function()
     assert.matches("feed      on", output, 1, true)
     status = run("perhaps", "--url", db.url)
     assert.not_equal(0, status)
+  end)
+
+  it("stays as it was when the schema is upgraded, as do the rights on the feed", function()
+    local all, newest = {}, schema.VERSION
+    local function know(last)
+      schema.VERSION = last
+      for i, migration in ipairs(all) do schema.MIGRATIONS[i] = migration.version <= last and migration or nil end
+    end
+    for i, migration in ipairs(schema.MIGRATIONS) do all[i] = migration end
+    know(10) -- 11 makes the feed and its triggers anew
+    finally(function() know(newest) end)
+    local old = database.new { grant = "app" }
+    assert(admin.switch_feed({ connection_string = old.url }, false))
+    local incarnation = old:sql("SELECT incarnation FROM fpcache_state")
+    know(newest)
+    assert.is_false(assert(admin.upgrade { connection_string = old.url }).feed_on)
+    assert.not_equal(incarnation, old:sql("SELECT incarnation FROM fpcache_state"))
+    assert.is_true(admin.switch_feed({ connection_string = old.url }, true).feed_on)
+    local cache = layers.open(old)
+    assert(cache:set("k", 1))
+    layers.warm(cache, "k")
+    old:sql("UPDATE cache SET value = '2'")
+    assert(eventually(function() return cache:get("k") == 2 end))
+    cache:close()
+    old:close_all()
   end)
 end)

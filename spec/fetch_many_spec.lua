@@ -3,6 +3,7 @@ local core = require "fpcache.core"
 local database = require "support.database"
 local fpcache = require "fpcache"
 local layers = require "support.layers"
+local tasks = require "support.tasks"
 
 describe("policies", function()
   local db, cache
@@ -120,6 +121,24 @@ describe("policies", function()
       end)
       assert.same({ a = 1, b = 1 }, values)
       assert.equal(1, (cache:get("b")), "the other had no lease")
+    end)
+
+    it("takes lock = host for cluster: who has the lease is waited for", function()
+      local clock = tasks.new { fake = true }
+      finally(function() clock:close() end)
+      db:sql("INSERT INTO cache (user_id, key, value, format, version, noted_version, expires_at, lease_holder, lease_until) "
+        .. "VALUES ('app', 'k', '', 'a', 5, 5, '-infinity', 77, now() + interval '1 hour')")
+      local started, values = clock:now(), nil
+      clock:spawn(function()
+        values = cache:fetch_many({ "k" }, { ttl = 60, lock = "host", lock_timeout = 30 }, function() error("not called") end)
+      end)
+      clock:spawn(function()
+        fpcache.waiting.sleep(5)
+        assert(cache:set("k", "of another host"))
+      end)
+      clock:run()
+      assert.same({ k = "of another host" }, values)
+      assert.is_true(clock:now() - started < 6)
     end)
 
     it("answers from the near cache", function()

@@ -10,8 +10,8 @@ local function new_feed()
   function feed.stamp(gate, spot)
     if gate.is_fresh then return gate.stamps[spot] or 1 end
   end
-  function feed.is_current(gate, spot, stamp, ends)
-    return gate.is_fresh and (gate.stamps[spot] or 1) == stamp and gate.time < ends
+  function feed.is_current(spot, stamp, ends)
+    return feed.is_fresh and (feed.stamps[spot] or 1) == stamp and feed.time < ends
   end
   function feed.change(spot) feed.stamps[spot] = (feed.stamps[spot] or 1) + 1 end
   return feed
@@ -19,7 +19,7 @@ end
 
 local function new_near(feed, opts)
   local all = {
-    feed = feed, now = function() return feed.time end,
+    feed = feed, is_current = feed.is_current, now = function() return feed.time end,
     size = 100, bytes = 1e6, ttl = 60, negative_size = 10, negative_ttl = 5, copy = false,
   }
   for name, value in pairs(opts or {}) do all[name] = value end
@@ -45,6 +45,26 @@ describe("near cache", function()
     assert.is_false(near:get("", "b"))
     assert.is_nil(near:get("", "c"))
     assert.same({ 2, 1 }, { near:stats().hits, near:stats().misses })
+  end)
+
+  it("tells that a loader said there is none, for as long as that counts", function()
+    near:put_absent("", "a", feed.time, "a", 1)
+    near:put_absent("", "b", feed.time, "b", 1, 3)
+    near:put_absent("", "c", feed.time, "c", 1, 100)
+    local function told(key) return { near:get("", key) } end
+    assert.same({ ABSENT, false }, told "a")
+    assert.same({ ABSENT, true }, told "b")
+    feed.time = feed.time + 3
+    assert.same({}, told "b")
+    assert.same({ ABSENT, true }, told "c")
+    feed.time = feed.time + 2
+    assert.same({}, told "c", "negative_ttl of the near cache is the longest")
+    near:put_absent("", "a", feed.time, "a", 1, 3)
+    near:put_absent("", "a", feed.time, "a", 1)
+    assert.same({ ABSENT, false }, told "a", "get found nothing: that is no word of a loader")
+    near:put_absent("", "a", feed.time, "a", 1, 3)
+    feed.change("a")
+    assert.same({}, told "a")
   end)
 
   it("keeps namespaces apart", function()

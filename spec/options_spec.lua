@@ -214,13 +214,14 @@ describe("fpcache.new", function()
       wrong("integer is expected, got number", name, math.huge)
     end
     for _, name in ipairs { "connect_timeout", "timeout", "bulk_timeout" } do
-      wrong("number is expected, got string", name, "5")
+      wrong('"5" is no duration (such as "250ms", "90s", "5m", "1h30m", "2d", "1w")', name, "5")
+      wrong("seconds or duration is expected, got table", name, {})
       wrong("must be more than 0, got 0", name, 0)
       wrong("must be more than 0, got -1", name, -1)
       wrong("must be at most 2000000 seconds, got 1e+300", name, 1e300)
     end
     for _, name in ipairs { "idle_timeout", "max_lifetime" } do
-      wrong("number is expected, got boolean", name, true)
+      wrong("seconds or duration is expected, got boolean", name, true)
       wrong("must not be negative, got -1", name, -1)
     end
     for _, name in ipairs { "parse_json", "use_cuckoo_filter", "prepared" } do

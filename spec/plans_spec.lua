@@ -60,4 +60,34 @@ describe("the kept plan of a statement", function()
     end
     assert.is_true(count >= 11, count .. " statements")
   end)
+
+  -- Sessions that are not ours have the server's own page costs: pg_cron, psql.
+  it("of what sweeps and evicts finds rows by their places, though the table was tiny", function()
+    local srv = server.start()
+    local _, name = srv:fresh_database()
+    local there = srv:url_for("fpcache", nil, name)
+    assert(fpcache.setup_cache { connection_string = there })
+    local walks = srv:sql([[
+      SET fpcache.tells = 'on';
+      INSERT INTO cache (key, value, expires_at) SELECT convert_to('old' || i, 'UTF8'), 'v', '-infinity' FROM generate_series(1, 9) i;
+      INSERT INTO fpcache_tags (namespace, tag, key) SELECT '', 'tag', convert_to('old' || i, 'UTF8') FROM generate_series(1, 9) i;
+      ANALYZE cache, fpcache_tags;
+      INSERT INTO fpcache_evictions VALUES ('fpcache', 0, 1000000);
+      DO $$ BEGIN
+        FOR _ IN 1 .. 7 LOOP
+          PERFORM fpcache_sweep(0, 1), fpcache_evict(0, 1), fpcache_sweep_tags(0, 1);
+        END LOOP;
+      END $$;
+      INSERT INTO cache (key, value) SELECT convert_to('k' || i, 'UTF8'), convert_to(repeat('v', 200), 'UTF8') FROM generate_series(1, 5000) i;
+      INSERT INTO fpcache_tags (namespace, tag, key) SELECT '', 'tag', convert_to('k' || i, 'UTF8') FROM generate_series(1, 5000) i;
+      BEGIN;
+      CREATE TEMPORARY TABLE before AS SELECT relname, seq_scan FROM pg_stat_xact_user_tables;
+      DO $$ BEGIN
+        PERFORM fpcache_sweep(0, 1), fpcache_evict(0, 1), fpcache_sweep_tags(0, 1), fpcache_forget(NULL, '', '{k1}', '{}');
+      END $$;
+      SELECT string_agg(relname || ' ' || a.seq_scan - b.seq_scan, ', ') FROM pg_stat_xact_user_tables AS a JOIN before AS b
+        USING (relname) WHERE relname IN ('cache', 'fpcache_tags') AND a.seq_scan > b.seq_scan;
+      COMMIT]], there)
+    assert.equal("", walks)
+  end)
 end)

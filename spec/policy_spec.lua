@@ -40,7 +40,7 @@ describe("fpcache.policy", function()
     for message, opts in pairs {
       ["policy.tll: unknown option (did you mean ttl?)"] = { tll = 1 },
       ["policy.ttl: must be more than 0 and at most 1e+10 seconds, got 0"] = { ttl = 0 },
-      ["policy.ttl: number string is expected, got boolean"] = { ttl = true },
+      ["policy.ttl: seconds or duration is expected, got boolean"] = { ttl = true },
       ['policy.stale_ttl: "soon" is no duration (such as "250ms", "90s", "5m", "1h30m", "2d", "1w")'] =
         { ttl = 1, stale_ttl = "soon" },
       ["policy.jitter: must be at least 0 and less than 1, got 1"] = { ttl = 1, jitter = 1 },

@@ -215,6 +215,17 @@ describe("sealing", function()
       layers.warm(cache, "k")
       assert.equal(LONG, cache:get("k"))
       assert.is_true(cache:stats().near.bytes > #LONG)
+      for name, ask in pairs {
+        fetch = function(one) return (one:fetch("k", 60, error)) end,
+        fetch_many = function(one) return one:fetch_many({ "k" }, 60, error).k end,
+        get_many = function(one) return one:get_many({ "k" }).k end,
+      } do
+        local other = layers.open(db, { encrypt = { keys = { k1 = A } }, compress = true })
+        assert.equal(LONG, ask(other))
+        assert.equal(LONG, ask(other))
+        local near = other:stats().near
+        assert.is_true(near.bytes > #LONG and near.hits == 1, name)
+      end
       assert.equal(LONG, cache:namespace(""):get("k"))
     end)
 

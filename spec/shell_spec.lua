@@ -94,6 +94,27 @@ describe("the shell", function()
     shell:key("C-c")
     shell:type('"and " .. "now"\n')
     shell:sees('"and now"')
+    -- Lua's hook belongs to one coroutine: each of these is a place where it could be missing.
+    for i, loop in ipairs {
+      "coroutine.wrap(function() while true do end end)()",
+      "coroutine.resume(coroutine.create(function() while true do pcall(function() while true do end end) end end))",
+      "coroutine.wrap(function() while true do coroutine.wrap(function() while true do end end)() end end)()",
+      "while true do coroutine.resume(coroutine.create(function() coroutine.yield() end)) end",
+      "fpcache.await(fpcache.spawn(function() while true do end end))",
+    } do
+      shell:type(loop .. "\n")
+      shell:sees(loop:sub(-20) .. "\n")
+      shell:key("C-c")
+      shell:type(('"loop " .. %d\n'):format(i))
+      shell:sees(('"loop %d"'):format(i))
+    end
+    -- One that lives on after the interrupt works.
+    shell:type("co = coroutine.wrap(function() pcall(function() while true do end end) coroutine.yield(1) return 'alive' end)\n")
+    shell:type("co()\n")
+    shell:sees("co()\n")
+    shell:key("C-c")
+    shell:type("co() or co()\n")
+    shell:sees("\n-- ")
     shell:type("half a li")
     shell:key("C-c")
     shell:type("1 + 40 + 1\n")

@@ -9,52 +9,35 @@ local HOST = "db.abc123.eu-west-1.rds.amazonaws.com"
 local SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
 describe("the token source aws", function()
-  local ws, dir, sources
+  local ws, desk, dir
 
   setup(function()
-    ws = workspace.start()
-    dir = assert(system.mkdtemp("/tmp/fpcache-aws-"))
+    ws, desk = workspace.start(), clouds.desk()
+    dir = desk.dir
   end)
   teardown(function()
     ws:stop()
-    assert(system.remove_tree(dir))
+    desk:remove()
   end)
-  before_each(function()
-    ws:reset()
-    sources = {}
-  end)
-  after_each(function()
-    for _, source in ipairs(sources) do source:close() end
-  end)
+  before_each(function() ws:reset() end)
+  after_each(function() desk:tidy() end)
 
-  local function write(name, text)
-    local file = assert(io.open(dir .. "/" .. name, "w"))
-    file:write(text)
-    file:close()
-    return dir .. "/" .. name
+  local function write(name, text) return desk:write(name, text) end
+
+  local function all(settings)
+    local merged = { host = HOST, port = 5432, user = "app" }
+    for name, value in pairs(settings or {}) do merged[name] = value end
+    return merged
   end
 
-  local function make(environment, settings)
-    local all = { host = HOST, port = 5432, user = "app" }
-    for name, value in pairs(settings or {}) do all[name] = value end
-    local source, err = clouds.source("aws", all, environment)
-    sources[#sources + 1] = source
-    return source, err
-  end
-
-  local function fetch(environment, settings)
-    return assert(make(environment, settings)):fetch(10)
-  end
+  local function make(environment, settings) return desk:make("aws", all(settings), environment) end
+  local function fetch(environment, settings) return desk:fetch("aws", all(settings), environment) end
 
   -- A refusal, without a secret in it; the words and whether it stays.
   local function refused(environment, settings)
-    local token, err, why = fetch(environment, settings)
-    assert.is_nil(token)
     local secrets = ws:secrets()
-    for _, one in ipairs { SECRET, ws.control.clouds.keys.secret, ws.control.clouds.keys.session,
-      ws.control.clouds.container_secret } do secrets[#secrets + 1] = one end
-    clouds.has_no_secret(err, secrets)
-    return err, why
+    secrets[#secrets + 1] = SECRET
+    return desk:refused(secrets, "aws", all(settings), environment)
   end
 
   local function instance(more)

@@ -3,53 +3,25 @@ local clouds = require "support.clouds"
 local core = require "fpcache.core"
 local lakebase = require "support.lakebase"
 local workspace = require "support.workspace"
-local system = core.system
 
 describe("the token sources", function()
-  local lake, ws, dir, sources
+  local lake, ws, desk
 
   setup(function()
-    lake = lakebase.start()
+    lake, desk = lakebase.start(), clouds.desk()
     ws = lake.ws
-    dir = assert(system.mkdtemp("/tmp/fpcache-clouds-"))
   end)
   teardown(function()
     lake:stop()
-    assert(system.remove_tree(dir))
+    desk:remove()
   end)
-  before_each(function()
-    lake:reset()
-    sources = {}
-  end)
-  after_each(function()
-    for _, source in ipairs(sources) do source:close() end
-  end)
+  before_each(function() lake:reset() end)
+  after_each(function() desk:tidy() end)
 
-  local function write(name, text)
-    local file = assert(io.open(dir .. "/" .. name, "w"))
-    file:write(text)
-    file:close()
-    return dir .. "/" .. name
-  end
-
-  local function make(kind, environment, settings)
-    local source, err = clouds.source(kind, settings or {}, environment)
-    sources[#sources + 1] = source
-    return source, err
-  end
-
-  local function fetch(kind, environment, settings)
-    return assert(make(kind, environment, settings)):fetch(10)
-  end
-
-  local function refused(kind, environment, settings)
-    local token, err, why = fetch(kind, environment, settings)
-    assert.is_nil(token)
-    local secrets = ws:secrets()
-    secrets[#secrets + 1] = ws.control.clouds.identity_header
-    clouds.has_no_secret(err, secrets)
-    return err, why
-  end
+  local function write(name, text) return desk:write(name, text) end
+  local function make(kind, environment, settings) return desk:make(kind, settings, environment) end
+  local function fetch(kind, environment, settings) return desk:fetch(kind, settings, environment) end
+  local function refused(kind, environment, settings) return desk:refused(ws:secrets(), kind, settings, environment) end
 
   -- Logs in at the real server, which asks for a clear-text password inside TLS.
   local function login(password)
@@ -124,9 +96,9 @@ describe("the token sources", function()
       write("jwt", workspace.SUBJECT_TOKEN)
       assert(source:fetch())
       write("jwt", " \n")
-      assert.truthy(select(2, source:fetch()):find(dir .. "/jwt is empty", 1, true))
-      assert(os.remove(dir .. "/jwt"))
-      assert.truthy(select(2, source:fetch()):find("could not read " .. dir .. "/jwt", 1, true))
+      assert.truthy(select(2, source:fetch()):find(desk.dir .. "/jwt is empty", 1, true))
+      assert(os.remove(desk.dir .. "/jwt"))
+      assert.truthy(select(2, source:fetch()):find("could not read " .. desk.dir .. "/jwt", 1, true))
     end)
   end)
 

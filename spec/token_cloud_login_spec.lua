@@ -19,15 +19,14 @@ describe("a cache logs in", function()
   after_each(database.assert_nothing_open)
 
   local function options(auth, more)
-    local o = { host = lake.host, user = lake.role, database = lake.database, feed = false, auth = auth,
-      libpq = { sslrootcert = lake.ca_file } }
-    for name, value in pairs(more or {}) do o[name] = value end
-    return o
+    local all = lake:options(more)
+    all.auth = auth
+    return all
   end
 
   --- Every connection of the role ends; the next call has to log in again.
   local function kick(cache)
-    lake.srv:sql(("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '%s'"):format(lake.role))
+    lake:kick()
     return cache:ping()
   end
 

@@ -31,19 +31,8 @@ describe("passwords from a source", function()
     return path
   end
 
-  --- Makes this the password of the role.
-  local function rotate(password)
-    lake.srv:sql(("ALTER ROLE %s PASSWORD '%s' VALID UNTIL 'infinity'"):format(lake.role,
-      (password:gsub("'", "''"))))
-  end
-
-  --- Options for a cache at the lake; `more` says where the password comes from.
-  local function options(more)
-    local o = { host = lake.host, user = lake.role, database = lake.database, feed = false,
-      libpq = { sslrootcert = lake.ca_file } }
-    for name, value in pairs(more) do o[name] = value end
-    return o
-  end
+  local function rotate(password) lake:rotate(password) end
+  local function options(more) return lake:options(more) end
 
   --- Opens, calls, closes.
   local function with(more, f)
@@ -53,16 +42,11 @@ describe("passwords from a source", function()
     if not ok then error(err, 0) end
   end
 
-  local function dbx(more)
-    local auth = { "databricks", instance_name = "cache", host = lake.ws.url, client_id = workspace.CLIENT_ID,
-      client_secret = workspace.CLIENT_SECRET, ca_file = lake.ws.ca_file }
-    for name, value in pairs(more or {}) do auth[name] = value end
-    return auth
-  end
+  local function dbx(more) return lake.ws:m2m(more) end
 
   --- Every connection of the role ends; the next call has to log in again.
   local function kick(cache)
-    lake.srv:sql(("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '%s'"):format(lake.role))
+    lake:kick()
     return cache:ping()
   end
 

@@ -28,6 +28,35 @@ describe("times to live", function()
       SELECT extract(epoch FROM expires_at) * 1000000 - version = 100500000 FROM cache]]))
   end)
 
+  it("may be written as people do, wherever seconds are taken", function()
+    local function lives(seconds, key)
+      local ttl = cache:ttl(key or "k")
+      assert.is_true(ttl > seconds - 10 and ttl <= seconds, ttl)
+      cache:delete(key or "k")
+    end
+    assert(cache:set("k", 1, "5m")) lives(300)
+    assert(cache:set("k", 1, { ttl = "1h30m" })) lives(5400)
+    assert(cache:add("k", 1, "2d")) lives(172800)
+    assert(cache:set("k", 1)) assert(cache:replace("k", 1, "1w")) lives(604800)
+    assert(cache:set("k", 1)) assert(cache:expire("k", "90s")) lives(90)
+    assert(cache:set("k", 1, 1)) assert(cache:touch("k", "1.5h")) lives(5400)
+    assert(cache:cas("k", select(3, cache:set("k", 1)), 2, "5m")) lives(300)
+    assert(cache:set("k", 1)) cache:get_set("k", 1, "5m") lives(300)
+    assert(cache:incr("k", 1, { ttl = "5m" })) lives(300)
+    assert(cache:set_many({ k = 1 }, "5m")) lives(300)
+    assert(cache:set_many({ k = 1, l = 1 }, { ttl = { k = "5m" } })) lives(300)
+    assert.equal(-1, cache:ttl("l"))
+    assert(cache:transaction(function(tx) return tx:set("k", 1, "5m") end)) lives(300)
+    assert(cache:counter("k", { ttl = "5m" }):add()) lives(300)
+    local timed = db:open {
+      timeout = "1500ms", bulk_timeout = "1m", connect_timeout = "2s", idle_timeout = "0s", max_lifetime = "1h",
+      breaker_pause = "1s", near_ttl = "5m", near_negative_ttl = "5s", max_staleness = "1s", feed_interval = "100ms",
+      pipeline_silence = "2s", feed = true,
+    }
+    assert.same({ 1.5, 60 }, { timed.timeout, timed.bulk_timeout })
+    assert(timed:wait_ready("10s"))
+  end)
+
   it("of a millionth of a second pass by themselves", function()
     assert(cache:set("k", 1, 1e-6))
     assert.is_nil((cache:get("k")))
@@ -139,17 +168,40 @@ describe("times to live", function()
       end
     end)
 
-    it("a text is the caller's mistake", function()
-      raises("bad ttl (number of seconds expected, got string)", function() cache:set("k", 1, "5") end)
-      raises("bad ttl (number of seconds expected, got string)", function() cache:expire("k", "5") end)
-      raises("bad ttl (number of seconds expected, got string)", function() cache:touch("k", "5") end)
-      raises("bad ttl (number of seconds expected, got string)", function() cache:add("k", 1, "5") end)
-      raises("bad ttl (number of seconds expected, got string)", function() cache:replace("k", 1, "5") end)
-      raises("bad ttl (number of seconds expected, got string)", function() cache:cas("k", 1, 1, "5") end)
-      raises("bad ttl (number of seconds expected, got string)", function() cache:get_set("k", 1, "5") end)
-      raises("options.ttl: number is expected, got string", function() cache:set("k", 1, { ttl = "5" }) end)
-      raises("options.ttl: number is expected, got string", function() cache:incr("k", 1, { ttl = "5" }) end)
-      raises("options.ttl: number table is expected, got string", function() cache:set_many({ k = 1 }, "5") end)
+    it("a text that is no duration tells what it is", function()
+      for text, reason in pairs {
+        ["5"] = '"5" is no duration (such as "250ms", "90s", "5m", "1h30m", "2d", "1w")', [""] = "an empty text is no duration",
+        ["5 parsecs"] = '"5 parsecs" is no duration (such as "250ms", "90s", "5m", "1h30m", "2d", "1w")',
+        ["1h and more"] = '"1h and more" is no duration (such as "250ms", "90s", "5m", "1h30m", "2d", "1w")',
+      } do
+        for name, call in pairs {
+          set = function() return cache:set("k", 1, text) end,
+          set_option = function() return cache:set("k", 1, { ttl = text }) end,
+          expire = function() return cache:expire("k", text) end,
+          touch = function() return cache:touch("k", text) end,
+          add = function() return cache:add("k", 1, text) end,
+          replace = function() return cache:replace("k", 1, text) end,
+          cas = function() return cache:cas("k", 1, 1, text) end,
+          get_set = function() return cache:get_set("k", 1, text) end,
+          incr = function() return cache:incr("k", 1, { ttl = text }) end,
+          lock = function() return cache:lock("k", text, print) end,
+        } do
+          assert.same({ nil, "invalid: a ttl: " .. reason }, { call() }, name)
+        end
+        assert.equal("invalid: a ttl: " .. reason .. " (item 1)", select(2, cache:set_many({ k = 1 }, text)))
+      end
+      assert.equal("invalid: a ttl must be more than 0 and at most 1e+10 seconds, got 0.0 (leave it out for no expiry)",
+        (select(2, cache:set("k", 1, "0s")):gsub("got 0 ", "got 0.0 ")))
+      assert.equal(0, cache:count())
+    end)
+
+    it("what is neither number nor text is the caller's mistake", function()
+      raises("bad ttl (number of seconds or duration expected, got boolean)", function() cache:set("k", 1, true) end)
+      raises("bad ttl (number of seconds or duration expected, got table)", function() cache:expire("k", {}) end)
+      raises("options.ttl: seconds or duration is expected, got boolean", function() cache:set("k", 1, { ttl = true }) end)
+      raises("options.ttl: seconds or duration is expected, got table", function() cache:incr("k", 1, { ttl = {} }) end)
+      raises("options.ttl: seconds, duration or table is expected, got boolean",
+        function() cache:set_many({ k = 1 }, true) end)
       raises("options.expires_at: number is expected, got string",
         function() cache:set("k", 1, { expires_at = "5" }) end)
     end)

@@ -37,6 +37,7 @@ describe("fpcache.warm", function()
   local function warm(opts)
     opts.cache = cache
     opts.key = opts.key or (not opts.map and "k:{id}" or nil)
+    opts.jobs = opts.jobs or 1
     return fpcache.warm(opts)
   end
 
@@ -52,6 +53,15 @@ describe("fpcache.warm", function()
     assert.same({ 2, 2, 0 }, { state.read, state.stored, state.bad })
     assert.same({ ["k:1"] = { id = 1, v = { 1, 2.5 } }, ["k:x"] = { id = "x", v = fpcache.null } }, all())
     assert.is_true(cache:ttl("k:1") > 50)
+  end)
+
+  it("takes durations, from templates too", function()
+    assert(warm { source = write("a.jsonl", '{"id":1,"for":"2h"}\n{"id":2,"for":30}\n'), ttl = "{for}" })
+    assert.is_true(cache:ttl("k:1") > 7000 and cache:ttl("k:2") <= 30)
+    assert(warm { source = write("a.jsonl", '{"id":1}'), ttl = "5m" })
+    assert.is_true(cache:ttl("k:1") > 290 and cache:ttl("k:1") <= 300)
+    assert(warm { source = write("a.jsonl", '{"id":1}'), map = function(record) return "k:" .. record.id, 1 end, ttl = "5m" })
+    assert.equal(1, assert(warm { source = write("a.jsonl", '{"id":1,"for":"soon"}'), ttl = "{for}", max_errors = 5 }).bad)
   end)
 
   it("reads a JSON array, whatever is in it", function()
@@ -83,7 +93,17 @@ describe("fpcache.warm", function()
     assert.equal("a quoted field ends before its separator", errors[2].error)
     assert.equal("a quoted field has no end", errors[3].error)
     assert.equal(1, assert(warm { source = write("a.tsv", "id\tv\n7\ta,b\n") }).stored)
+    assert.equal(2, assert(warm { source = write("a.txt", " one \n\ntwo"), format = "lines", key = "l:{line}" }).stored)
+    assert.same({ line = "one" }, (cache:get("l:one")))
     assert.same({ id = "7", v = "a,b" }, (cache:get("k:7")))
+  end)
+
+  it("reads Debian's control format", function()
+    local text = "\n\nid: 1\nText: first\n  second\n .\n# remark\n\n\nid:2\nEmpty:\n\nno field\nid: 3"
+    local state = assert(warm { format = "deb822", errors = dir .. "/err", source = write("a.control", text) })
+    assert.same({ 3, 2, 1 }, { state.read, state.stored, state.bad })
+    assert.same({ ["k:1"] = { id = "1", Text = "first\n second\n." }, ["k:2"] = { id = "2", Empty = "" } }, all())
+    assert.matches('"line":13', read(dir .. "/err"))
   end)
 
   it("comes to the same in every format, over records of any length", function()
@@ -214,6 +234,58 @@ describe("fpcache.warm", function()
       assert.is_nil(read(resume), "a job that is done leaves no place behind")
     end)
   end
+
+  it("stores several batches at once, and of a key that comes twice the last record", function()
+    local seed = math.random(1000000)
+    math.randomseed(seed)
+    local rows, last = {}, {}
+    for i = 1, 3000 do
+      local id = math.random(200)
+      rows[i], last["k:" .. id] = ('{"id":%d,"v":%d}'):format(id, i), { id = id, v = i }
+    end
+    local at_once, most = 0, 0
+    local real = cache.set_many
+    cache.set_many = function(...)
+      at_once = at_once + 1
+      most = math.max(most, at_once)
+      fpcache.sleep(math.random() / 200) -- overtakes, unless they wait for each other
+      local count, err = real(...)
+      at_once = at_once - 1
+      return count, err
+    end
+    local state = assert(warm { source = write("twice.jsonl", table.concat(rows, "\n")), batch = 7, jobs = 6 })
+    assert.same({ 3000, 3000 }, { state.read, state.stored }, "seed " .. seed)
+    assert.same(last, all())
+    assert.is_true(most > 1, "several at once")
+  end)
+
+  it("goes on exactly after an interruption with batches under way, bad records included", function()
+    local rows = {}
+    for i = 1, 2000 do rows[i] = i % 100 == 50 and "bad" or ('{"id":%d}'):format(i) end
+    local path, resume, errors = write("many.jsonl", table.concat(rows, "\n")), dir .. "/resume", dir .. "/err"
+    local sets, real = 0, cache.set_many
+    cache.set_many = function(self, items)
+      sets = sets + 1
+      if sets == 9 then
+        fpcache.sleep(0.2) -- others overtake it
+        error("killed here")
+      end
+      return real(self, items)
+    end
+    local job = { source = path, batch = 20, jobs = 5, resume = resume, errors = errors, max_errors = 1000 }
+    assert.has_error(function() warm(job) end, "killed here")
+    local before = cache:count()
+    local place = codec.json.decode(read(resume))
+    assert.is_true(place.read <= 160 and before > place.read, "what is after the gap is not in the file")
+    local state = assert(warm(job))
+    assert.same({ 2000, 1980, 20 }, { state.read, state.stored, state.bad })
+    assert.equal(1980, cache:count())
+    local seen = {}
+    for line in read(errors):gmatch("[^\n]+") do seen[#seen + 1] = codec.json.decode(line).line end
+    local expected = {}
+    for i = 50, 2000, 100 do expected[#expected + 1] = i end
+    assert.same(expected, seen)
+  end)
 
   it("does not go on where that would be wrong", function()
     local path = write("s.jsonl", '{"id":1}\n{"id":2}\n')

@@ -11,7 +11,7 @@ function common.environment(name)
   return os.getenv(name) or error(name .. " is not set: use run.sh")
 end
 
-common.super = common.environment("BENCH_SUPER")
+common.super = common.environment("BENCH_URL")
 common.url = common.super:gsub("user=[^&]*", "user=app") -- a role as users have it: row-level security holds for it
 common.is_quick = os.getenv("BENCH_QUICK") == "1"
 

@@ -22,9 +22,7 @@ set -eu
 
 usage() { echo "usage: run.sh BUILD_DIR [--quick] [--large] [--only PART]" >&2; exit 2; }
 [ $# -ge 1 ] || usage
-BENCH_BUILD=$(cd "$1" && pwd)
-HERE=$(cd "$(dirname "$0")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+build=$1
 shift
 BENCH_QUICK=0 large=0 parts="near_hit feed_cost idle load hit_ratio"
 while [ $# -gt 0 ]; do
@@ -40,60 +38,38 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-grep -q '^CMAKE_BUILD_TYPE:STRING=Release' "$BENCH_BUILD/CMakeCache.txt" ||
-    echo "run.sh: $BENCH_BUILD is no optimised build: the figures mean little" >&2
-
-BENCH_TMP=$(mktemp -d /tmp/fpcache-bench-XXXXXX)
-chmod 755 "$BENCH_TMP" # the server may run under another account
-cleanup() {
-    code=$?
-    trap - EXIT HUP INT TERM
-    "$BENCH_BUILD/fpcache" local destroy --force --dir "$BENCH_TMP/server" >/dev/null 2>&1 || true
-    rm -rf "$BENCH_TMP"
-    exit $code
-}
-trap cleanup EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-"$BENCH_BUILD/fpcache" local start --dir "$BENCH_TMP/server" >"$BENCH_TMP/start.log" 2>&1 || {
-    cat "$BENCH_TMP/start.log" >&2
-    exit 1
-}
-BENCH_SUPER=$("$BENCH_BUILD/fpcache" local url --dir "$BENCH_TMP/server")
-BENCH_BINDIR=$(for bin in /usr/lib/postgresql/*/bin; do [ -x "$bin/pgbench" ] && echo "$bin"; done | tail -n 1)
-[ -n "$BENCH_BINDIR" ] || BENCH_BINDIR=$(dirname "$(command -v pgbench)")
-LUA_PATH="$HERE/?.lua;$ROOT/bench/support/?.lua;$ROOT/lua/?.lua;$ROOT/lua/?/init.lua;;"
-export BENCH_BUILD BENCH_TMP BENCH_SUPER BENCH_BINDIR BENCH_QUICK LUA_PATH
+# shellcheck source=bench/support.sh
+. "$(dirname "$0")/../support.sh"
+bench_begin "$0" "$build"
+bench_server
+export BENCH_QUICK
 
 lua54() { LUA_CPATH="$BENCH_BUILD/lua5.4/?.so;;" lua5.4 "$@"; }
 luajit() { LUA_CPATH="$BENCH_BUILD/lua5.1/?.so;;" "$BENCH_BUILD/luajit-host" "$@"; }
 
 load() { # each in a process of its own, as its memory is asked
-    lua54 "$HERE/fill.lua" "$1"
-    for round in $(seq "$2"); do lua54 "$HERE/load.lua" "$1" "$round"; done
+    lua54 "$BENCH_HERE/fill.lua" "$1"
+    for round in $(seq "$2"); do lua54 "$BENCH_HERE/load.lua" "$1" "$round"; done
 }
 
-echo "machine: $(uname -srm), $(getconf _NPROCESSORS_ONLN) processors, load $(cut -d' ' -f1-3 /proc/loadavg)"
-echo "server: $("$BENCH_BINDIR/postgres" --version)"
-lua54 "$HERE/setup.lua"
+bench_machine
+lua54 "$BENCH_HERE/setup.lua"
 for part in $parts; do
     echo
     echo "$part (load $(cut -d' ' -f1 /proc/loadavg))"
     case $part in
     near_hit)
-        lua54 "$HERE/near_hit.lua" lua5.4
-        luajit "$HERE/near_hit.lua" luajit
+        lua54 "$BENCH_HERE/near_hit.lua" lua5.4
+        luajit "$BENCH_HERE/near_hit.lua" luajit
         ;;
     load)
         if [ $BENCH_QUICK = 1 ]; then load 100000 1; else load 1000000 3; fi
         [ $large = 0 ] || load 10000000 1
         ;;
-    *) lua54 "$HERE/$part.lua" ;;
+    *) lua54 "$BENCH_HERE/$part.lua" ;;
     esac
 done
 mkdir -p "$BENCH_BUILD/bench"
-lua54 "$HERE/join.lua" >"$BENCH_BUILD/bench/layers.json"
+lua54 "$BENCH_HERE/join.lua" >"$BENCH_BUILD/bench/layers.json"
 echo
 echo "written: $BENCH_BUILD/bench/layers.json (load $(cut -d' ' -f1-3 /proc/loadavg))"

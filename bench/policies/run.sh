@@ -1,23 +1,27 @@
 #!/bin/sh
-# run.sh BUILD_DIR [--quick] [--only PART] -- what does fetch cost over get, and what do refresh-ahead and XFetch save?
+# run.sh BUILD_DIR [--quick] [--only PART] -- what do the policies cost, and what do they save?
 #
-# Parts, a file each, run on a private server that is removed at the end: overhead, zipf.  Takes one minute; --quick less.
+# Parts, a file each, run on a private server that is removed at the end:
+#   overhead   fetch over get on a hit, near and at the server
+#   zipf       loads and waits saved by refresh-ahead and XFetch
+#   sweep      how fast sweeps and evictions are, and what they do to reads
+#   sealing    compression and encryption
+#   dead       fetch over the bare loader without a server
+# Takes three minutes; --quick half of one.
 #
 # Last run: 2026-11-23, 2 virtual processors (AMD EPYC), PostgreSQL 15.18.
 #   near    get 0.555 us  fetch 0.648 us (bar: 0.5 us more)     server  get 67.9 us  fetch 110.3 us (MISSED, bar 5 % more)
 #   zipf    readers that met an expired key, of 6,000: plain 1234, refresh_ahead 939, XFetch 1200
 set -eu
 [ $# -ge 1 ] || { echo "usage: run.sh BUILD_DIR [--quick] [--only PART]" >&2; exit 2; }
-BUILD=$(cd "$1" && pwd)
-HERE=$(cd "$(dirname "$0")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+build=$1 here=$(dirname "$0")
 shift
-parts="overhead zipf" quick=0
+parts="overhead zipf sweep sealing dead" BENCH_QUICK=0
 while [ $# -gt 0 ]; do
     case $1 in
-    --quick) quick=1 ;;
+    --quick) BENCH_QUICK=1 ;;
     --only)
-        if [ $# -lt 2 ] || [ ! -f "$HERE/$2.lua" ]; then echo "run.sh: no such part" >&2; exit 2; fi
+        if [ $# -lt 2 ] || [ ! -f "$here/$2.lua" ]; then echo "run.sh: no such part" >&2; exit 2; fi
         shift
         parts=$1
         ;;
@@ -25,15 +29,14 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-dir=$(mktemp -d /tmp/fpcache-bench-XXXXXX)
-trap '"$BUILD/fpcache" local destroy --dir "$dir/server" --force >/dev/null 2>&1 || true; rm -rf "$dir"' EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
-chmod 755 "$dir"
-"$BUILD/fpcache" local start --dir "$dir/server" >/dev/null
-url=$("$BUILD/fpcache" local url --dir "$dir/server")
+# shellcheck source=bench/support.sh
+. "$(dirname "$0")/../support.sh"
+bench_begin "$0" "$build"
+bench_server
+FPCACHE_URL=$BENCH_URL
+export BENCH_QUICK FPCACHE_URL
+bench_machine
 for part in $parts; do
     echo "== $part"
-    BENCH_QUICK=$quick FPCACHE_URL=$url LUA_PATH="$ROOT/bench/support/?.lua;;" "$BUILD/fpcache" "$HERE/$part.lua"
+    "$BENCH_BUILD/fpcache" "$BENCH_HERE/$part.lua"
 done

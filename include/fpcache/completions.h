@@ -29,8 +29,10 @@ void fpc_completions_delete(fpc_completions *queue);
 
 /* For poll(2): readable when something may be there.  Stays the same; nobody else may read from it. */
 int fpc_completions_fd(fpc_completions *queue);
-/* Makes the descriptor readable once, to end a wait. */
+/* Makes the descriptor readable once, or rings the bell, to end a wait. */
 void fpc_completions_wake(fpc_completions *queue);
+/* Ends the ringing that fpc_bell_attach() began (see bell.h): wake-ups are the descriptor's again. */
+void fpc_completions_silence(fpc_completions *queue);
 /* The next finished request, or NULL when there is none now; the descriptor is then not readable any more. */
 fpc_request *fpc_completions_next(fpc_completions *queue);
 /* Waits until something may be there.  FPC_TIMEOUT, FPC_INTERRUPTED as fpc_wait_fd(). */

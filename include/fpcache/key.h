@@ -21,4 +21,10 @@
 /* Writes the stored form of a key longer than FPC_KEY_INLINE bytes into `stored`. */
 fpc_status fpc_key_shorten(const char *key, size_t length, char stored[FPC_KEY_STORED_MAX], fpc_error *err);
 
+/* A key that nobody can tell, for traces: the first 8 bytes of its HMAC-SHA-256 under a secret of any length,
+ * as hexadecimal digits.  Equal keys under equal secrets give equal digits. */
+#define FPC_KEY_DISGUISED 16
+fpc_status fpc_key_disguise(const char *secret, size_t secret_length, const char *key, size_t length,
+                            char digits[FPC_KEY_DISGUISED + 1], fpc_error *err);
+
 #endif

@@ -71,14 +71,16 @@ local function migrate(conn, quoted, o, report)
   report.applied = {}
   local is_logged = o.logged or false
   if report.version > 0 then is_logged = not report.unlogged end -- what is added lives and dies with what is there
-  for version = report.version + 1, schema.VERSION do
-    local migration = schema.MIGRATIONS[version]
-    ok, err = conn:script(schema.migration_sql(migration, quoted, is_logged), o.bulk_timeout)
-    if ok then
-      ok, err = conn:query(sql.fill(schema.RECORD, { schema = quoted }), o.timeout, version, migration.name)
+  for _, migration in ipairs(schema.MIGRATIONS) do
+    local version = migration.version
+    if version > report.version then
+      ok, err = conn:script(schema.migration_sql(migration, quoted, is_logged), o.bulk_timeout)
+      if ok then
+        ok, err = conn:query(sql.fill(schema.RECORD, { schema = quoted }), o.timeout, version, migration.name)
+      end
+      if not ok then return nil, ("%s (in migration %d, %s)"):format(err, version, migration.name) end
+      report.applied[#report.applied + 1] = migration.name
     end
-    if not ok then return nil, ("%s (in migration %d, %s)"):format(err, version, migration.name) end
-    report.applied[#report.applied + 1] = migration.name
   end
   return true
 end
@@ -155,6 +157,7 @@ function admin.setup(opts)
 end
 
 --- Runs the migrations that are missing; nothing is created where nothing was set up.
+---@param opts table? connection options, schema
 ---@return table? report, string? err
 function admin.upgrade(opts)
   local report, err = with_connection(opts, 2, function(conn, quoted, o) return install(conn, quoted, o, false) end)
@@ -162,6 +165,7 @@ function admin.upgrade(opts)
 end
 
 --- What is installed.
+---@param opts table? connection options, schema
 ---@return table? report { version (0: nothing), latest, has_table, unlogged, isolated, rows, bytes, owner, ... }
 ---@return string? err
 function admin.status(opts)
@@ -192,6 +196,7 @@ function admin.switch_feed(opts, is_on)
 end
 
 --- Removes the schema's objects and all cached data; the schema itself stays.
+---@param opts table? connection options, schema
 ---@return table? report what was there, string? err
 function admin.drop(opts)
   local report, err = with_connection(opts, 2, function(conn, quoted, o)

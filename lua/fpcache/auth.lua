@@ -188,7 +188,7 @@ local PROVIDER_OPTIONS = {
   instance_names = { type = "table", check = words },
   endpoint = { type = "string" },
   profile = { type = "string" },
-  refresh_interval = { type = "number", default = 3600, check = options.positive }, -- seconds
+  refresh_interval = { type = "duration", default = 3600, check = options.positive }, -- seconds
   auto_refresh = { type = "boolean", default = true },
   auth = { type = "table" }, -- further settings of the kind "databricks"
 }

@@ -13,7 +13,8 @@ local BATCH_ROWS = 10000
 local BATCH_BYTES = 8 * 1024 * 1024
 
 local SET_MANY_OPTIONS = {
-  ttl = { type = "number table" }, -- seconds for all, or { key = seconds } with none for the others
+  -- for all, or { key = seconds } with none for the others
+  ttl = { type = "number string table", expected = "seconds, duration or table" },
   batch = { type = "integer", default = BATCH_ROWS, check = options.between(1, 1000000, "") }, -- rows in one statement
   tags = { type = "string table" }, -- of all of them
 }
@@ -82,8 +83,8 @@ local function send_batches(self, batch, source)
 end
 
 --- Stores many values: all or none of a call.
----@param items table|function { key = value }, or an iterator of key, value[, ttl in seconds]
----@param opts number|table|nil ttl in seconds, or { ttl = seconds | { key = seconds }, batch = rows, tags = list }
+---@param items table|function { key = value }, or an iterator of key, value[, ttl in seconds or as "5m"]
+---@param opts number|string|table|nil ttl in seconds or as "5m", or { ttl = one | { key = one }, batch = rows, tags = list }
 ---@return integer? count items taken (of a key that comes twice the last value stays)
 ---@return string? err
 function Cache:set_many(items, opts)
@@ -178,16 +179,27 @@ function Cache:delete_many(keys, opts)
   return deleted
 end
 
-local CLEAR_OPTIONS = { all = { type = "boolean" } } -- every namespace of this user
+local CLEAR_OPTIONS = {
+  all = { type = "boolean" },     -- every namespace of this user
+  at_once = { type = "boolean" }, -- in the same short time however much there is; for caches with namespace_version
+}
 
 --- Deletes everything of this namespace.
----@param opts table? { all = true } for every namespace of this user
----@return integer? deleted
+---@param opts table? { all = true } for every namespace of this user; { at_once = true }: one row is written and nothing is
+--- deleted; what there was is not there any more, and a sweep takes its space back (docs/namespaces.md)
+---@return integer? deleted 0 with at_once, which does not count
 ---@return string? err
 function Cache:clear(opts)
   local read = options.read(CLEAR_OPTIONS, opts, 2)
   local deleted, err
-  if read.all then
+  if read.at_once then
+    if read.all then error("options: at_once and all exclude each other", 2) end
+    if not self.versioned then
+      return nil, "invalid: this cache was opened without namespace_version = true, which at_once needs"
+    end
+    deleted, err = self.db:run(self.statements.clear_at_once, self.timeout, self.space)
+    deleted = deleted and 0
+  elseif read.all then
     deleted, err = self.db:run(self.statements.clear_all, self.bulk_timeout)
   else
     deleted, err = self.db:run(self.statements.clear, self.bulk_timeout, self.space)

@@ -30,8 +30,14 @@ local function ask_nearby(self, keys, stored, near, values)
       if value ~= ABSENT then values[key] = value end
     else
       local absent, spot, stamp = self.feed:look(self.seed, stored[i])
+      local shared = stamp and self.shared
+      if shared and not absent then value = shared:find(self, stored[i], spot) end
       if absent then
         self.counts.absent = self.counts.absent + 1
+      elseif value == ABSENT then
+        self.counts.misses = self.counts.misses + 1
+      elseif value ~= nil then
+        values[key], self.counts.hits = value, self.counts.hits + 1
       else
         count = count + 1
         question.keys[count], question.stored[count] = key, stored[i]
@@ -44,10 +50,11 @@ end
 
 --- Keeps the server's answers, and that it had none.
 local function keep(self, near, question, first, last, asked_at, found, ttls, sizes)
-  local space = self.space
+  local space, shared = self.space, self.shared
   for i = first, last do
     local key, spot, stamp = question.keys[i], question.spots[i], question.stamps[i]
     if stamp and found[key] ~= nil then
+      if shared then shared:keep(self, question.stored[i], found[key], asked_at, ttls[key]) end
       near:put(space, key, found[key], sizes[key], asked_at, ttls[key], spot, stamp)
     elseif stamp then
       near:put_absent(space, key, asked_at, spot, stamp)

@@ -20,12 +20,14 @@ local value_encode, value_decode = core.value_encode, core.value_decode
 ---@field space string the namespace
 ---@field seed any of the namespace, for the feed
 ---@field near fpcache.Near? nil when it is off, and in a transaction
+---@field shared table? the tier that the workers of an nginx share
+---@field look function see fast_feed.bind()
 ---@field feed table the feed of this process, or what stands in its place (see announce.lua)
 local Cache = {}
 Cache.__index = Cache
 
 local SET_OPTIONS = {
-  ttl = { type = "number" },        -- seconds, fractions allowed; none: no expiry
+  ttl = { type = "number string", expected = "seconds or duration" }, -- fractions allowed, or "5m"; none: no expiry
   expires_at = { type = "number" }, -- seconds since 1970
   keep_ttl = { type = "boolean" },  -- the old expiry stays
   if_absent = { type = "boolean" }, -- only when there is no such key
@@ -127,7 +129,8 @@ end
 --- Stores a value.  Strings, numbers, booleans, fpcache.null and tables that JSON can hold come back as they are.
 ---@param key string 1 to max_key_bytes bytes, any content
 ---@param value any not nil
----@param opts number|table|nil ttl in seconds, or { ttl, expires_at, keep_ttl, if_absent, if_present, if_version, tags }
+---@param opts number|string|table|nil ttl in seconds or as "5m", or { ttl, expires_at, keep_ttl, if_absent, if_present,
+--- if_version, tags }
 ---@return boolean? stored false when a condition did not hold
 ---@return string? err
 ---@return integer? version of what was stored, for cas
@@ -178,15 +181,16 @@ function Cache:delete(key, opts)
   return found and lived
 end
 
---- Gives a key a new time to live in seconds: (key, ttl) -> true, false when there is none, or nil, err.
----@type fun(self: fpcache.Cache, key: string, ttl: number?): boolean?, string?
+--- Gives a key a new time to live in seconds, or as "5m": (key, ttl) -> true, false when there is none, or nil, err.
+---@type fun(self: fpcache.Cache, key: string, ttl: number|string|nil): boolean?, string?
 Cache.expire = ttl_changer("expire")
 
 --- Makes a key live for at least `ttl` more seconds; never shortens its life.
----@type fun(self: fpcache.Cache, key: string, ttl: number?): boolean?, string?
+---@type fun(self: fpcache.Cache, key: string, ttl: number|string|nil): boolean?, string?
 Cache.touch = ttl_changer("touch")
 
 --- Takes the expiry off a key.
+---@param key string
 ---@return boolean? changed false when there was none
 ---@return string? err
 function Cache:persist(key)
@@ -209,16 +213,18 @@ local function conditional(statement)
 end
 
 --- Stores a value only when there is no such key: (key, value, ttl) -> true, false when there was one, or nil, err.
----@type fun(self: fpcache.Cache, key: string, value: any, ttl: number?): boolean?, string?
+---@type fun(self: fpcache.Cache, key: string, value: any, ttl: number|string|nil): boolean?, string?
 Cache.add = conditional("add")
 
 --- Stores a value only when there is such a key; without a ttl it then never expires.
----@type fun(self: fpcache.Cache, key: string, value: any, ttl: number?): boolean?, string?
+---@type fun(self: fpcache.Cache, key: string, value: any, ttl: number|string|nil): boolean?, string?
 Cache.replace = conditional("replace")
 
 --- Compare and set: stores a value only when nobody wrote the key since `version` was read.
+---@param key string
 ---@param version integer from entry() or an earlier cas()
----@param ttl number? seconds; none: no expiry
+---@param value any nil and functions cannot be stored
+---@param ttl number|string|nil seconds, or "5m"; none: no expiry
 ---@return integer|false|nil version the new one; false when it was another
 ---@return string? err
 function Cache:cas(key, version, value, ttl)
@@ -232,7 +238,7 @@ function Cache:cas(key, version, value, ttl)
 end
 
 local INCR_OPTIONS = {
-  ttl = { type = "number" }, -- seconds, for a new key; an old one keeps its expiry
+  ttl = { type = "number string", expected = "seconds or duration" }, -- for a new key; an old one keeps its expiry
   initial = { type = "number cdata", expected = "integer", default = 0 }, -- what a new key starts from
 }
 
@@ -264,6 +270,7 @@ local function add_to(self, key, delta, opts, is_negative, level)
 end
 
 --- Adds to an integer, atomically; a missing key starts from `initial`.
+---@param key string
 ---@param delta integer? default 1
 ---@param opts table? { ttl, initial }
 ---@return integer? value the new one
@@ -274,13 +281,18 @@ function Cache:incr(key, delta, opts)
 end
 
 --- Subtracts from an integer; see incr.
+---@param key string
+---@param delta integer? default 1
+---@param opts table? as for incr
 function Cache:decr(key, delta, opts)
   local value, err = add_to(self, key, delta, opts, true, 2)
   return value, err
 end
 
 --- Stores a value and returns the one that it replaced.
----@param ttl number? seconds; none: no expiry
+---@param key string
+---@param value any nil and functions cannot be stored
+---@param ttl number|string|nil seconds, or "5m"; none: no expiry
 ---@return any old nil when there was none
 ---@return string? err
 function Cache:get_set(key, value, ttl)
@@ -302,6 +314,7 @@ function Cache:get_set(key, value, ttl)
 end
 
 --- Deletes a key and returns what it held.
+---@param key string
 ---@return any old nil when there was none
 ---@return string? err
 function Cache:get_delete(key)

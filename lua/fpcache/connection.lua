@@ -1,6 +1,7 @@
 --- From the options of a user to a pool of connections.
 local auth = require("fpcache.auth")
 local core = require("fpcache.core")
+local loop = require("fpcache.loop")
 local options = require("fpcache.options")
 
 local connection = {}
@@ -24,14 +25,14 @@ connection.OPTIONS = {
   minconn = { type = "integer", default = 1, check = options.not_negative },
   maxconn = { type = "integer", default = 10, check = options.between(1, MAX_CONNECTIONS, "") },
   schema = { type = "string", default = "public" },
-  connect_timeout = { type = "number", default = 5, check = seconds },  -- seconds
-  timeout = { type = "number", default = 5, check = seconds },          -- seconds, a call on one key
-  bulk_timeout = { type = "number", default = 60, check = seconds },    -- seconds, a call on many
-  idle_timeout = { type = "number", default = 300, check = options.not_negative },  -- seconds; 0: never
-  max_lifetime = { type = "number", default = 3600, check = options.not_negative }, -- seconds; 0: no limit
+  connect_timeout = { type = "duration", default = 5, check = seconds },  -- seconds
+  timeout = { type = "duration", default = 5, check = seconds },          -- seconds, a call on one key
+  bulk_timeout = { type = "duration", default = 60, check = seconds },    -- seconds, a call on many
+  idle_timeout = { type = "duration", default = 300, check = options.not_negative },  -- seconds; 0: never
+  max_lifetime = { type = "duration", default = 3600, check = options.not_negative }, -- seconds; 0: no limit
   prepared = { type = "boolean", default = true }, -- false behind a transaction pooler
   pipeline_readers = { type = "integer", default = 2, check = options.between(1, 16, "") }, -- connections for reads of tasks
-  pipeline_silence = { type = "number", default = 2, check = seconds }, -- seconds until a silent one is replaced
+  pipeline_silence = { type = "duration", default = 2, check = seconds }, -- seconds until a silent one is replaced
   libpq = { type = "table" },                      -- further libpq settings, such as sslmode
 }
 
@@ -107,6 +108,18 @@ WHERE pg_backend_pid() = $backend]]):format(
     o.silent and "off" or "on", math.ceil(o.timeout * 1000), math.ceil(math.max(o.timeout, o.bulk_timeout) * 1000))
 end
 
+--- A text that is the same for pools that may stand for each other: Lua states of one host program share them.
+local function describe(text, settings, how)
+  local parts = { text or "" }
+  for _, list in ipairs { settings, how } do
+    local names = {}
+    for name in pairs(list) do names[#names + 1] = name end
+    table.sort(names)
+    for _, name in ipairs(names) do parts[#parts + 1] = name .. "=" .. tostring(list[name]) end
+  end
+  return table.concat(parts, "\0")
+end
+
 --- The pool, its minimum of connections open.  *found* is where the password comes from, or nil.
 local function open_pool(o, text, settings, found)
   local host, user
@@ -118,13 +131,15 @@ local function open_pool(o, text, settings, found)
     copy_missing(settings, found and { port = PYTHON_DEFAULTS.port, dbname = found.database or PYTHON_DEFAULTS.dbname }
       or PYTHON_DEFAULTS)
   end
-  local pool, err = core.pool(text, settings, DEFAULTS, {
+  local how = {
     min_connections = math.max(o.minconn, 1), max_connections = o.maxconn, connect_timeout = o.connect_timeout,
     idle_timeout = o.idle_timeout, max_lifetime = o.max_lifetime, prepared = o.prepared, session_sql = session_sql(o),
     pipeline_readers = o.pipeline_readers, pipeline_silence = o.pipeline_silence,
     token = found and found.keeper, token_host = host, token_user = user,
-  })
+  }
+  local pool, err = core.pool(text, settings, DEFAULTS, how, describe(text, settings, how))
   if not pool then return nil, err end
+  if loop.is_nginx then return pool end -- its pipeline opens connections, and waits for tokens, beside the event loop
   local ok = true
   if found then ok, err = auth.await(found) end
   if ok then ok, err = pool:fill(o.connect_timeout * math.max(o.minconn, 1)) end

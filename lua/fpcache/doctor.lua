@@ -7,24 +7,13 @@ local options = require("fpcache.options")
 local schema = require("fpcache.schema")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements.doctor")
+local units = require("fpcache.units")
 
 local doctor = {}
 
 local SAMPLE_ROWS = 10000
 
-local function bytes(count)
-  for _, unit in ipairs({ "bytes", "kB", "MB", "GB", "TB" }) do
-    if count < 10000 or unit == "TB" then return ("%.0f %s"):format(count, unit) end
-    count = count / 1024
-  end
-end
-
-local function duration(s)
-  if s < 120 then return ("%.0f s"):format(s) end
-  if s < 7200 then return ("%.0f min"):format(s / 60) end
-  if s < 172800 then return ("%.0f h"):format(s / 3600) end
-  return ("%.0f days"):format(s / 86400)
-end
+local bytes, duration = units.bytes, units.duration
 
 -- name, function(facts) -> level, seen, cure; nothing where it does not apply.  In the order in which they are shown.
 local CHECKS = {

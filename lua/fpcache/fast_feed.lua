@@ -1,7 +1,8 @@
---- The feed as LuaJIT asks it fastest.
+--- The feed as this Lua asks it fastest.
 --
--- Plain Lua calls a userdata's method; there is nothing faster.  LuaJIT leaves its compiled code for such a call, and
--- does not for one by its FFI.  So the two questions of every lookup go that way, and all others to the userdata.
+-- LuaJIT leaves its compiled code for a userdata's method, and does not for a call by its FFI.  So there the two questions of
+-- every lookup go that way, and all others to the userdata.  For a single key even finding the method counts: bind() gives
+-- plain functions that have the feed with them, in plain Lua C functions.
 local core = require("fpcache.core")
 
 local fast_feed = {}
@@ -10,14 +11,16 @@ local has_ffi, ffi = pcall(require, "ffi")
 if not has_ffi or not rawget(_G, "jit") then
   --- The feed itself.
   function fast_feed.of(feed) return feed end
+  --- As below.
+  fast_feed.bind = core.feed_bound
   return fast_feed
 end
 
 local Fast = {}
 Fast.__index = Fast
 
-for _, name in ipairs { "stamp", "wrote", "wrote_keys", "wrote_batch", "wrote_hashes", "wrote_all", "missed", "wait_fresh",
-  "stats", "close" } do
+for _, name in ipairs { "is_unchanged_since", "stamp", "wrote", "wrote_keys", "wrote_batch", "wrote_hashes", "wrote_all",
+  "missed", "wait_fresh", "stats", "close" } do
   Fast[name] = function(self, ...)
     local feed = self.feed
     return feed[name](feed, ...)
@@ -44,6 +47,26 @@ end
 ---@return table
 function fast_feed.of(feed)
   return setmetatable({ feed = feed, pointer = ffi.cast("void *", feed) }, Fast)
+end
+
+--- feed:look and feed:is_current as plain functions, for as long as the caller keeps the feed.
+---@param feed table of fast_feed.of()
+---@param most integer bytes
+---@return fun(seed: number, key: any): boolean?, number?, number? look absent, spot, stamp (nil when stale); nothing for a key
+--- that is no string of 1 to `most` bytes
+---@return fun(spot: number, stamp: number, ends: number): boolean is_current
+function fast_feed.bind(feed, most)
+  local pointer, two = feed.pointer, ffi.new("double[2]")
+  local function bound_look(seed, key)
+    if type(key) ~= "string" then return nil end
+    local length = #key
+    if length == 0 or length > most then return nil end
+    local absent, stamp = look(pointer, seed, key, length, two), two[1]
+    if stamp == 0 then return absent, two[0], nil end
+    return absent, two[0], stamp
+  end
+  local function bound_is_current(spot, stamp, ends) return is_current(pointer, spot, stamp, ends) end
+  return bound_look, bound_is_current
 end
 
 return fast_feed

@@ -15,6 +15,7 @@ local waiting = require("fpcache.waiting")
 local Cache = require("fpcache.client")
 
 local ABSENT, Policy = near_cache.ABSENT, policies.Policy
+local now, stored_key = require("fpcache.core").system.now, limits.stored_key
 
 local fetch = {}
 
@@ -54,27 +55,49 @@ local function without_server(self, call, err)
   return loading.run(self, call, nil, nil)
 end
 
---- A hit at the server.
-local function hit(self, call, answer)
-  local policy = call.policy
+--- Keeps a hit of the server in the near cache, and in what the workers of an nginx share.
+local function keep(self, look, key, policy, value, left, bytes, age, cost)
+  local seconds = lifetimes.near(policy, left, age, cost)
+  if seconds == 0 then return end
+  local near, shared = self.near, self.shared
+  if near then near:put(self.space, key, value, bytes, look.asked_at, seconds, look.spot, look.stamp) end
+  if shared then shared:keep(self, look.stored, value, look.asked_at, seconds) end
+end
+
+--- What the workers of this nginx share of a key.
+local function look_shared(self, look, key)
+  local value, bytes, asked_at, ttl = self.shared:find(self, look.stored, look.spot)
+  if value == nil or value == ABSENT then return nil end
   self.counts.hits = self.counts.hits + 1
-  if self.touches then self.touches:hit(self.space, call.stored) end
-  if answer.value == nil then return nil, nil, "db" end
-  if call.stamp then
-    local keep = lifetimes.near(policy, answer.left, answer.age, answer.cost)
-    if keep ~= 0 then
-      self.near:put(self.space, call.key, answer.value, answer.bytes, call.asked_at, keep, call.spot, call.stamp)
-    end
+  if self.near then self.near:put(self.space, key, value, bytes, asked_at, ttl, look.spot, look.stamp) end
+  return value
+end
+
+--- Prolongs a sliding entry once enough of its life is over.
+local function slide(self, stored, policy, left)
+  if left > 0 and left < policy.ttl * (1 - lifetimes.SLIDE_SHARE) then
+    leases.slide(self, stored, policy.ttl, policy.stale_ttl and policy.ttl + policy.stale_ttl)
   end
-  if policy.sliding and answer.left > 0 and answer.left < policy.ttl * (1 - lifetimes.SLIDE_SHARE) then
-    leases.slide(self, call.stored, policy.ttl, policy.stale_ttl and policy.ttl + policy.stale_ttl)
+end
+
+--- A hit that the words of a miss tell of: it came into being meanwhile, or it is known that there is no value.
+local function late_hit(self, call, answer)
+  self.counts.hits = self.counts.hits + 1
+  local look = call.look
+  if answer.value == nil then
+    if look then self.near:put_absent(self.space, call.key, look.asked_at, look.spot, look.stamp, answer.kept) end
+    return nil, nil, "db"
+  end
+  if look then
+    keep(self, look, call.key, call.policy, answer.value, answer.left, answer.bytes, answer.age, answer.cost)
   end
   return answer.value, nil, "db"
 end
 
 --- The older value, when the policy lets it be given.
-local function old_of(policy, answer)
+local function old_of(policy, answer, key)
   if answer.value == nil then return nil end
+  if policy.gives_old and not policy.gives_old(answer.value, key) then return nil end
   if answer.is_fresh then return answer.value, "db" end
   if policy.stale_ttl then return answer.value, "stale" end
 end
@@ -90,7 +113,7 @@ local function load_behind(self, call, answer, fence, old, source)
   local policy, results = call.policy, nil
   if old == nil and not policy.stops_waiting then return false end
   local function run() results = { loading.run(self, call, fence, answer) } end
-  if not waiting.background(run) then return false end
+  if not (policy.background or waiting.background)(run) then return false end
   local patience = old ~= nil and (policy.soft_timeout or 0) or policy.hard_timeout
   if old ~= nil and call.flight then call.flight.old, call.flight.old_source = old, source end
   if patience > 0 then waiting.poll(patience, function() return results end) end
@@ -106,25 +129,39 @@ end
 
 --- Loads, with a lease or without.
 local function load(self, call, answer, fence)
-  local old, source = old_of(call.policy, answer)
+  local old, source = old_of(call.policy, answer, call.key)
   return conclude(self, call, answer, fence, load_behind(self, call, answer, fence, old, source))
 end
 
---- Asks the server; nil when it did not answer.
-local function ask(self, call)
-  local flow, policy = self.flow, call.policy
-  local wants_lease = policy.lock ~= "host" or call.host_lock -- on a host its lock comes first
-  local answer, err = leases.ask(self, call.stored, call.long, wants_lease and policy.hard_timeout or nil, call.share, call.times)
-  if not answer then
-    flow.breaker:failed(err)
-    return nil, err
+--- Asks the server: a hit, or the lease, or that somebody has it.
+---@param seconds number? that the lease lasts; nil: none is wanted
+---@return boolean? is_hit false: there is no living entry, or one that is to be loaded anew; nil: the server did not answer
+---@return any value of a hit; else the fpcache.Answer, or the error
+---@return number? left seconds that a hit lives; -1: without end; when the policy or the near cache needs it
+---@return integer? bytes
+---@return number? age, number? cost
+local function ask(self, policy, stored, long, seconds, look)
+  local statements = self.statements
+  local found, value, left, bytes, age, cost
+  if policy.is_early or long then
+    local share, times = lifetimes.early(policy)
+    found, value, left, bytes, age, cost = self.db:value(statements.fetch_early, self.timeout, self.codec, self.parse_json,
+      self.space, stored, seconds, long, share, times, policy.tags)
+  else
+    local statement = statements[(look or policy.sliding) and policy.asks_with_life or policy.asks]
+    found, value, left, bytes = self.db:value(statement, self.timeout, self.codec, self.parse_json, self.space, stored, seconds,
+      policy.tags)
   end
-  flow.breaker:succeeded()
-  if answer.granted ~= nil and not call.has_missed then
-    call.has_missed = true
-    self.counts.misses = self.counts.misses + 1
+  local circuit = self.flow.breaker
+  if not found then -- a row comes in any case
+    circuit:failed(value)
+    return nil, value
   end
-  return answer
+  if circuit.failures > 0 then circuit:succeeded() end
+  if value ~= nil then return true, value, left, bytes, age, cost end
+  local answer, err = leases.read_words(self, stored, left)
+  if not answer then return nil, err end
+  return false, answer
 end
 
 --- Whether the time to wait for somebody else's loading is over; waits if not.
@@ -137,27 +174,66 @@ local function is_over(self, call)
   return false
 end
 
---- Asks the server until there is a value, a lease, or no more time.
-local function lead(self, call)
+--- Enters the flight of the key, unless another coroutine of this process has it.
+---@return fpcache.Flight? others
+local function enter(self, call)
+  if call.has_entered then return nil end
+  call.has_entered = true
+  local others, own, is_alone = flights.enter(self.flow.flights, self.space, call.key)
+  call.flight, call.deadline = own, is_alone and 0 or waiting.now() + call.policy.lock_timeout
+  return others
+end
+
+--- Waits for another coroutine's result.
+---@return boolean arrived
+---@return any value, string? err, string? source, string? why
+local function share(self, call, others)
+  self.flow.counts.waits = self.flow.counts.waits + 1
+  return flights.wait(others, call.policy)
+end
+
+--- Goes on from an answer that was no hit until there is a value, a lease, or no more time.
+---@param answer fpcache.Answer|string|nil what the server said; an error; nil: it was not asked
+local function lead(self, call, answer)
   local policy = call.policy
-  if not self.flow.breaker:lets_through() then return without_server(self, call) end
-  if policy.refresh_ahead or policy.beta then call.share, call.times = lifetimes.early(policy) end
-  while true do
-    local answer, err = ask(self, call)
-    if not answer then return without_server(self, call, err) end
-    if answer.granted == nil then return hit(self, call, answer) end
-    if answer.granted then return load(self, call, answer, answer.fence) end
+  while type(answer) == "table" do
+    if answer.granted == nil then return late_hit(self, call, answer) end
+    if not call.has_missed then
+      call.has_missed = true
+      self.counts.misses = self.counts.misses + 1
+    end
+    if answer.granted then
+      enter(self, call)
+      return load(self, call, answer, answer.fence)
+    end
     local is_first = false
     if policy.lock == "host" and not call.host_lock then
       call.host_lock = host_lock.try(self.space, call.key)
       is_first = call.host_lock ~= nil -- asks again: it may have been loaded meanwhile
     end
     if not is_first then
-      local old, source = old_of(policy, answer)
+      local old, source = old_of(policy, answer, call.key)
       if old ~= nil then return give_old(self, old, source) end
+      local others = enter(self, call)
+      if others then
+        local arrived, value, err, from, why = share(self, call, others)
+        if arrived then return value, err, from, why end
+      end
       if policy.lock == "process" or call.host_lock or is_over(self, call) then return load(self, call, answer, nil) end
     end
+    local is_hit, value, left, bytes, age, cost = ask(self, policy, call.stored, call.long,
+      (policy.lock ~= "host" or call.host_lock) and policy.hard_timeout or nil, call.look)
+    if is_hit then
+      value = { value = value, left = left, bytes = bytes, age = age, cost = cost }
+    end
+    answer = value
   end
+  local others = enter(self, call)
+  if others then
+    local arrived, value, err, from, why = share(self, call, others)
+    if arrived then return value, err, from, why end
+  end
+  return without_server(self, call, answer)
 end
 
 --- Ends the flight and the host's lock by what the leader did.
@@ -170,11 +246,8 @@ local function land(self, call, called, ...)
   return flights.leave(self.flow.flights, call.flight, ...)
 end
 
---- Everything but a hit of the near cache.
-local function fetch_far(self, level, key, policy, loader, ...)
-  if self.is_transaction then return nil, fetch.NOT_IN_TRANSACTIONS end
-  local stored, long = limits.stored_key(key, self.max_key_bytes, level + 1)
-  if not stored then return nil, long end
+--- Everything that is no hit.
+local function fetch_missing(self, look, key, stored, long, policy, answer, loader, ...)
   local count, arguments = select("#", ...), ...
   if count > 1 then
     local all = { ... }
@@ -183,20 +256,19 @@ local function fetch_far(self, level, key, policy, loader, ...)
     local only = arguments
     arguments = function() if count == 1 then return only end end
   end
-  local call = { key = key, stored = stored, long = long, policy = policy, loader = loader, arguments = arguments }
-  local others, is_alone
-  others, call.flight, is_alone = flights.enter(self.flow.flights, self.space, key)
-  if others then
-    self.flow.counts.waits = self.flow.counts.waits + 1
-    local arrived, value, err, source, why = flights.wait(others, policy)
-    if arrived then return value, err, source, why end
-  end
-  call.deadline = is_alone and 0 or waiting.now() + policy.lock_timeout
-  if self.near and policy.near then
-    local _, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
-    call.spot, call.stamp, call.asked_at = spot, stamp, stamp and self.near.now()
-  end
-  return land(self, call, pcall(lead, self, call))
+  local call = { key = key, stored = stored, long = long, policy = policy, loader = loader, arguments = arguments, look = look }
+  return land(self, call, pcall(lead, self, call, answer))
+end
+
+--- Waits for another coroutine of this process that is fetching the key.
+---@return boolean arrived false: there is none, or it takes too long
+---@return any value, string? err, string? source, string? why
+local function join(self, key, policy)
+  if not waiting.lets_others_run() then return false end
+  local others = flights.of(self.flow.flights, self.space, key)
+  if not others then return false end
+  self.flow.counts.waits = self.flow.counts.waits + 1
+  return flights.wait(others, policy)
 end
 
 --- Raises when `loader` cannot be called.
@@ -217,7 +289,7 @@ end
 ---@param ... any for the loader
 ---@return any value nil: there is none; a table may be shared, see docs/near.md
 ---@return string? err the loader's, or of the cache
----@return string? source "near", "db", "loader", or "stale": older than the policy wants
+---@return string? source "near", "shared", "db", "loader", or "stale": older than the policy wants
 ---@return string? why with "stale": what went wrong; with "loader": why it could not be stored
 function Cache:fetch(key, policy, loader, ...)
   if getmetatable(policy) ~= Policy then
@@ -227,15 +299,44 @@ function Cache:fetch(key, policy, loader, ...)
     end
     policy = policies.of(policy, 2)
   end
-  if policy.near then
-    local near = self.near
-    if near then
-      local value = near:get(self.space, key)
-      if value ~= nil and value ~= ABSENT then return value, nil, "near" end
+  local near = policy.near and self.near
+  if near then
+    local value, is_told = near:get(self.space, key)
+    if is_told then return nil, nil, "near" end
+    if value ~= nil and value ~= ABSENT then return value, nil, "near" end
+  end
+  if type(loader) ~= "function" then fetch.check_loader(loader, 2) end
+  local stored, long = stored_key(key, self.max_key_bytes, 2)
+  if not stored then return nil, long end
+  local flow, look = self.flow, nil
+  if self.is_transaction then return nil, fetch.NOT_IN_TRANSACTIONS end
+  if next(flow.flights) ~= nil then -- one asks for all of this process
+    local arrived, value, err, source, why = join(self, key, policy)
+    if arrived then return value, err, source, why end
+  end
+  if near or policy.near and self.shared then
+    local _, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
+    if stamp then
+      look = { spot = spot, stamp = stamp, asked_at = now(), stored = stored }
+      local value
+      if self.shared then value = look_shared(self, look, key) end
+      if value ~= nil then return value, nil, "shared" end
     end
   end
-  fetch.check_loader(loader, 2)
-  local value, err, source, why = fetch_far(self, 2, key, policy, loader, ...)
+  local is_hit, value, left, bytes, age, cost
+  if flow.breaker.failures == 0 or flow.breaker:lets_through() then
+    is_hit, value, left, bytes, age, cost = ask(self, policy, stored, long, policy.first_lease, look)
+    if is_hit then
+      local counts = self.counts
+      counts.hits = counts.hits + 1
+      if self.touches then self.touches:hit(self.space, stored) end
+      if look then keep(self, look, key, policy, value, left, bytes, age, cost) end
+      if policy.sliding then slide(self, stored, policy, left) end
+      return value, nil, "db"
+    end
+  end
+  local err, source, why
+  value, err, source, why = fetch_missing(self, look, key, stored, long, policy, value, loader, ...)
   return value, err, source, why
 end
 

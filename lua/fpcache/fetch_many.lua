@@ -34,7 +34,7 @@ local function ask(self, keys, policy)
   local share, times
   if policy.refresh_ahead or policy.beta then share, times = lifetimes.early(policy) end
   local rows, count = self.db:rows(self.statements.fetch_many, self.bulk_timeout, self.space, batch, policy.hard_timeout,
-    share, times)
+    share, times, policy.tags)
   batch:close()
   if not rows then return nil, count end
   local answers = {}
@@ -52,7 +52,11 @@ end
 --- Keeps a hit in the near cache.
 local function keep(self, call, key, answer)
   local stamp = call.stamps[key]
-  if not stamp or answer.value == nil then return end
+  if not stamp then return end
+  if answer.value == nil then
+    if answer.is_absent then self.near:put_absent(self.space, key, call.asked_at, call.spots[key], stamp, answer.kept) end
+    return
+  end
   local seconds = lifetimes.near(call.policy, answer.left, answer.age, answer.cost)
   if seconds ~= 0 then
     self.near:put(self.space, key, answer.value, answer.bytes, call.asked_at, seconds, call.spots[key], stamp)
@@ -235,9 +239,11 @@ local function ask_nearby(self, call, keys)
     local key = keys[i]
     if not seen[key] then
       seen[key] = true
-      local value
-      if near then value = near:get(self.space, key) end
-      if value ~= nil and value ~= ABSENT then
+      local value, is_told
+      if near then value, is_told = near:get(self.space, key) end
+      if is_told then
+        call.sources[key] = "near"
+      elseif value ~= nil and value ~= ABSENT then
         call.values[key], call.sources[key] = value, "near"
       else
         rest[#rest + 1] = key

@@ -9,21 +9,24 @@ local auth = require("fpcache.auth")
 local codec = require("fpcache.codec")
 local connection = require("fpcache.connection")
 local core = require("fpcache.core")
+local duration = require("fpcache.duration")
 local fetch = require("fpcache.fetch")
 local layers = require("fpcache.layers")
+local later = require("fpcache.later")
 local limits = require("fpcache.limits")
+local loop = require("fpcache.loop")
+local observe = require("fpcache.observe")
+local opening = require("fpcache.opening")
 local options = require("fpcache.options")
 local parallel = require("fpcache.parallel")
 local policies = require("fpcache.policy")
-local scheduler = require("fpcache.scheduler")
-local schema = require("fpcache.schema")
 local sealing = require("fpcache.sealing")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements")
 local sweeper = require("fpcache.sweeper")
-local touches = require("fpcache.touches")
 local transport = require("fpcache.transport")
 local Cache = require("fpcache.client")
+local tasks = loop.tasks
 require("fpcache.reading")
 require("fpcache.bulk")
 require("fpcache.bulk_reading")
@@ -43,21 +46,20 @@ local fpcache = {
   empty_array = codec.empty_array,
   CuckooFilter = require("fpcache.cuckoo_filter"),
   -- Many calls at once: docs/pipeline.md
-  spawn = scheduler.spawn,
-  await = scheduler.await,
-  cancel = scheduler.cancel,
-  sleep = scheduler.sleep,
-  run = scheduler.run,
+  spawn = tasks.spawn,
+  await = tasks.await,
+  cancel = tasks.cancel,
+  sleep = tasks.sleep,
+  run = tasks.run,
   parallel = parallel.run,
-  step = scheduler.step,
-  completions_fd = scheduler.fd,
+  step = tasks.step,
+  completions_fd = tasks.fd,
   DatabricksTokenProvider = auth.DatabricksTokenProvider,
   waiting = require("fpcache.waiting"), -- where a scheduler of coroutines plugs in
 }
 
 fpcache.waiting.plug {
-  sleep = scheduler.sleep, spawn = scheduler.spawn,
-  is_task = function() return scheduler.current() ~= nil end,
+  sleep = tasks.sleep, spawn = loop.background, is_task = loop.can_wait,
 }
 
 --- A named way to load, keep and renew entries, for cache:fetch; see docs/policies.md.
@@ -70,47 +72,22 @@ end
 
 local OPTIONS = {
   namespace = { type = "string", default = "", check = limits.namespace },
+  namespace_version = { type = "boolean", default = false }, -- true: clear{ at_once = true }, see docs/namespaces.md
   parse_json = { type = "boolean", default = true }, -- false: JSON values come as their text
   codec = { type = "table userdata" },               -- encode/decode for tables; default: exact JSON
   max_key_bytes = { type = "integer", default = 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   -- One value of PostgreSQL holds less than 1 GB.
   max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
-  breaker_pause = { type = "number", default = 1, check = options.positive },         -- seconds
+  breaker_pause = { type = "duration", default = 1, check = options.positive },         -- seconds
 }
-for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS } do
+for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS, observe.OPTIONS } do
   for name, about in pairs(more) do OPTIONS[name] = about end
 end
 fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
 
---- Asks whether the schema is there and of our version.
----@return boolean? tells the feed is on, and our sessions say that they tell it
----@return string? err
-local function check_schema(cache)
-  local found, version, tells = cache.db:row(cache.statements.schema_version, cache.timeout)
-  if found == nil then return nil, version end
-  version = tonumber(version) or 0
-  if version == schema.VERSION then return tonumber(tells) == 1 end
-  if version == 0 then return nil, "schema: the tables are not set up; run `fpcache admin setup` on this database" end
-  return nil, ("schema: the database has version %d and this fpcache needs %d; %s"):format(version, schema.VERSION,
-    version < schema.VERSION and "run `fpcache admin upgrade`" or "install a newer fpcache")
-end
-
---- Has a cache not write the change feed, which is switched off, or behind a pooler.  Its sessions do not claim that they do, so
--- while the feed is on, the table's triggers tell in their place.
----@return userdata? pool
----@return string? err
-local function fall_silent(cache, o, quoted)
-  cache.pool:close()
-  o.silent = true
-  local pool, err = connection.open(o, 3)
-  if not pool then return nil, err end
-  cache.db, cache.pool, cache.tells = transport.new(pool, o.maxconn), pool, false
-  cache.statements = statements.new(quoted, false)
-  return pool
-end
-
---- Connects to a cache.  Opens `minconn` connections and checks the schema, so that a mistake shows here.
+--- Connects to a cache.  Opens `minconn` connections and checks the schema, so that a mistake shows here.  In nginx's init_worker
+-- it returns before that (see opening.lua).
 ---@param opts table? every option: see README, "Options"
 ---@return fpcache.Cache? cache
 ---@return string? err
@@ -119,6 +96,9 @@ function fpcache.new(opts)
   if o.codec then codec.check(o.codec, 3) end
   local quoted, err = sql.quote_identifier(o.schema)
   if not quoted then return nil, err end
+  local defers
+  defers, err = opening.defers()
+  if defers == nil then return nil, err end
   local pool
   pool, err = connection.open(o, 2)
   if not pool then return nil, err end
@@ -126,7 +106,9 @@ function fpcache.new(opts)
     db = transport.new(pool, o.maxconn),
     pool = pool,
     feed = announce.none,
-    statements = statements.new(quoted, o.prepared),
+    statements = statements.new(quoted, o.prepared, o.namespace_version, o.feed_listen),
+    versioned = o.namespace_version,
+    look = announce.unknown,
     tells = o.prepared, -- our statements tell the feed; behind a transaction pooler the table's trigger does
     schema = o.schema,
     space = o.namespace,
@@ -138,39 +120,23 @@ function fpcache.new(opts)
     max_key_bytes = o.max_key_bytes,
     max_value_bytes = o.max_value_bytes,
     flow = fetch.new_flow(o),
+    later = later.new(),
     counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
-  local tells
-  tells, err = check_schema(cache)
-  if tells == false and o.prepared then
-    pool, err = fall_silent(cache, o, quoted)
-    tells = pool and false
+  local ok
+  if defers then
+    ok, err = opening.defer(cache, o, quoted)
+  else
+    ok, err = opening.ask(cache, o, quoted)
   end
-  if tells == nil then
+  if not ok then
     cache.pool:close()
     return nil, err
   end
-  local user
-  if o.encrypt then -- what is encrypted is bound to the login
-    local known
-    known, user = pool:row(cache.statements.login, cache.timeout)
-    if not known then
-      pool:close()
-      return nil, user
-    end
-  end
-  cache.sealing, cache.user_codec = sealing.plan(o, user), o.codec
-  cache.codec = sealing.codec(cache.sealing, o.codec, o.namespace)
-  -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
-  local found, has_quota = cache.db:row(cache.statements.has_quota, cache.timeout)
-  if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
-  local feed, near = layers.open(o, quoted, pool)
-  if not feed then
-    pool:close()
-    return nil, near
-  end
-  cache.feed, cache.near = feed, near
-  return cache
+  local watched
+  watched, err = observe.cache(cache, o)
+  if not watched then cache:close() end
+  return watched, err
 end
 
 --- A sweeper, which removes what has expired and evicts what is beyond a quota; see docs/quotas.md.
@@ -200,23 +166,28 @@ function Cache:namespace(name)
   for field, value in pairs(self) do view[field] = value end
   view.space, view.seed = name, core.feed_seed(name)
   view.codec = sealing.codec(self.sealing, self.user_codec, name)
+  opening.add_view(self, view)
   return setmetatable(view, getmetatable(self))
 end
 
 --- Waits until everything that is committed now is known here: the feed is fresh, and the filter loaded.  For batch jobs
 -- that begin with lookups, and for tests; nobody else needs to.
----@param timeout number? seconds, default bulk_timeout
+---@param timeout number|string|nil seconds, or "5s"; default bulk_timeout
 ---@return boolean? true
 ---@return string? err
 function Cache:wait_ready(timeout)
   if timeout == nil then timeout = self.bulk_timeout end
+  local reason
+  timeout, reason = duration.seconds(timeout)
+  if reason then error("bad timeout: " .. reason, 2) end
   if type(timeout) ~= "number" then error(("bad timeout (number expected, got %s)"):format(type(timeout)), 2) end
-  local ok, err = self.feed:wait_fresh(timeout)
+  local ok, err = layers.wait_ready(self.feed, timeout)
   return ok, err
 end
 
 --- Closes the connections.  Later calls answer "closed: ...".  Repeatable.
 function Cache:close()
+  opening.stop(self)
   self.feed:close()
   self.pool:close()
 end

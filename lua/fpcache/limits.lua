@@ -3,6 +3,7 @@
 -- A wrong type is the programmer's error and raises; a value out of range comes from data and is answered
 -- with nil, "invalid: ...".
 local core = require("fpcache.core")
+local duration = require("fpcache.duration")
 
 local KEY_INLINE = core.KEY_INLINE
 local shorten_key, int64 = core.shorten_key, core.int64
@@ -36,13 +37,17 @@ function limits.stored_key(key, max_bytes, level)
 end
 
 --- Seconds to live, or nil for no expiry (nil and math.huge).
----@param ttl number? fractions allowed
+---@param ttl number|string|nil fractions allowed; a text is a duration such as "5m"
 ---@param level integer
 ---@return boolean ok, number? seconds_or_err
 function limits.ttl(ttl, level)
   if ttl == nil or ttl == math.huge then return true, nil end
-  if type(ttl) ~= "number" then
-    error(("bad ttl (number of seconds expected, got %s)"):format(type(ttl)), level + 1)
+  if type(ttl) == "string" then
+    local seconds, reason = duration.parse(ttl)
+    if not seconds then return false, "invalid: a ttl: " .. reason end
+    ttl = seconds
+  elseif type(ttl) ~= "number" then
+    error(("bad ttl (number of seconds or duration expected, got %s)"):format(type(ttl)), level + 1)
   end
   if ttl > 0 and ttl <= MAX_TTL then return true, ttl end
   return false, ("invalid: a ttl must be more than 0 and at most %g seconds, got %s (leave it out for no expiry)")

@@ -5,10 +5,12 @@
 -- `is_current` answers all of that.  Nothing is ever pushed into the near cache from outside: what is no longer
 -- valid is noticed when it is asked for, and gives way to what is loaded then.
 --
--- "There is no such key" is remembered as well, within a budget of its own: a flood of misses evicts no value.
+-- "There is no such key" is remembered as well, within a budget of its own: a flood of misses evicts no value.  So is that a
+-- loader of fetch said so, which for fetch is an answer, as the mere absence of a key is not.
 local sieve = require("fpcache.sieve")
 
 local ABSENT = {}      -- "the server has no such key", remembered
+local TOLD = {}        -- that besides a loader said that there is none
 local OVERHEAD = 200   -- bytes that an entry costs beside its key and value
 local LARGEST_PART = 4 -- no value takes more than this part of the budget
 local NEGATIVE_BYTES = 1024 + OVERHEAD -- of the longest key that is stored whole
@@ -26,7 +28,8 @@ local function new_shelf(max_entries, max_bytes)
 end
 
 ---@class fpcache.near.Options
----@field feed table|userdata with is_current(feed, spot, stamp, ends) and stamp(feed, spot), nil when stale
+---@field feed table|userdata with stamp(feed, spot), nil when stale
+---@field is_current fun(spot: number, stamp: number, ends: number): boolean of the feed
 ---@field now fun(): number seconds on the clock that `ends` is compared with
 ---@field size integer entries
 ---@field bytes number keys, encoded values and overhead
@@ -39,14 +42,14 @@ end
 local function refresh(self)
   local shelf = self.present
   self.spaces, self.values, self.visited = shelf.sieve.spaces, shelf.sieve.values, shelf.sieve.visited
-  self.terms = shelf.terms
+  self.terms, self.absent_spaces = shelf.terms, self.absent.sieve.spaces
 end
 
 ---@param opts fpcache.near.Options
 ---@return fpcache.Near
 function near.new(opts)
   local self = setmetatable({
-    feed = opts.feed, is_current = opts.feed.is_current, now = opts.now,
+    feed = opts.feed, is_current = opts.is_current, now = opts.now,
     ttl = opts.ttl, negative_ttl = opts.negative_ttl, copy = opts.copy,
     largest = opts.bytes / LARGEST_PART,
     present = new_shelf(opts.size, opts.bytes),
@@ -79,37 +82,43 @@ local function reconsider(self, shelf, slot)
   shelf.sieve:remove(slot)
 end
 
-local function find_absent(self, name, key)
+--- Whether an absence that is remembered still holds.
+local function is_still_absent(self, slot)
   local shelf = self.absent
-  local slot = shelf.sieve:find(name, key)
-  if not slot then return nil end
   local at, terms = slot * 3, shelf.terms
-  if self.is_current(self.feed, terms[at], terms[at + 1], terms[at + 2]) then
+  if self.is_current(terms[at], terms[at + 1], terms[at + 2]) then
     shelf.sieve.visited[slot] = true
     self.negative_hits = self.negative_hits + 1
-    return ABSENT
+    return true, shelf.sieve.values[slot] == TOLD
   end
   reconsider(self, shelf, slot)
+  return false
 end
 
 --- The value of a key; near.ABSENT when the server had none; nil when only the server knows.
 ---@param name string namespace
 ---@param key string
 ---@return any value shared by all callers, unless copies were asked for
+---@return boolean? is_told of near.ABSENT: a loader said that there is none
 function Near:get(name, key)
   local slots = self.spaces[name]
   local slot = slots and slots[key]
   if slot then
     local at, terms = slot * 3, self.terms
-    if self.is_current(self.feed, terms[at], terms[at + 1], terms[at + 2]) then
+    if self.is_current(terms[at], terms[at + 1], terms[at + 2]) then
       self.visited[slot] = true
       self.hits = self.hits + 1
       if self.copy then return deep_copy(self.values[slot], {}) end
       return self.values[slot]
     end
     reconsider(self, self.present, slot)
-  elseif self.absent.sieve.entries > 0 and find_absent(self, name, key) then
-    return ABSENT
+  else
+    slots = self.absent_spaces[name]
+    slot = slots and slots[key]
+    if slot then
+      local is_absent, is_told = is_still_absent(self, slot)
+      if is_absent then return ABSENT, is_told end
+    end
   end
   self.misses = self.misses + 1
   return nil
@@ -163,9 +172,19 @@ end
 ---@param asked_at number
 ---@param spot number
 ---@param stamp number taken before the server was asked
-function Near:put_absent(name, key, asked_at, spot, stamp)
+---@param told_for number? seconds for which it counts that a loader said so
+function Near:put_absent(name, key, asked_at, spot, stamp, told_for)
   forget(self.present, name, key)
-  keep(self.absent, name, key, ABSENT, #key + OVERHEAD, asked_at + self.negative_ttl, spot, stamp)
+  keep(self.absent, name, key, told_for and TOLD or ABSENT, #key + OVERHEAD,
+    asked_at + math.min(self.negative_ttl, told_for or math.huge), spot, stamp)
+end
+
+--- The encoded size of a value that is kept, valid or not.
+---@return integer? bytes
+function Near:bytes_of(name, key)
+  local present = self.present.sieve
+  local slot = present:find(name, key)
+  return slot and present.sizes[slot] - #key - OVERHEAD
 end
 
 --- Forgets a key.
@@ -173,6 +192,8 @@ function Near:drop(name, key)
   forget(self.present, name, key)
   forget(self.absent, name, key)
 end
+
+near.get = Near.get -- for who has no time to look for a method
 
 --- Forgets everything.
 function Near:clear()

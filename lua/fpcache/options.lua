@@ -1,9 +1,12 @@
 --- Options tables: one description per constructor, read by one function.
 --
 -- A description is { name = { type = "...", default = ..., check = function(value) -> nil | reason } }, and
--- `expected` where errors shall call the type otherwise.
+-- `expected` where errors shall call the type otherwise.  The type "duration" is seconds, or a text such as "5m", which is
+-- read as seconds before it is checked.
 -- Unknown names and wrong types are the programmer's errors and raise at the caller's line; the caller's table is
 -- read, never written.
+local duration = require("fpcache.duration")
+
 local options = {}
 
 --- Distance between two words, for "did you mean": insertions, deletions and replacements (Levenshtein).
@@ -39,6 +42,7 @@ local function has_type(value, expected)
       return true
     end
     if word == "null" and value == nil then return true end
+    if word == "duration" and (type(value) == "number" or type(value) == "string") then return true end
   end
   return false
 end
@@ -67,9 +71,12 @@ function options.read(description, given, level, what)
       read[name] = about.default
     else
       if not has_type(value, about.type) then
-        error(("%s.%s: %s is expected, got %s"):format(what, name, about.expected or about.type, type(value)), level)
+        local expected = about.expected or about.type:gsub("duration", "seconds or duration")
+        error(("%s.%s: %s is expected, got %s"):format(what, name, expected, type(value)), level)
       end
-      local reason = about.check and about.check(value)
+      local reason
+      if about.type:find("duration", 1, true) then value, reason = duration.seconds(value) end
+      if not reason and about.check then reason = about.check(value) end
       if reason then error(("%s.%s: %s"):format(what, name, reason), level) end
       read[name] = value
     end

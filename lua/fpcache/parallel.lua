@@ -1,7 +1,7 @@
 --- Doing the same for many things, several at once.
 local core = require("fpcache.core")
 local options = require("fpcache.options")
-local scheduler = require("fpcache.scheduler")
+local scheduler = require("fpcache.loop").tasks
 
 local pack = table.pack or function(...) return { n = select("#", ...), ... } end
 local unpack = table.unpack or unpack -- luacheck: ignore 143

@@ -1,4 +1,5 @@
 --- What a cache can tell about itself, as the text that Prometheus scrapes (exposition format 0.0.4).
+local exposition = require("fpcache.exposition")
 local options = require("fpcache.options")
 local Cache = require("fpcache.client")
 
@@ -14,6 +15,9 @@ local METRICS = {
   { "near_evictions_total", "counter", "Entries dropped for want of room.", "near", "evictions" },
   { "near_entries", "gauge", "Entries in the near cache.", "near", "entries" },
   { "near_bytes", "gauge", "Bytes in the near cache.", "near", "bytes" },
+  { "shared_hits_total", "counter", "Lookups answered by what the workers of an nginx share.", "shared", "hits" },
+  { "shared_misses_total", "counter", "Lookups of which the workers shared nothing.", "shared", "misses" },
+  { "shared_refused_total", "counter", "Shared entries that may have been out of date.", "shared", "refused" },
   { "filter_absent_total", "counter", "Lookups answered absent by the filter.", "filter", "absent" },
   { "filter_false_positives_total", "counter", "Lookups that the filter sent to the server in vain.", "filter",
     "false_positives" },
@@ -27,6 +31,7 @@ local METRICS = {
   { "feed_polls_total", "counter", "Polls of the change feed.", "feed", "polls" },
   { "feed_poll_failures_total", "counter", "Polls that failed.", "feed", "poll_failures" },
   { "feed_changes_total", "counter", "Changes by anybody that were learned.", "feed", "changes" },
+  { "feed_wakeups_total", "counter", "Polls that began early because a writer woke the reader.", "feed", "wakeups" },
   { "feed_fell_behind_total", "counter", "Times the feed was cut before it was read.", "feed", "fell_behind" },
   { "feed_incarnation_changes_total", "counter", "Wipes of the table that were noticed.", "feed", "incarnation_changes" },
   { "pool_idle_connections", "gauge", "Connections in nobody's hands.", "pool", "idle" },
@@ -42,6 +47,10 @@ local METRICS = {
   { "token_refreshes_total", "counter", "Passwords fetched from their source.", "token", "refreshes" },
   { "token_failures_total", "counter", "Fetches of a password that failed.", "token", "failures" },
   { "token_refusals_total", "counter", "Passwords that the server refused.", "token", "refusals" },
+  { "later_queued", "gauge", "Writes by set_later and delete_later that are not done yet.", "later", "queued" },
+  { "later_done_total", "counter", "Writes done later.", "later", "done" },
+  { "later_failed_total", "counter", "Writes later that failed.", "later", "failed" },
+  { "later_dropped_total", "counter", "Writes later that were refused, since too many waited.", "later", "dropped" },
   { "server_rows", "gauge", "Rows of the table, all users, the server's estimate.", "server", "rows" },
   { "server_bytes", "gauge", "Bytes of the table with its indexes.", "server", "bytes" },
 }
@@ -49,30 +58,6 @@ local METRICS = {
 -- The layers that have a state, one series for each state.
 local LAYERS = { "near", "filter", "feed" }
 local STATES = { "off", "loading", "fresh", "stale" }
-
-local function escape(text)
-  return (tostring(text):gsub('[\\"\n]', { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }))
-end
-
---- name="value" pairs in a fixed order.
-local function label_text(labels)
-  local names = {}
-  for name in pairs(labels) do names[#names + 1] = name end
-  table.sort(names)
-  for i, name in ipairs(names) do names[i] = ('%s="%s"'):format(name, escape(labels[name])) end
-  return table.concat(names, ",")
-end
-
-local function number(value)
-  if value ~= value then return "NaN" end
-  if value == math.huge then return "+Inf" end
-  return value % 1 == 0 and ("%.0f"):format(value) or ("%.9g"):format(value)
-end
-
-local function add(lines, name, kind, help, series)
-  lines[#lines + 1] = ("# HELP fpcache_%s %s\n# TYPE fpcache_%s %s"):format(name, help, name, kind)
-  for _, one in ipairs(series) do lines[#lines + 1] = ("fpcache_%s{%s} %s"):format(name, one[1], number(one[2])) end
-end
 
 local function check_labels(labels)
   for name, value in pairs(labels) do
@@ -97,7 +82,7 @@ function Cache:prometheus(opts)
   if not stats then return nil, err end
   local labels = { schema = self.schema, namespace = self.space }
   for name, value in pairs(read.labels or {}) do labels[name] = value end
-  local text, lines = label_text(labels), {}
+  local add, text, lines = exposition.add, exposition.labels(labels), {}
   add(lines, "up", "gauge", "Whether the server answered.", { { text, stats.server and 1 or 0 } })
   for _, metric in ipairs(METRICS) do
     local name, kind, help, layer, field = metric[1], metric[2], metric[3], metric[4], metric[5]

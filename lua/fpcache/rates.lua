@@ -1,6 +1,5 @@
 --- Rate limiters and counters: numbers that all processes share, changed atomically at the server in one round trip.
 local announce = require("fpcache.announce")
-local duration = require("fpcache.duration")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 local Cache = require("fpcache.client")
@@ -9,9 +8,7 @@ local MICROSECONDS = 1000000
 local MAX_WINDOW = 366 * 86400 -- seconds
 
 local function window_check(value)
-  local seconds, reason = duration.seconds(value)
-  if reason then return reason end
-  if not (seconds >= 0.001 and seconds <= MAX_WINDOW) then
+  if not (value >= 0.001 and value <= MAX_WINDOW) then
     return ("must be from 1 ms to a year, got %s"):format(tostring(value))
   end
 end
@@ -22,7 +19,7 @@ end
 
 local OPTIONS = {
   limit = { type = "integer", check = options.between(1, 1000000000, "") }, -- requests in a window
-  window = { type = "number string", check = window_check },                -- seconds
+  window = { type = "duration", check = window_check },
   kind = { type = "string", default = "sliding", check = kind_check },
   prefix = { type = "string", default = "rate:" }, -- of its keys
 }
@@ -43,7 +40,7 @@ function Cache:rate_limiter(opts)
   for _, name in ipairs { "limit", "window" } do
     if read[name] == nil then error(("options.%s: it has to be given"):format(name), 2) end
   end
-  local window = duration.seconds(read.window)
+  local window = read.window
   return setmetatable({
     cache = self, limit = read.limit, window = window, prefix = read.prefix, kind = read.kind,
     interval = window / read.limit,
@@ -122,7 +119,7 @@ function RateLimiter:reset(key)
 end
 
 local COUNTER_OPTIONS = {
-  ttl = { type = "number string", check = window_check }, -- seconds from its first count on
+  ttl = { type = "duration", check = window_check }, -- from its first count on
   initial = { type = "integer", default = 0 },
 }
 
@@ -137,7 +134,7 @@ Counter.__index = Counter
 function Cache:counter(key, opts)
   if type(key) ~= "string" then error(("bad key (string expected, got %s)"):format(type(key)), 2) end
   local read = options.read(COUNTER_OPTIONS, opts, 2)
-  return setmetatable({ cache = self, key = key, initial = read.initial, ttl = duration.seconds(read.ttl) }, Counter)
+  return setmetatable({ cache = self, key = key, initial = read.initial, ttl = read.ttl }, Counter)
 end
 
 --- Adds to it.

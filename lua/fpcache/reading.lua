@@ -7,22 +7,45 @@ local options = require("fpcache.options")
 local Cache = require("fpcache.client")
 
 local stored_key, value_decode, now = limits.stored_key, core.value_decode, core.system.now
-local ABSENT = near_cache.ABSENT
+local ABSENT, near_get = near_cache.ABSENT, near_cache.get
 
 local NEAR = { type = "boolean", default = true } -- false: asks the server in any case
 local GET_OPTIONS = { parse_json = { type = "boolean" }, near = NEAR }
 local READ_OPTIONS = { near = NEAR }
 
---- Asks the server, and keeps the answer in the near cache when there is a stamp for it.
+--- What the workers of this nginx have of a key, if that is current.
+---@return boolean found
+---@return any value nil: it is known that there is none
+local function look_shared(self, key, stored, spot, stamp)
+  local value, bytes, asked_at, ttl = self.shared:find(self, stored, spot)
+  if value == nil then return false end
+  local counts, near = self.counts, self.near
+  if value == ABSENT then
+    counts.misses = counts.misses + 1
+    if near then near:put_absent(self.space, key, asked_at, spot, stamp) end
+    return true
+  end
+  counts.hits = counts.hits + 1
+  if near then near:put(self.space, key, value, bytes, asked_at, ttl, spot, stamp) end
+  return true, value
+end
+
+--- Asks the server, and keeps the answer in the near cache and what is shared when there is a stamp for it.
 local function load(self, key, stored, parse_json, spot, stamp)
-  local counts, near = self.counts, stamp and self.near
-  local asked_at = near and now()
-  local found, value, ttl, bytes = self.db:value(near and self.statements.get_with_ttl or self.statements.get,
+  local counts, near, shared = self.counts, stamp and self.near, stamp and self.shared
+  if shared then
+    local known, answer = look_shared(self, key, stored, spot, stamp)
+    if known then return answer, nil, "shared" end
+  end
+  local keeps = near or shared
+  local asked_at = keeps and now()
+  local found, value, ttl, bytes = self.db:value(keeps and self.statements.get_with_ttl or self.statements.get,
     self.timeout, self.codec, parse_json, self.space, stored)
   if found then
     counts.hits = counts.hits + 1
     if self.touches then self.touches:hit(self.space, stored) end
     if near then near:put(self.space, key, value, bytes, asked_at, ttl, spot, stamp) end
+    if shared then shared:keep(self, stored, value, asked_at, ttl) end
     return value, nil, "db"
   end
   if found == nil then return nil, value end
@@ -32,6 +55,7 @@ local function load(self, key, stored, parse_json, spot, stamp)
     self.feed:missed()
   end
   if near then near:put_absent(self.space, key, asked_at, spot, stamp) end
+  if shared then shared:keep_absent(self, stored, asked_at) end
   return nil, nil, "db"
 end
 
@@ -55,7 +79,7 @@ end
 ---@param opts table? { parse_json = false } gives the text of JSON values; { near = false } asks the server in any case
 ---@return any value nil when there is none (or it has expired); a table may be shared, see docs/near.md
 ---@return string? err
----@return string? source where the answer came from: "near", "filter" or "db"
+---@return string? source where the answer came from: "near", "filter", "db", and in nginx "shared"
 function Cache:get(key, opts)
   local value, err, source
   if opts ~= nil then
@@ -64,18 +88,27 @@ function Cache:get(key, opts)
   end
   local near = self.near
   if near then
-    value = near:get(self.space, key)
-    if value == ABSENT then return nil, nil, "near" end
-    if value ~= nil then return value, nil, "near" end
+    value = near_get(near, self.space, key)
+    if value ~= nil then
+      if value == ABSENT then value = nil end
+      return value, nil, "near"
+    end
   end
-  local stored
-  stored, err = stored_key(key, self.max_key_bytes, 2)
-  if not stored then return nil, err end
-  local absent, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
+  local stored, seed = key, self.seed
+  local absent, spot, stamp = self.look(seed, key) -- the stamp comes before the value
   if absent then
     local counts = self.counts
     counts.absent = counts.absent + 1
     return nil, nil, "filter"
+  end
+  if absent == nil then -- no usual key, or no feed
+    stored, err = stored_key(key, self.max_key_bytes, 2)
+    if not stored then return nil, err end
+    absent, spot, stamp = self.feed:look(seed, stored)
+    if absent then
+      self.counts.absent = self.counts.absent + 1
+      return nil, nil, "filter"
+    end
   end
   value, err, source = load(self, key, stored, self.parse_json, spot, stamp)
   return value, err, source

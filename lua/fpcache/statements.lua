@@ -12,12 +12,26 @@ local PARTS = {
   own = "user_id = session_user::text AND namespace = $1 AND key = $2",
   live = "expires_at > statement_timestamp()",
   cLive = "c.expires_at > statement_timestamp()",
+  liveAnywhere = "expires_at > statement_timestamp()", -- in any namespace
+  cKnown = "", -- and it is not of a time before its namespace was cleared at once
   version = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint",
   nextVersion = "greatest(c.version + 1, excluded.version)",
   ttl = [[CASE WHEN expires_at = 'infinity' THEN -1
-     ELSE extract(epoch FROM expires_at - statement_timestamp()) END::float8]],
+     ELSE date_part('epoch', expires_at - statement_timestamp()) END]], -- extract() is exact, and slower
   -- $6 seconds from now, $7 seconds since 1970; none of them: never
   expiry = "coalesce(statement_timestamp() + $6 * interval '1 second', to_timestamp($7), 'infinity')",
+}
+
+-- The same where namespaces may be cleared at once (see schema/m010_namespaces.lua): what is older is not there.  It costs a look
+-- into another table, so it is for those only who ask for it.
+local CLEARED = "coalesce((SELECT n.cleared FROM {schema}.fpcache_namespaces AS n "
+  .. "WHERE n.user_id = session_user::text AND n.namespace = %s), 0)"
+local VERSIONED = {
+  live = ("(%s AND version > %s)"):format(PARTS.live, CLEARED:format("$1")),
+  cLive = ("(%s AND c.version > %s)"):format(PARTS.cLive, CLEARED:format("$1")),
+  liveAnywhere = ("%s AND version > %s"):format(PARTS.live, CLEARED:format("cache.namespace")),
+  cKnown = (" AND c.version > %s"):format(CLEARED:format("$1")),
+  version = ("greatest(%s, %s + 1)"):format(PARTS.version, CLEARED:format("$1")),
 }
 
 -- One row in: $1 namespace, $2 key, $3 long key, $4 value, $5 format, $6 ttl, $7 expires_at.
@@ -33,6 +47,16 @@ local UPDATE = [[
 {tellKey}UPDATE {schema}.cache AS c
 SET value = $4, format = $5, version = greatest(c.version + 1, {version}), tags = NULL, expires_at = %s
 WHERE {own} AND {live}%s RETURNING version]]
+
+-- Many rows, from a SELECT of key, long_key, value, format, ttl.  The subqueries are computed once, not for each row.
+local INSERT_ROWS = [[
+INSERT INTO {schema}.cache AS c (user_id, namespace, key, long_key, value, format, version, expires_at)
+SELECT (SELECT session_user::text), $1, r.key, r.long_key, r.value, r.format, (SELECT {version}),
+       coalesce(statement_timestamp() + r.ttl * interval '1 second', 'infinity')
+FROM (%s) AS r
+ON CONFLICT (user_id, namespace, key) DO UPDATE
+SET value = excluded.value, format = excluded.format, version = {nextVersion},
+    tags = excluded.tags, expires_at = excluded.expires_at]]
 
 local KEEP_TTL = "CASE WHEN {cLive} THEN c.expires_at ELSE excluded.expires_at END"
 
@@ -133,17 +157,15 @@ WHERE {own} AND {live}]], "tyf" },
 WHERE {own} AND {live}]], "tyf" },
   persist = { "{tellKey}UPDATE {schema}.cache SET expires_at = 'infinity' WHERE {own} AND {live}", "ty" },
 
-  -- unnest() in the select list, not in FROM, where its rows would be stored aside first.  The subqueries
-  -- are computed once, not for each row.
-  set_many = { [[
-{tellKeys}INSERT INTO {schema}.cache AS c (user_id, namespace, key, long_key, value, format, version, expires_at)
-SELECT (SELECT session_user::text), $1, r.key, r.long_key, r.value, r.format, (SELECT {version}),
-       coalesce(statement_timestamp() + r.ttl * interval '1 second', 'infinity')
-FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
-             unnest($6) AS ttl) AS r
-ON CONFLICT (user_id, namespace, key) DO UPDATE
-SET value = excluded.value, format = excluded.format, version = {nextVersion},
-    tags = excluded.tags, expires_at = excluded.expires_at]], "tB", slow = true },
+  -- unnest() in the select list, not in FROM, where its rows would be stored aside first.
+  set_many = { "{tellKeys}" .. INSERT_ROWS:format([[
+SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format, unnest($6) AS ttl]]),
+    "tB", slow = true },
+  -- The entries after $2 and up to $3 of a warm-up on the server (statements/warm.lua), $4 their ttl.  Of a key that
+  -- comes twice the last one; in the order of keys, as the other bulk writes.
+  warm_copy = { "{tellWarm}" .. INSERT_ROWS:format([[
+SELECT DISTINCT ON (key) key, long_key, value, format, $4::float8 AS ttl
+FROM pg_temp.fpcache_warm WHERE n > $2 AND n <= $3 AND bad IS NULL ORDER BY key, n DESC]]), "tiif", slow = true },
 
   -- A page of a scan: keys from $2 (included) to $3 (excluded), at most $4.
   scan_keys = { [[
@@ -154,8 +176,15 @@ SELECT key, long_key, value, format FROM {schema}.cache
 WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyyi", true, slow = true },
   count = { [[
 SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND {live}]], "tyy", true, slow = true },
-  count_all = { "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {live}", "", true, slow = true },
+  count_all = { "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {liveAnywhere}", "", true,
+    slow = true },
   clear = { "{tellSpace}DELETE FROM {schema}.cache WHERE {mine}", "t", slow = true },
+  -- One row, however many there are.  It is told in any case: the triggers that tell for others are those of the cache.
+  clear_at_once = { [[
+WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES ($1, NULL))
+INSERT INTO {schema}.fpcache_namespaces AS n (namespace, cleared)
+VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+ON CONFLICT (user_id, namespace) DO UPDATE SET cleared = greatest(n.cleared + 1, excluded.cleared)]], "t" },
   clear_all = { "{tellAll}DELETE FROM {schema}.cache WHERE user_id = session_user::text", "", slow = true },
 
   -- Of the whole table, for everybody; the number of rows is the server's estimate.
@@ -181,16 +210,19 @@ local SWITCH = [[(
 local TELLS = {
   tellKey = "($1, ARRAY[$2])",
   tellKeys = "($1, $2)",
+  tellWarm = "($1, ARRAY(SELECT key FROM pg_temp.fpcache_warm WHERE n > $2 AND n <= $3 AND bad IS NULL))",
   tellSpace = "($1, NULL)",
   tellAll = "(NULL, NULL)",
 }
 -- What took away rows that it had to find first names them by the common table expression `gone`.
 local TELL_GONE = [[,
-told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, array_agg(key) FROM gone HAVING count(*) > 0)]]
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, array_agg(key) FROM gone HAVING count(*) > 0{wake})]]
 -- What may have written nothing names its row by the common table expression `tried`.
 local TELL_TRIED = [[,
-told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, ARRAY[$2] FROM tried)]]
-local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row})\n"
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, ARRAY[$2] FROM tried{wake})]]
+local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row}{wake})\n"
+-- Wakes readers that listen; they then poll as ever.  Commits that wake wait for one another.
+local WAKE = " RETURNING pg_notify('fpcache', {name})"
 
 -- What the feed's reader sends on its two connections (src/core/feed*.c), which take these texts as they are.  The
 -- poll must be one plain statement in READ COMMITTED: then the server locks the feed's tables before it takes the
@@ -202,6 +234,14 @@ SELECT set_config('application_name', 'fpcache feed', false), set_config('statem
        set_config('default_transaction_isolation', 'read committed', false), set_config('enable_seqscan', 'off', false)
 WHERE pg_backend_pid() = $backend;
 SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit' AND pg_backend_pid() = $backend]],
+  -- Run with the session's, on demand.  A pooler's session may not listen, as it would for others; and what cannot be is no
+  -- error, since polls do without.
+  listen = [[
+DO $fpcache$ BEGIN
+    IF pg_backend_pid() = $backend THEN LISTEN fpcache; END IF;
+EXCEPTION WHEN OTHERS THEN NULL;
+END $fpcache$]],
+  is_listening = "SELECT 1 FROM pg_listening_channels() AS c (name) WHERE name = 'fpcache'",
   -- A plan made while the feed was empty must do when it is full; its cost is then so high that the server
   -- would compile it at each poll.
 
@@ -216,7 +256,7 @@ FROM (SELECT $1::txid_snapshot AS snapshot) AS last
 CROSS JOIN {switch} AS t
 LEFT JOIN {schema}.fpcache_state AS s ON true
 LEFT JOIN {schema}.fpcache_feed AS f
-       ON f.user_id = session_user::text AND {seen}
+       ON f.user_id = session_user AND {seen}
       AND f.xid >= (SELECT txid_snapshot_xmin($1::txid_snapshot))
       AND NOT txid_visible_in_snapshot(f.xid, (SELECT $1::txid_snapshot))]],
   rotate = "SELECT {schema}.fpcache_rotate_feed()",
@@ -232,15 +272,17 @@ SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit' AND pg
   load_incarnation = "SELECT {incarnation} FROM {schema}.fpcache_state AS s CROSS JOIN {switch} AS t",
   load_declare = [[
 DECLARE fpcache_keys NO SCROLL CURSOR FOR
-SELECT namespace, key FROM {schema}.cache WHERE user_id = session_user::text AND {live}]],
+SELECT c.namespace, c.key FROM {schema}.cache AS c
+LEFT JOIN {schema}.fpcache_namespaces AS n ON n.user_id = session_user::text AND n.namespace = c.namespace
+WHERE c.user_id = session_user::text AND {cLive} AND (n.cleared IS NULL OR c.version > n.cleared)]],
   load_fetch = "FETCH 5000 FROM fpcache_keys",
 }
 local FEED_PARTS = {
-  live = PARTS.live,
+  live = PARTS.live, cLive = PARTS.cLive,
   seen = "coalesce(s.marker = 0 OR txid_visible_in_snapshot(s.marker, last.snapshot), true)",
   -- The switch is a part of it: what was kept before it was off is worth nothing when it is on again.
   incarnation = "s.incarnation || ':' || coalesce(t.since, 'off')",
-  halfSlots = "(extract(epoch FROM clock_timestamp())::bigint / 5)", -- see schema/m002_feed.lua
+  halfSlots = "(extract(epoch FROM clock_timestamp())::bigint / 10)", -- see schema/m011_feed_quick.lua
 }
 
 local statements = {}
@@ -255,19 +297,26 @@ function statements.feed(quoted_schema)
   local places, made = { schema = quoted_schema, switch = switch_of(quoted_schema) }, {}
   for name, part in pairs(FEED_PARTS) do places[name] = part end
   for name, template in pairs(FEED) do made[name] = sql.fill(template, places) end
+  made.session_listening = made.session .. ";\n" .. made.listen
   return made
 end
 
 --- The statements for one schema.
 ---@param quoted_schema string
 ---@param tells boolean whether changes write the feed; if not, the table's trigger does while the feed is switched on
+---@param versioned boolean? whether namespaces may be cleared at once
+---@param wakes boolean? whether what tells the feed also wakes readers that listen
 ---@return table<string, userdata>
-function statements.new(quoted_schema, tells)
+function statements.new(quoted_schema, tells, versioned, wakes)
   local places = { schema = quoted_schema, relation = relation_of(quoted_schema), switch = switch_of(quoted_schema),
     tagsRelation = sql.quote_literal(quoted_schema .. ".fpcache_tags") }
   for name, part in pairs(PARTS) do places[name] = part end -- a part holds no places itself
+  if versioned then
+    for name, part in pairs(VERSIONED) do places[name] = sql.fill(part, { schema = quoted_schema }) end
+  end
+  places.wake = wakes and sql.fill(WAKE, { name = sql.quote_literal(quoted_schema) }) or ""
   for name, row in pairs(TELLS) do
-    places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row }) or ""
+    places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row, wake = places.wake }) or ""
   end
   places.tellGone = tells and sql.fill(TELL_GONE, places) or ""
   places.tellTried = tells and sql.fill(TELL_TRIED, places) or ""

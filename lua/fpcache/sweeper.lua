@@ -3,8 +3,8 @@
 -- Any number of processes may run one: a pass is begun by one at a time, and not before the last began `every` ago.  It holds
 -- no session state, so it works behind a transaction pooler.
 local core = require("fpcache.core")
-local duration = require("fpcache.duration")
 local options = require("fpcache.options")
+local waiting = require("fpcache.waiting")
 local Cache = require("fpcache.client")
 
 local SLICE_PAGES = 1000 -- 8 MB: a few milliseconds of work and of locks
@@ -21,10 +21,7 @@ local function share(value)
 end
 
 sweeper.OPTIONS = {
-  every = { type = "number string", default = 10, check = function(value) -- seconds, or "10s"
-    local seconds, reason = duration.seconds(value)
-    return reason or options.positive(seconds)
-  end },
+  every = { type = "duration", default = 10, check = options.positive },
   duty = { type = "number", default = 0.25, check = share }, -- part of the time it works, while it has work
 }
 
@@ -60,11 +57,11 @@ end
 
 --- A sweeper on a cache of its own, which it closes in the end.
 ---@param cache fpcache.Cache
----@param opts { every: number|string, duty: number } read by sweeper.OPTIONS
+---@param opts { every: number, duty: number } read by sweeper.OPTIONS
 ---@return fpcache.Sweeper
 function sweeper.new(cache, opts)
-  return setmetatable({ cache = cache, every = duration.seconds(opts.every), duty = opts.duty,
-    sleep = core.system.sleep }, Sweeper)
+  return setmetatable({ cache = cache, every = opts.every, duty = opts.duty,
+    sleep = waiting.sleep }, Sweeper)
 end
 
 --- One pass over the table, if one is due and nobody else is at it.

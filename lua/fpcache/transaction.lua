@@ -140,7 +140,8 @@ function Cache:transaction(fn, ...)
   end
   local tx = {}
   for name, value in pairs(self) do tx[name] = value end
-  tx.db, tx.near, tx.touches, tx.feed, tx.session = conn, nil, nil, announce.pending(self.feed), {}
+  tx.look = announce.unknown
+  tx.db, tx.near, tx.shared, tx.touches, tx.feed, tx.session = conn, nil, nil, nil, announce.pending(self.feed), {}
   setmetatable(tx, Transaction)
   return close_and_conclude(conn, finish(tx, conn, false, pcall(fn, tx, ...)))
 end

@@ -1,7 +1,8 @@
 --- How a cache reaches its server: the pool's methods, which block outside a task and yield inside one (see
--- scheduler.lua).  Everything above is the same code for both.
+-- scheduler.lua).  Everything above is the same code for both, and inside nginx, whose transport is nginx/transport.lua.
 --
 -- A transaction has a connection of the pool for itself, and blocks.
+local loop = require("fpcache.loop")
 local scheduler = require("fpcache.scheduler")
 
 local current, request = scheduler.current, scheduler.request
@@ -19,6 +20,7 @@ local transport = {}
 ---@param max_connections integer
 ---@return fpcache.Transport
 function transport.new(pool, max_connections)
+  if loop.is_nginx then return require("fpcache.nginx.transport").new(pool) end
   return setmetatable({ pool = pool, max_connections = max_connections }, Transport)
 end
 

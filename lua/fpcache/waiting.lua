@@ -9,7 +9,8 @@ local waiting = {}
 ---@class fpcache.Scheduler
 ---@field sleep fun(seconds: number) lets others run for so long
 ---@field is_task fun(): boolean whether the caller runs in a coroutine of the scheduler, so that sleep() lets others run
----@field spawn? fun(fn: function) starts fn in a coroutine of its own; without it there is no background
+---@field spawn? fun(fn: function): boolean? starts fn in a coroutine of its own, false when it could not; without it there is
+-- no background
 ---@field now? fun(): number seconds on a clock that only goes forward
 
 local scheduler -- nil: none
@@ -56,8 +57,7 @@ end
 ---@return boolean started false when there is no background here: the caller does it himself, or leaves it
 function waiting.background(fn)
   if not (scheduler and scheduler.spawn and scheduler.is_task()) then return false end
-  scheduler.spawn(fn)
-  return true
+  return scheduler.spawn(fn) ~= false
 end
 
 local FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.002, 0.05, 1.5 -- seconds

@@ -1,6 +1,5 @@
 --- wrap and lock: a function that is remembered, and one that only one process runs at a time.
 local core = require("fpcache.core")
-local duration = require("fpcache.duration")
 local fetch = require("fpcache.fetch")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
@@ -60,7 +59,7 @@ function Cache:wrap(fn, opts)
   return function(...) return self:fetch(key(...), policy, loader, ...) end
 end
 
-local LOCK_OPTIONS = { wait = { type = "number string" } } -- seconds to wait for it; none: not at all
+local LOCK_OPTIONS = { wait = { type = "duration" } } -- to wait for it; none: not at all
 
 --- Tries to take a lock.
 ---@return boolean? taken, string|number|nil err_or_fence
@@ -86,10 +85,7 @@ end
 function Cache:lock(name, ttl, fn, opts)
   if type(name) ~= "string" then error(("bad name (string expected, got %s)"):format(type(name)), 2) end
   fetch.check_loader(fn, 2)
-  local wait, reason = duration.seconds(options.read(LOCK_OPTIONS, opts, 2).wait)
-  if reason then error("options.wait: " .. reason, 2) end
-  ttl, reason = duration.seconds(ttl)
-  if reason then error("bad ttl: " .. reason, 2) end
+  local wait = options.read(LOCK_OPTIONS, opts, 2).wait
   local ok, seconds = limits.ttl(ttl, 2)
   if not ok then return nil, seconds end
   if not seconds then return nil, "invalid: a lock needs a ttl, after which it ends when its holder is gone" end

@@ -9,8 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "canned.h"
+#include "fpcache/os.h"
+#include "fpcache/token_source.h"
 #include "token/aws.h"
 
 #define STS(end)                                                                                             \
@@ -167,11 +171,102 @@ static void profiles_are_found_in_both_files(void **state) {
     unlink(credentials);
 }
 
+/* --- Keys that are kept --- */
+
+static int64_t skipped_ns; /* how far our clock is ahead */
+
+static int64_t our_clock(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * FPC_NS_PER_SECOND + now.tv_nsec + skipped_ns;
+}
+
+#define OK_HEAD "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: "
+#define BUSY    "HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+/* What an instance's metadata service says about its keys, which end in an hour. */
+static const char *keys_of_an_hour(void) {
+    static char text[400];
+    char body[240], end[32];
+    time_t at = time(NULL) + 3600;
+    struct tm utc;
+    strftime(end, sizeof end, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&at, &utc));
+    int length = snprintf(body, sizeof body,
+                          "{\"Code\":\"Success\",\"AccessKeyId\":\"ASIAOLD\",\"SecretAccessKey\":\"s3cret\","
+                          "\"Token\":\"t0ken\",\"Expiration\":\"%s\"}",
+                          end);
+    snprintf(text, sizeof text, OK_HEAD "%d\r\n\r\n%s", length, body);
+    return text;
+}
+
+/* The life of the token that is signed with the old keys; below 0: there is none. */
+static double fetch_life(fpc_token_source *source, fpc_token_failure *failure) {
+    fpc_token_fetch how = {.deadline = fpc_deadline_in(30), .stop_fd = -1};
+    fpc_token token;
+    if (source->class->fetch(source, &how, &token, failure) != FPC_OK) return -1;
+    double life = token.valid_for_s;
+    if (strstr(token.password, "ASIAOLD") == NULL) fail_msg("signed with other keys");
+    fpc_token_clear(&token);
+    return life;
+}
+
+static void keys_are_used_on_while_no_others_can_be_had(void **state) {
+    (void)state;
+    const char *const answers[] = {OK_HEAD "3\r\n\r\nt0k",
+                                   OK_HEAD "4\r\n\r\nrole",
+                                   keys_of_an_hour(),
+                                   BUSY,
+                                   BUSY,
+                                   BUSY,
+                                   BUSY,
+                                   BUSY,
+                                   BUSY,
+                                   NULL};
+    static const char *const OTHERS[] = {"AWS_ACCESS_KEY_ID",
+                                         "AWS_PROFILE",
+                                         "AWS_DEFAULT_PROFILE",
+                                         "AWS_WEB_IDENTITY_TOKEN_FILE",
+                                         "AWS_EC2_METADATA_DISABLED",
+                                         "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+                                         "AWS_CONTAINER_CREDENTIALS_FULL_URI"};
+    for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) unsetenv(OTHERS[i]);
+    char url[64];
+    fpc_error err;
+    fpc_token_failure failure = {0};
+    fpc_token_source *source;
+    snprintf(url, sizeof url, "http://127.0.0.1:%d", canned_start(answers));
+    setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url, 1);
+    setenv("HOME", "/nonexistent", 1);
+    fpc_token_setting settings[] = {{"host", "h"}, {"user", "u"}, {"region", "eu-west-1"}};
+    fpc_clock_override(our_clock);
+    assert_int_equal(fpc_token_source_new("aws", settings, 3, &source, &err), FPC_OK);
+    assert_true(fetch_life(source, &failure) > 890); /* of a token; the keys' own is longer */
+    skipped_ns = 2690 * FPC_NS_PER_SECOND;           /* they are renewed 15 minutes before their end */
+    assert_true(fetch_life(source, &failure) > 890);
+    skipped_ns = 3000 * FPC_NS_PER_SECOND;
+    double life = fetch_life(source, &failure); /* the service is busy: signed with the old ones */
+    assert_true(life > 590 && life <= 600);
+    skipped_ns = 3550 * FPC_NS_PER_SECOND; /* they have too little left */
+    assert_true(fetch_life(source, &failure) < 0);
+    assert_non_null(strstr(failure.error.message, "503"));
+    assert_false(failure.permanent);
+    fpc_token_source_delete(source);
+    fpc_clock_override(NULL);
+    unsetenv("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+    char *heard = canned_stop();
+    assert_non_null(strstr(heard, "PUT /latest/api/token"));
+    free(heard);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_xml_of_sts_is_read),    cmocka_unit_test(the_json_of_sts_is_read),
-        cmocka_unit_test(odd_answers_are_refused),   cmocka_unit_test(a_command_is_cut_as_a_shell_does),
-        cmocka_unit_test(the_host_tells_the_region), cmocka_unit_test(profiles_are_found_in_both_files),
+        cmocka_unit_test(the_xml_of_sts_is_read),
+        cmocka_unit_test(the_json_of_sts_is_read),
+        cmocka_unit_test(odd_answers_are_refused),
+        cmocka_unit_test(a_command_is_cut_as_a_shell_does),
+        cmocka_unit_test(the_host_tells_the_region),
+        cmocka_unit_test(profiles_are_found_in_both_files),
+        cmocka_unit_test(keys_are_used_on_while_no_others_can_be_had),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -135,31 +135,51 @@ static void filter_in_a_lookup_is_not_freed(void **state) {
     fpc_feed_filter_destroy(&filter);
 }
 
+static void stamps_know_when_they_moved(void **state) {
+    (void)state;
+    fpc_feed_stamps *stamps = fpc_feed_stamps_new();
+    assert_non_null(stamps);
+    fpc_feed_stamps_move_all(stamps, 100);
+    assert_false(fpc_feed_stamps_rest_since(stamps, 7, 100)); /* at the same moment: perhaps before */
+    assert_true(fpc_feed_stamps_rest_since(stamps, 7, 101));
+    fpc_feed_stamps_move(stamps, 7, 200);
+    fpc_feed_stamps_move(stamps, 7, 150); /* another thread was slower to tell */
+    assert_false(fpc_feed_stamps_rest_since(stamps, 7, 200));
+    assert_true(fpc_feed_stamps_rest_since(stamps, 7, 201));
+    assert_true(fpc_feed_stamps_rest_since(stamps, 8, 101));
+    fpc_feed_stamps_move_all(stamps, 300);
+    assert_false(fpc_feed_stamps_rest_since(stamps, 7, 250));
+    assert_false(fpc_feed_stamps_rest_since(stamps, 8, 250));
+    free(stamps);
+}
+
 static void stamps_move_and_fit_a_double(void **state) {
     (void)state;
     fpc_feed_stamps *stamps = fpc_feed_stamps_new();
     assert_non_null(stamps);
     uint64_t before = fpc_feed_stamps_get(stamps, 5), other = fpc_feed_stamps_get(stamps, 6);
     assert_true(before > 0);
-    fpc_feed_stamps_move(stamps, 5 + FPC_STAMP_SPOTS * 77); /* the same spot */
+    fpc_feed_stamps_move(stamps, 5 + FPC_STAMP_SPOTS * 77, 1); /* the same spot */
     assert_true(fpc_feed_stamps_get(stamps, 5) != before);
     assert_true(fpc_feed_stamps_get(stamps, 6) == other);
-    fpc_feed_stamps_move_all(stamps);
+    fpc_feed_stamps_move_all(stamps, 1);
     assert_true(fpc_feed_stamps_get(stamps, 6) != other);
     atomic_store(&stamps->epoch, FPC_STAMP_MAX_EPOCH);
     atomic_store(&stamps->counters[5], UINT32_MAX);
     uint64_t most = fpc_feed_stamps_get(stamps, 5);
     assert_true(most < UINT64_C(1) << 53 && (uint64_t)(double)most == most);
-    fpc_feed_stamps_move_all(stamps);
-    fpc_feed_stamps_move(stamps, 5);
+    fpc_feed_stamps_move_all(stamps, 1);
+    fpc_feed_stamps_move(stamps, 5, 1);
     assert_true(fpc_feed_stamps_get(stamps, 5) > 0);
     free(stamps);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(announced_key_is_never_denied),
-        cmocka_unit_test(without_a_filter_everything_may_exist), cmocka_unit_test(full_filter_is_given_up),
-        cmocka_unit_test(filter_in_a_lookup_is_not_freed), cmocka_unit_test(stamps_move_and_fit_a_double)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(announced_key_is_never_denied),
+                                       cmocka_unit_test(without_a_filter_everything_may_exist),
+                                       cmocka_unit_test(full_filter_is_given_up),
+                                       cmocka_unit_test(filter_in_a_lookup_is_not_freed),
+                                       cmocka_unit_test(stamps_know_when_they_moved),
+                                       cmocka_unit_test(stamps_move_and_fit_a_double)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,7 +36,9 @@ static int64_t our_clock(void) {
 static struct {
     atomic_int fetches, fresh, sources;
     atomic_bool fails, lasting;
-    int gate; /* < 0: open.  Else a fetch takes one from it, or waits for it or for its end */
+    bool cannot_make;
+    pthread_t maker; /* of the latest source */
+    int gate;        /* < 0: open.  Else a fetch takes one from it, or waits for it or for its end */
     atomic_int at_gate;
     double life_s;
 } plan;
@@ -77,8 +79,9 @@ static void destroy(fpc_token_source *self) {
 
 static fpc_status make(void *arg, fpc_token_source **out, fpc_error *e) {
     (void)arg;
-    (void)e;
     static const fpc_token_source_class CLASS = {.name = "obedient", .fetch = fetch, .destroy = destroy};
+    if (plan.cannot_make) return fpc_fail(e, FPC_INVALID, "the profile is gone");
+    plan.maker = pthread_self();
     obedient *self = calloc(1, sizeof *self);
     self->head.class = &CLASS;
     *out = &self->head;
@@ -254,6 +257,16 @@ static void test_callers_wait_no_longer_than_they_say(void **state) {
     assert_string_equal(err.message, "no password from obedient in time");
 }
 
+static void test_passwords_that_have_ended_are_told(void **state) {
+    (void)state;
+    plan.life_s = 0;
+    assert_int_equal(get(fpc_deadline_in(0.05)), 0);
+    assert_int_equal(err.status, FPC_CONNECT);
+    assert_string_equal(err.message,
+                        "the passwords from obedient have ended when they come; is a clock wrong?");
+    assert_true(atomic_load(&plan.fetches) <= 2);
+}
+
 static void test_refresh_fetches_at_once(void **state) {
     (void)state;
     assert_int_equal(fpc_token_keeper_refresh(keeper, SOON, &err), FPC_OK);
@@ -273,15 +286,14 @@ static void test_the_end_is_prompt_while_a_fetch_hangs(void **state) {
     assert_true(fpc_clock_ns() - before < FPC_NS_PER_SECOND);
 }
 
-static void test_a_child_goes_on_by_itself(void **state) {
-    (void)state;
-    assert_int_equal(get(SOON), 1);
-#if !defined(__SANITIZE_THREAD__) /* it does not follow threads into a child */
+/* Whether `f` holds in a child of fork(2). */
+static void in_child(bool (*f)(void)) {
+#if defined(__SANITIZE_THREAD__) /* it does not follow threads into a child */
+    (void)f;
+#else
     pid_t child = fork();
     if (child == 0) {
-        bool ok = get(SOON) == 1; /* the token is no secret of the parent's */
-        leap(3590);
-        ok = ok && get(SOON) == 2 && atomic_load(&plan.sources) == 2;
+        bool ok = f();
         fpc_token_keeper_close(keeper);
         _exit(ok ? 0 : 1);
     }
@@ -289,7 +301,79 @@ static void test_a_child_goes_on_by_itself(void **state) {
     assert_int_equal(waitpid(child, &how, 0), child);
     assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
 #endif
+}
+
+static bool goes_on(void) {
+    bool ok = get(SOON) == 1; /* the token is no secret of the parent's */
+    /* The source is another one, and made by who asked: it reads the environment. */
+    ok = ok && atomic_load(&plan.sources) == 2 && pthread_equal(plan.maker, pthread_self());
+    leap(3590);
+    return ok && get(SOON) == 2 && atomic_load(&plan.sources) == 2;
+}
+
+static void test_a_child_goes_on_by_itself(void **state) {
+    (void)state;
+    assert_int_equal(get(SOON), 1);
+    in_child(goes_on);
     assert_int_equal(atomic_load(&plan.sources), 1);
+}
+
+static bool tells_what_its_source_lacks(void) {
+    plan.cannot_make = true;
+    bool ok = get(SOON) == 1; /* still good */
+    leap(3700);
+    ok = ok && get(SOON) == 0 && err.status == FPC_INVALID &&
+         strstr(err.message, "no password from obedient: the profile is gone") != NULL;
+    ok = ok && strcmp(stats().last_error, "invalid: the profile is gone") == 0;
+    plan.cannot_make = false;
+    leap(5);
+    ok = ok && get(fpc_deadline_in(1)) == 0; /* not tried again so soon */
+    leap(400);                               /* beyond the pause after what somebody has to put right */
+    return ok && get(SOON) == 2 && stats().last_error[0] == '\0';
+}
+
+static void test_a_child_without_a_source_says_why_and_recovers(void **state) {
+    (void)state;
+    assert_int_equal(get(SOON), 1);
+    in_child(tells_what_its_source_lacks);
+}
+
+static fpc_token_keeper *parents;
+
+static bool opens_and_finds_its_own(void) {
+    fpc_token_setting a[] = {{"path", "/a"}}, b[] = {{"path", "/b"}};
+    fpc_token_keeper *first, *second, *other;
+    bool ok = fpc_token_keeper_open("password_file", a, 1, &first, &err) == FPC_OK &&
+              fpc_token_keeper_open("password_file", a, 1, &second, &err) == FPC_OK && first == second &&
+              fpc_token_keeper_open("password_file", b, 1, &other, &err) == FPC_OK && other != parents;
+    fpc_token_keeper_close(other);
+    fpc_token_keeper_close(first);
+    fpc_token_keeper_close(second);
+    return ok;
+}
+
+static void *open_and_close(void *over) {
+    fpc_token_setting a[] = {{"path", "/a"}};
+    while (!atomic_load((atomic_bool *)over)) {
+        fpc_token_keeper *one;
+        fpc_error e;
+        if (fpc_token_keeper_open("password_file", a, 1, &one, &e) == FPC_OK) fpc_token_keeper_close(one);
+    }
+    return NULL;
+}
+
+/* The list may be in another thread's hands at the fork: the child begins with an empty one. */
+static void test_a_child_of_a_busy_process_has_a_list_of_its_own(void **state) {
+    (void)state;
+    atomic_bool over = false;
+    pthread_t thread;
+    fpc_token_setting b[] = {{"path", "/b"}};
+    assert_int_equal(fpc_token_keeper_open("password_file", b, 1, &parents, &err), FPC_OK);
+    pthread_create(&thread, NULL, open_and_close, &over);
+    for (int i = 0; i < 50; i++) in_child(opens_and_finds_its_own);
+    atomic_store(&over, true);
+    pthread_join(thread, NULL);
+    fpc_token_keeper_close(parents);
 }
 
 static void test_pulled(void **state) {
@@ -343,9 +427,12 @@ int main(void) {
         TEST(test_the_old_one_is_given_out_while_the_next_is_fetched),
         TEST(test_a_failure_does_not_take_what_still_works),
         TEST(test_callers_wait_no_longer_than_they_say),
+        TEST(test_passwords_that_have_ended_are_told),
         TEST(test_refresh_fetches_at_once),
         TEST(test_the_end_is_prompt_while_a_fetch_hangs),
         TEST(test_a_child_goes_on_by_itself),
+        TEST(test_a_child_without_a_source_says_why_and_recovers),
+        TEST(test_a_child_of_a_busy_process_has_a_list_of_its_own),
         TEST(test_pulled),
         TEST(test_one_keeper_for_equal_settings),
     };

@@ -73,6 +73,27 @@ static void test_points_of_three_seconds(void **state) {
     assert_int_equal(fpc_token_schedule_worth(&s, 13 * S), FPC_TOKEN_DEAD);
 }
 
+static void test_tokens_that_end_at_once_are_not_asked_for_without_pause(void **state) {
+    (void)state;
+    fresh(0);
+    s.is_wanted = true;
+    got(1000 * S, 0);
+    assert_int_equal(fpc_token_schedule_worth(&s, 1000 * S), FPC_TOKEN_DEAD);
+    assert_int_equal(fpc_token_schedule_next(&s), 1001 * S);
+    s.is_wanted = true; /* by whoever finds it dead */
+    assert_int_equal(fpc_token_schedule_next(&s), 1001 * S);
+    s.must_be_fresh = true; /* who asks for another one whatever it is worth */
+    assert_int_equal(fpc_token_schedule_next(&s), 0);
+    got(1001 * S, -0.5);
+    assert_int_equal(fpc_token_schedule_refused(&s, 2, 1001 * S), FPC_TOKEN_AWAIT);
+    assert_int_equal(fpc_token_schedule_next(&s), 0); /* a refusal: paced by itself */
+    fresh(0.25);
+    s.is_wanted = true;
+    got(1000 * S, -1);
+    s.is_wanted = true; /* it costs little: as young as its kind allows */
+    assert_int_equal(fpc_token_schedule_next(&s), 1000 * S + S / 4);
+}
+
 static void test_an_unknown_end(void **state) {
     (void)state;
     fresh(0);
@@ -186,6 +207,7 @@ int main(void) {
         cmocka_unit_test(test_nothing_is_fetched_before_somebody_asks),
         cmocka_unit_test(test_points_of_an_hour),
         cmocka_unit_test(test_points_of_three_seconds),
+        cmocka_unit_test(test_tokens_that_end_at_once_are_not_asked_for_without_pause),
         cmocka_unit_test(test_an_unknown_end),
         cmocka_unit_test(test_pauses_grow_and_end),
         cmocka_unit_test(test_short_lives_do_not_wait_for_a_minute),

@@ -47,6 +47,54 @@ function clouds.source(kind, settings, environment)
   return clouds.within(environment, core.token_source, kind, settings)
 end
 
+local Desk = {}
+Desk.__index = Desk
+
+--- What a spec of sources works with: a folder for files, and sources that tidy() closes.
+---@return table desk with dir
+function clouds.desk()
+  return setmetatable({ dir = assert(system.mkdtemp("/tmp/fpcache-clouds-")), sources = {} }, Desk)
+end
+
+--- Writes a file and returns its path.
+function Desk:write(name, text)
+  local file = assert(io.open(self.dir .. "/" .. name, "w"))
+  file:write(text)
+  file:close()
+  return self.dir .. "/" .. name
+end
+
+--- A source as from clouds.source().
+function Desk:make(kind, settings, environment)
+  local source, err = clouds.source(kind, settings or {}, environment)
+  self.sources[#self.sources + 1] = source
+  return source, err
+end
+
+--- Makes one and fetches from it.
+function Desk:fetch(kind, settings, environment)
+  return assert(self:make(kind, settings, environment)):fetch(10)
+end
+
+--- The same where it must fail: the error, in which there is none of the secrets, and whether it stays.
+---@return string err
+---@return {permanent: boolean, retry_after: number} why
+function Desk:refused(secrets, kind, settings, environment)
+  local token, err, why = self:fetch(kind, settings, environment)
+  if token then error("a token was given", 2) end
+  clouds.has_no_secret(err, secrets)
+  return err, why
+end
+
+function Desk:tidy()
+  for _, source in ipairs(self.sources) do source:close() end
+  self.sources = {}
+end
+
+function Desk:remove()
+  assert(system.remove_tree(self.dir))
+end
+
 function clouds.knows(name)
   for _, one in ipairs(VARIABLES) do
     if one == name then return true end

@@ -4,6 +4,7 @@
 --   bouncer:url_for("app")
 --   bouncer:stop()
 local core = require "fpcache.core"
+local secrets = require "support.secrets"
 local system = core.system
 
 local Bouncer = {}
@@ -58,6 +59,7 @@ function Bouncer:stop()
     assert(system.now() < deadline, "pgbouncer does not end")
     system.sleep(0.01)
   end
+  secrets.heard_file(self.dir .. "/log")
   assert(system.remove_tree(self.dir))
 end
 

@@ -2,9 +2,15 @@
 -- The file named by FPC_TEST_COUNTS gets "PASSED FAILED SKIPPED" after the last test, so a run
 -- that died in the middle leaves none and cannot pass for a success.
 local busted = require "busted"
+local eavesdrop = require "support.eavesdrop"
 
 return function(options)
   local handler = require "busted.outputHandlers.plainTerminal"(options)
+
+  busted.subscribe({ "file", "end" }, function()
+    eavesdrop.collect()
+    return nil, true
+  end)
 
   busted.subscribe({ "exit" }, function()
     local path = os.getenv("FPC_TEST_COUNTS")

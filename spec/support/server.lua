@@ -9,6 +9,7 @@
 local core = require "fpcache.core"
 local local_server = require "fpcache.local_server"
 local programs = require "fpcache.local_server.programs"
+local secrets = require "support.secrets"
 local system = core.system
 
 local REGISTRY_KEY = "fpcache.spec.server" -- busted reloads modules for each file; the registry stays
@@ -155,6 +156,7 @@ end
 
 --- Removes it now instead of at the end of the process.
 function Srv:destroy()
+  for _, name in ipairs(system.readdir(self.dir .. "/log") or {}) do secrets.heard_file(self.dir .. "/log/" .. name) end
   assert(self.server:destroy())
   self.watchdog:close()
 end

@@ -49,6 +49,21 @@ function Terminal:screen()
   return (tmux(self, "capture-pane", "-p", "-S", "-"))
 end
 
+--- Makes the window another size.
+function Terminal:resize(columns, rows)
+  tmux(self, "resize-window", "-x", tostring(columns), "-y", tostring(rows))
+end
+
+--- The process id of the shell around the program.
+function Terminal:pid()
+  return tonumber((tmux(self, "display-message", "-p", "#{pane_pid}")))
+end
+
+--- Whether a program shows the terminal's other screen.
+function Terminal:is_full_screen()
+  return tmux(self, "display-message", "-p", "#{alternate_on}"):find("1", 1, true) ~= nil
+end
+
 function Terminal:clear()
   tmux(self, "send-keys", "C-l")
   tmux(self, "clear-history")

@@ -6,6 +6,8 @@
 # terminal, so that a Ctrl-C ends the specs and not us.
 trap '' HUP INT QUIT TERM
 dir=$1
+heard=${FPC_TEST_HEARD:-} # where what was said is kept, to be searched for secrets (secrets.sh)
+[ ! -d "$heard" ] || : >"$heard/watched-${dir##*/}"
 
 cat >/dev/null
 
@@ -24,6 +26,13 @@ while [ -e "$dir/alive" ] && ! flock -n "$dir/alive" true && [ $turn -lt 200 ]; 
     turn=$((turn + 1))
     sleep 0.1
 done
+
+if [ -d "$heard" ]; then
+    for log in "$dir"/log/*; do
+        [ ! -f "$log" ] || cat "$log" >"$heard/${dir##*/}-${log##*/}"
+    done
+    rm -f "$heard/watched-${dir##*/}"
+fi
 
 # Only what carries the marker, and what is as young as to have none yet, is ours.
 case $dir in

@@ -11,6 +11,7 @@
 local cjson = require "cjson"
 local core = require "fpcache.core"
 local private_ca = require "support.private_ca"
+local secrets = require "support.secrets"
 local system = core.system
 
 local Workspace = {}
@@ -48,6 +49,13 @@ local function defaults()
   }
 end
 
+-- The secrets that it knows from the start.
+local function constants(control)
+  local clouds = control.clouds
+  return { workspace.CLIENT_SECRET, workspace.PAT, workspace.SUBJECT_TOKEN, workspace.GITHUB_TOKEN, clouds.keys.secret,
+    clouds.keys.session, clouds.container_secret, clouds.identity_header }
+end
+
 local function write(path, text)
   local file = assert(io.open(path .. ".new", "w"))
   file:write(text)
@@ -61,7 +69,8 @@ local function here()
 end
 
 --- Starts the server.  options.postgres {url, role, psql}: the issued password is set at that real role.
----@param options {postgres: {url: string, role: string, psql: string}?}?
+--- options.radius_role: a PostgreSQL that asks by RADIUS lets this role in with each of the issued passwords until its end.
+---@param options {postgres: {url: string, role: string, psql: string}?, radius_role: string?}?
 ---@return table ws
 function workspace.start(options)
   options = options or {}
@@ -71,8 +80,9 @@ function workspace.start(options)
   self.ca, self.ca_file = ca, ca.file
   local certificate, key = ca:certificate("workspace")
   write(dir .. "/config.json", cjson.encode { parent = system.pid(), certificate = certificate, key = key,
-    postgres = options.postgres })
+    postgres = options.postgres, radius_role = options.radius_role })
   self:apply()
+  for _, secret in ipairs(constants(self.control)) do secrets.note(secret) end
   local log = dir .. "/log"
   self.pid = assert(core.spawn { argv = { "lua5.4", here() .. "/workspace/main.lua", dir }, log = log,
     env = { "LUA_PATH=;;", "LUA_CPATH=;;", "LUA_INIT=" } })
@@ -83,6 +93,7 @@ function workspace.start(options)
   end
   local ready = cjson.decode(self:read("ready.json"))
   self.port, self.plain_port = math.floor(ready.port), math.floor(ready.plain_port)
+  self.radius_port = math.floor(ready.radius_port)
   self.url = "https://localhost:" .. self.port
   self.plain_url = "http://127.0.0.1:" .. self.plain_port
   return self
@@ -152,11 +163,18 @@ end
 
 --- Every secret that the server gave out or knows.
 function Workspace:secrets()
-  local secrets = self:report().issued
-  for _, one in ipairs { workspace.CLIENT_SECRET, workspace.PAT, workspace.SUBJECT_TOKEN, workspace.GITHUB_TOKEN } do
-    secrets[#secrets + 1] = one
-  end
-  return secrets
+  local all = self:report().issued
+  for _, one in ipairs(constants(self.control)) do all[#all + 1] = one end
+  return all
+end
+
+--- The option `auth` of a cache that logs in there as a service principal; `more` adds settings or, false, leaves out.
+---@param more table?
+function Workspace:m2m(more)
+  local auth = { "databricks", instance_name = "cache", host = self.url, client_id = workspace.CLIENT_ID,
+    client_secret = workspace.CLIENT_SECRET, ca_file = self.ca_file }
+  for name, value in pairs(more or {}) do auth[name] = value or nil end
+  return auth
 end
 
 --- A stand-in for the program databricks in a new folder: `lines` of shell follow "#!/bin/sh".  Padded to
@@ -176,6 +194,7 @@ function Workspace:stop()
   if not self.pid then return end
   system.kill(self.pid, 9)
   self.pid = nil
+  secrets.heard_file(self.dir .. "/log")
   assert(system.remove_tree(self.dir))
 end
 

@@ -1,11 +1,13 @@
 /* A first SIGINT or SIGTERM interrupts the script: waits for the server end at once, and a hook raises an
  * error at the next Lua instruction.  Then the state is closed, which closes the connections, and the server
- * rolls back what was under way.  Where the hook does not come to be called (in another coroutine, in a long
- * C function), the program ends anyway after some seconds.  A second signal kills.
+ * rolls back what was under way.  The hook is set in every coroutine that runs, and in those that are resumed
+ * later.  Where it does not come to be called (in a long C function), the program ends anyway after some
+ * seconds.  A second signal kills.
  *
  * In the shell SIGINT is an interrupt that is cleared when the call has ended. */
 #include "signals.h"
 
+#include "coroutines.h"
 #include "fpcache/wait.h"
 
 #include <lauxlib.h>
@@ -19,15 +21,32 @@ static lua_State *interrupted_state; /* written before the handlers are installe
 static volatile sig_atomic_t caught_signal;
 static volatile sig_atomic_t caught_in_call;
 
-/* Raised again every few instructions, so that a script that catches errors in a loop ends too. */
+static bool is_stopping(void) {
+    return caught_signal != 0 || caught_in_call != 0;
+}
+
+/* Raised again every few instructions, so that a script that catches errors in a loop ends too.  A coroutine
+ * that caught it and yielded keeps the hook, and may go on when the interrupted call has ended. */
 static void raise_interrupt(lua_State *L, lua_Debug *ar) {
     (void)ar;
-    luaL_error(L, "interrupted");
+    if (is_stopping())
+        luaL_error(L, "interrupted");
+    else
+        lua_sethook(L, NULL, 0, 0);
+}
+
+static void stop(lua_State *L) {
+    lua_sethook(L, raise_interrupt, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 100);
+}
+
+static void prepare_to_run(lua_State *co) {
+    if (is_stopping()) stop(co);
 }
 
 static void interrupt(void) {
     fpc_interrupt_raise();
-    lua_sethook(interrupted_state, raise_interrupt, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 100);
+    stop(interrupted_state);
+    fpc_cli_coroutines_each(stop);
 }
 
 static void on_grace_over(int number) {
@@ -53,6 +72,7 @@ void fpc_cli_signals_catch(lua_State *L) {
     fpc_error err;
     if (fpc_interrupt_enable(&err) != FPC_OK) fprintf(stderr, "fpcache: %s\n", err.message);
     interrupted_state = L;
+    fpc_cli_coroutines_track(L, prepare_to_run);
     struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: waits must notice */
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);

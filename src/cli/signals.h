@@ -10,7 +10,8 @@
 #include <lua.h>
 #include <stdbool.h>
 
-/* From now on signals interrupt the script that runs in `L`. */
+/* From now on signals interrupt the script that runs in `L`, its coroutines too.  The standard libraries must
+ * be there. */
 void fpc_cli_signals_catch(lua_State *L);
 /* The signal that ended the script, or 0. */
 int fpc_cli_signals_caught(void);

@@ -257,5 +257,7 @@ int fpc_cli_open_terminal(lua_State *L) {
     lua_setfield(L, -2, "__gc");
     lua_pop(L, 1);
     luaL_newlib(L, functions);
+    lua_pushliteral(L, FPC_LIBEDIT_VERSION);
+    lua_setfield(L, -2, "libedit_version");
     return 1;
 }

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 struct fpc_completions {
@@ -28,6 +29,7 @@ struct fpc_completions {
     pthread_mutex_t lock;
     /* -- only while `lock` is held -- */
     bool closed, readable;
+    int bell; /* rung instead of making `fd` readable; -1: none */
     fpc_request *first, *last;
 };
 
@@ -39,6 +41,7 @@ fpc_status fpc_completions_new(size_t max_outstanding, fpc_completions **out, fp
         free(queue);
         return fpc_fail(err, FPC_NOMEM, "could not make an eventfd: %s", strerror(errno));
     }
+    queue->bell = -1;
     queue->max_outstanding = max_outstanding;
     queue->fork_generation = fpc_fork_generation();
     atomic_init(&queue->references, 1);
@@ -50,6 +53,7 @@ fpc_status fpc_completions_new(size_t max_outstanding, fpc_completions **out, fp
 static void drop_reference(fpc_completions *queue) {
     if (atomic_fetch_sub(&queue->references, 1) > 1) return;
     close(queue->fd);
+    if (queue->bell >= 0) close(queue->bell);
     pthread_mutex_destroy(&queue->lock);
     free(queue);
 }
@@ -63,6 +67,8 @@ static void check_fork(fpc_completions *queue) {
         dup3(own, queue->fd, O_CLOEXEC);
         close(own);
     }
+    if (queue->bell >= 0) close(queue->bell);
+    queue->bell = -1;
     pthread_mutex_init(&queue->lock, NULL);
     queue->taken = queue->first = queue->last = NULL;
     queue->readable = false;
@@ -146,7 +152,11 @@ static void make_readable(fpc_completions *queue) {
     uint64_t one = 1;
     if (queue->readable) return;
     queue->readable = true;
-    if (write(queue->fd, &one, sizeof one) < 0) { /* full: it is readable already */
+    if (queue->bell >= 0) {
+        if (send(queue->bell, "!", 1, MSG_DONTWAIT | MSG_NOSIGNAL) <
+            0) { /* full, or its other end sees it closed */
+        }
+    } else if (write(queue->fd, &one, sizeof one) < 0) { /* full: it is readable already */
     }
 }
 
@@ -184,7 +194,8 @@ fpc_request *fpc_completions_next(fpc_completions *queue) {
             pthread_mutex_lock(&queue->lock);
             queue->taken = queue->first;
             queue->first = queue->last = NULL;
-            if (queue->readable && read(queue->fd, &count, sizeof count) < 0) { /* it was empty */
+            if (queue->readable && queue->bell < 0 &&
+                read(queue->fd, &count, sizeof count) < 0) { /* it was empty */
             }
             queue->readable = false;
             pthread_mutex_unlock(&queue->lock);
@@ -210,6 +221,24 @@ void fpc_completions_wake(fpc_completions *queue) {
     pthread_mutex_lock(&queue->lock);
     make_readable(queue);
     pthread_mutex_unlock(&queue->lock);
+}
+
+void fpc_completions_ring(fpc_completions *queue, int fd) {
+    uint64_t count;
+    check_fork(queue);
+    pthread_mutex_lock(&queue->lock);
+    int before = queue->bell;
+    if (before < 0 && read(queue->fd, &count, sizeof count) < 0) { /* it was empty */
+    }
+    queue->bell = fd;
+    queue->readable = false;
+    if (queue->first != NULL) make_readable(queue);
+    pthread_mutex_unlock(&queue->lock);
+    if (before >= 0) close(before);
+}
+
+void fpc_completions_silence(fpc_completions *queue) {
+    fpc_completions_ring(queue, -1);
 }
 
 fpc_status fpc_completions_wait(fpc_completions *queue, fpc_deadline deadline, fpc_error *err) {

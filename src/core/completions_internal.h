@@ -51,5 +51,8 @@ fpc_request *fpc_request_new(fpc_completions *to, const fpc_statement *statement
 void fpc_request_fail(fpc_request *request, const fpc_error *why);
 /* Hands over finished requests, a list; the requests of one queue that follow each other go in at once. */
 void fpc_completions_put(fpc_request *list);
+/* From now on wake-ups are bytes on `fd`, a connected stream socket, which the queue then owns; its
+ * descriptor is left alone.  At once when something is there.  -1: the descriptor again. */
+void fpc_completions_ring(fpc_completions *queue, int fd);
 
 #endif

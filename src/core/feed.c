@@ -65,6 +65,7 @@ fpc_status fpc_feed_make(const fpc_conninfo *info, const char *quoted_schema, co
     feed->info = fpc_conninfo_copy(info);
     feed->schema = strdup(quoted_schema);
     bool has_texts = copy_text(options->sql.session, &feed->options.sql.session);
+    has_texts = copy_text(options->sql.is_listening, &feed->options.sql.is_listening) && has_texts;
     has_texts = copy_text(options->sql.load_session, &feed->options.sql.load_session) && has_texts;
     fpc_status status = FPC_OK;
     if (!has_texts || !make_statements(feed, &options->sql) || feed->stamps == NULL || feed->info == NULL ||
@@ -91,6 +92,7 @@ void fpc_feed_free(fpc_feed *feed) {
     fpc_conninfo_delete(feed->info);
     free(feed->schema);
     free((char *)feed->options.sql.session);
+    free((char *)feed->options.sql.is_listening);
     free((char *)feed->options.sql.load_session);
     pthread_cond_destroy(&feed->moved);
     pthread_mutex_destroy(&feed->lock);
@@ -194,13 +196,19 @@ bool fpc_feed_is_current_until(const fpc_feed *feed, uint64_t hash, uint64_t sta
     return now < ends && is_fresh_at(feed, now) && fpc_feed_stamps_get(feed->stamps, hash) == stamp;
 }
 
+bool fpc_feed_is_unchanged_since(const fpc_feed *feed, uint64_t hash, int64_t asked_at, fpc_deadline ends) {
+    int64_t now = latest_now();
+    return now < ends && is_fresh_at(feed, now) && fpc_feed_stamps_rest_since(feed->stamps, hash, asked_at);
+}
+
 void fpc_feed_wrote_many(fpc_feed *feed, const uint64_t *hashes, size_t count) {
     if (fpc_feed_is_inherited(feed))
         return; /* nothing is answered there, and the lock may be held for ever */
     /* Always, even if no filter is wanted: then it has none, and an opener who wants one may come meanwhile.
      */
     fpc_feed_filter_add(&feed->filter, hashes, count);
-    for (size_t i = 0; i < count; i++) fpc_feed_stamps_move(feed->stamps, hashes[i]);
+    int64_t now = fpc_clock_ns();
+    for (size_t i = 0; i < count; i++) fpc_feed_stamps_move(feed->stamps, hashes[i], now);
 }
 
 void fpc_feed_wrote(fpc_feed *feed, uint64_t hash) {
@@ -210,7 +218,7 @@ void fpc_feed_wrote(fpc_feed *feed, uint64_t hash) {
 void fpc_feed_wrote_all(fpc_feed *feed) {
     if (fpc_feed_is_inherited(feed)) return;
     fpc_feed_filter_drop_all(&feed->filter);
-    fpc_feed_stamps_move_all(feed->stamps);
+    fpc_feed_stamps_move_all(feed->stamps, fpc_clock_ns());
     fpc_feed_wake(feed);
 }
 
@@ -263,6 +271,8 @@ void fpc_feed_get_stats(fpc_feed *feed, fpc_feed_stats *out) {
     out->polls = atomic_load(&feed->polls);
     out->poll_failures = atomic_load(&feed->poll_failures);
     out->changes = atomic_load(&feed->changes);
+    out->listening = atomic_load(&feed->is_listening);
+    out->wakeups = atomic_load(&feed->wakeups);
     uint64_t loads = atomic_load(&feed->loads);
     out->reloads = loads > 0 ? loads - 1 : 0;
     out->load_failures = atomic_load(&feed->load_failures);

@@ -8,6 +8,7 @@
 
 #include "feed_filter.h"
 #include "feed_stamps.h"
+#include "fork_count.h"
 #include "fpcache/feed.h"
 #include "fpcache/fork.h"
 #include "fpcache/statement.h"
@@ -46,7 +47,8 @@ struct fpc_feed {
     int wake_fd; /* readable: a poll is wanted now */
 
     /* -- counters of the thread -- */
-    _Atomic uint64_t polls, poll_failures, changes, loads, load_failures, fell_behind, incarnation_changes;
+    atomic_bool is_listening;
+    _Atomic uint64_t wakeups, polls, poll_failures, changes, loads, load_failures, fell_behind, incarnation_changes;
 
     /* -- the registry's, under its lock -- */
     fpc_feed *next;
@@ -75,7 +77,7 @@ void fpc_feed_free(fpc_feed *feed);
 void fpc_feed_wake(fpc_feed *feed);
 
 static inline bool fpc_feed_is_inherited(const fpc_feed *feed) {
-    return feed->fork_generation != fpc_fork_generation();
+    return feed->fork_generation != fpc_fork_generation_again(); /* fpc_feed_make() has called the other */
 }
 
 #endif

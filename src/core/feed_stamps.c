@@ -9,7 +9,8 @@ fpc_feed_stamps *fpc_feed_stamps_new(void) {
     return stamps;
 }
 
-void fpc_feed_stamps_move_all(fpc_feed_stamps *stamps) {
+void fpc_feed_stamps_move_all(fpc_feed_stamps *stamps, int64_t now) {
+    fpc_feed_stamps_note(&stamps->all_moved_at, now);
     uint32_t epoch = atomic_load_explicit(&stamps->epoch, memory_order_relaxed), next;
     do {
         next = epoch == FPC_STAMP_MAX_EPOCH ? 1 : epoch + 1;

@@ -5,12 +5,16 @@
  * 2^32 changes, the epoch after 2^21 - 1: a copy that old and never looked at meanwhile is beyond any near
  * cache's time to live.)  A stamp is below 2^53, so a Lua number holds it exactly, and never 0.
  *
+ * Beside them stands when they moved last, for copies that come from another process, which has stamps of its
+ * own: all that such a move is about was known here then.
+ *
  * Order: who moves stamps and then publishes something with release, and who reads that with acquire and then
  * the stamp, agree. Thread rule: everything from any thread. */
 #ifndef FPC_FEED_STAMPS_H
 #define FPC_FEED_STAMPS_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define FPC_STAMP_SPOTS     (UINT64_C(1) << 17)
@@ -19,13 +23,24 @@
 typedef struct fpc_feed_stamps {
     _Atomic uint32_t epoch; /* 1 to FPC_STAMP_MAX_EPOCH */
     _Atomic uint32_t counters[FPC_STAMP_SPOTS];
+    _Atomic int64_t all_moved_at; /* nanoseconds on the monotonic clock */
+    _Atomic int64_t moved_at[FPC_STAMP_SPOTS];
 } fpc_feed_stamps;
 
 fpc_feed_stamps *fpc_feed_stamps_new(void); /* NULL when out of memory; free() it */
 
-void fpc_feed_stamps_move_all(fpc_feed_stamps *stamps);
+/* `now` is when the change was known at the latest, the monotonic clock. */
+void fpc_feed_stamps_move_all(fpc_feed_stamps *stamps, int64_t now);
 
-static inline void fpc_feed_stamps_move(fpc_feed_stamps *stamps, uint64_t hash) {
+static inline void fpc_feed_stamps_note(_Atomic int64_t *moved_at, int64_t now) {
+    int64_t before = atomic_load_explicit(moved_at, memory_order_relaxed);
+    while (before < now && !atomic_compare_exchange_weak_explicit(
+                               moved_at, &before, now, memory_order_release, memory_order_relaxed)) {
+    }
+}
+
+static inline void fpc_feed_stamps_move(fpc_feed_stamps *stamps, uint64_t hash, int64_t now) {
+    fpc_feed_stamps_note(&stamps->moved_at[hash & (FPC_STAMP_SPOTS - 1)], now);
     atomic_fetch_add_explicit(&stamps->counters[hash & (FPC_STAMP_SPOTS - 1)], 1, memory_order_acq_rel);
 }
 
@@ -33,6 +48,12 @@ static inline uint64_t fpc_feed_stamps_get(const fpc_feed_stamps *stamps, uint64
     uint64_t epoch = atomic_load_explicit(&stamps->epoch, memory_order_acquire);
     return epoch << 32 |
            atomic_load_explicit(&stamps->counters[hash & (FPC_STAMP_SPOTS - 1)], memory_order_acquire);
+}
+
+/* Whether nothing moved at `time` or later. */
+static inline bool fpc_feed_stamps_rest_since(const fpc_feed_stamps *stamps, uint64_t hash, int64_t time) {
+    return atomic_load_explicit(&stamps->all_moved_at, memory_order_acquire) < time &&
+           atomic_load_explicit(&stamps->moved_at[hash & (FPC_STAMP_SPOTS - 1)], memory_order_acquire) < time;
 }
 
 #endif

@@ -1,14 +1,14 @@
 /* fork.c -- a counter that fork(2) advances in the child. */
 #include "fpcache/fork.h"
+#include "fork_count.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 
-static atomic_uint generation;
+atomic_uint fpc_fork_count;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void in_child(void) {
-    atomic_fetch_add(&generation, 1);
+    atomic_fetch_add(&fpc_fork_count, 1);
 }
 
 static void install(void) {
@@ -17,5 +17,5 @@ static void install(void) {
 
 unsigned fpc_fork_generation(void) {
     pthread_once(&once, install);
-    return atomic_load_explicit(&generation, memory_order_relaxed);
+    return fpc_fork_generation_again();
 }

@@ -6,6 +6,7 @@
 
 #include "fpcache/os.h"
 #include "fpcache/wait.h"
+#include "http_curl.h"
 #include "token/failure.h"
 #include "version.h"
 
@@ -17,7 +18,6 @@
 #include <string.h>
 #include <strings.h>
 
-#define CONNECT_SECONDS   10.0
 #define REQUEST_SECONDS   30.0
 #define MAX_BODY          ((size_t)1024 * 1024)
 #define MAX_HEADERS       ((size_t)64 * 1024)
@@ -182,21 +182,6 @@ static void free_headers(struct curl_slist *list) {
     curl_slist_free_all(list);
 }
 
-static const char *set_variable(const char *name) {
-    const char *value = getenv(name);
-    return value != NULL && *value != '\0' ? value : NULL;
-}
-
-static void set_roots(fpc_http *http) {
-    const char *file = http->ca_file;
-    if (file == NULL) file = set_variable("CURL_CA_BUNDLE");
-    if (file == NULL) file = set_variable("SSL_CERT_FILE");
-    const char *dir = http->ca_file == NULL ? set_variable("SSL_CERT_DIR") : NULL;
-    if (file != NULL) curl_easy_setopt(http->easy, CURLOPT_CAINFO, file);
-    if (http->ca_file != NULL) curl_easy_setopt(http->easy, CURLOPT_CAPATH, NULL); /* this bundle alone */
-    if (dir != NULL) curl_easy_setopt(http->easy, CURLOPT_CAPATH, dir);
-}
-
 static void set_protocols(CURL *easy, bool local) {
 #if LIBCURL_VERSION_NUM >= 0x075500
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, local ? "http,https" : "https");
@@ -210,19 +195,8 @@ static void set_options(fpc_http *http, const fpc_http_request *request, struct 
                         struct curl_slist *headers, char *words) {
     CURL *easy = http->easy;
     curl_easy_reset(easy); /* keeps the connections */
-    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    fpc_http_set_basics(easy, http->ca_file);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-    curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
-    curl_easy_setopt(easy, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
-    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
-    curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(CONNECT_SECONDS * 1000));
-#if LIBCURL_VERSION_NUM >= 0x075700
-    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* a stop must not wait for a slow name server */
-#endif
     curl_easy_setopt(easy, CURLOPT_USERAGENT, http->agent);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, words);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
@@ -231,7 +205,6 @@ static void set_options(fpc_http *http, const fpc_http_request *request, struct 
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(easy, CURLOPT_URL, request->url);
-    set_roots(http);
     set_protocols(easy, request->local);
     if (request->local) curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
     if (request->user != NULL) {
@@ -262,25 +235,12 @@ static bool make_headers(const fpc_http_request *request, struct curl_slist **li
 
 static fpc_status network_failed(CURLcode code, const struct transfer *transfer, const char *where,
                                  const char *words, fpc_token_failure *failure) {
-    bool permanent = false;
-    fpc_status status = FPC_CONNECT;
     if (transfer->no_memory || code == CURLE_OUT_OF_MEMORY) return fpc_token_no_memory(failure);
     if (transfer->too_large)
         return fpc_token_fail(failure, false, FPC_SERVER, "%s sent an answer of more than %zu bytes", where,
                               transfer->max_body);
-    switch (code) {
-    case CURLE_OPERATION_TIMEDOUT: status = FPC_TIMEOUT; break;
-    case CURLE_URL_MALFORMAT:
-    case CURLE_UNSUPPORTED_PROTOCOL:
-    case CURLE_LOGIN_DENIED:
-    case CURLE_SSL_CACERT_BADFILE:
-        status = FPC_INVALID;
-        permanent = true;
-        break;
-    case CURLE_PEER_FAILED_VERIFICATION: permanent = true; break;
-    case CURLE_WEIRD_SERVER_REPLY: status = FPC_SERVER; break;
-    default: break;
-    }
+    bool permanent;
+    fpc_status status = fpc_http_network_status(code, &permanent);
     char reason[CURL_ERROR_SIZE];
     snprintf(reason, sizeof reason, "%s", *words != '\0' ? words : curl_easy_strerror(code));
     fpc_secret_redact(reason);
@@ -314,22 +274,6 @@ static fpc_status run(fpc_http *http, fpc_deadline deadline, const char *where, 
     }
 }
 
-/* The URL without its query and login, for messages; at most `size` bytes. */
-static void name_url(const char *url, char *where, size_t size) {
-    const char *host = strstr(url, "://");
-    host = host == NULL ? url : host + 3;
-    size_t len = strcspn(host, "?#");
-    const char *at = memchr(host, '@', strcspn(host, "/?#"));
-    if (at != NULL) {
-        len -= (size_t)(at + 1 - host);
-        host = at + 1;
-    }
-    if (len >= size) len = size - 1;
-    memcpy(where, host, len);
-    where[len] = '\0';
-    fpc_secret_redact(where);
-}
-
 fpc_status fpc_http_send(fpc_http *http, const fpc_http_request *request, fpc_http_response *response,
                          fpc_token_failure *failure) {
     char where[160], words[CURL_ERROR_SIZE] = "";
@@ -338,7 +282,7 @@ fpc_status fpc_http_send(fpc_http *http, const fpc_http_request *request, fpc_ht
                                 false};
     fpc_deadline deadline = fpc_deadline_in(request->timeout_s > 0 ? request->timeout_s : REQUEST_SECONDS);
     if (deadline > http->options.deadline) deadline = http->options.deadline;
-    name_url(request->url, where, sizeof where);
+    fpc_http_name_url(request->url, where, sizeof where);
     if (strncasecmp(request->url, "https://", 8) != 0 &&
         !(request->local && fpc_http_is_local(request->url, false)))
         return fpc_token_fail(failure, true, FPC_INVALID, "%s: only https:// is spoken there", where);

@@ -1,6 +1,7 @@
 /* http_error.c -- the shapes in which servers of several clouds say what went wrong. */
 #include "http_error.h"
 
+#include "http_curl.h"
 #include "token/failure.h"
 
 #include <ctype.h>
@@ -112,8 +113,7 @@ static bool is_passing(int status, const char *code) {
                                         "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED",      "INVALID_STATE"};
     for (size_t i = 0; i < sizeof CODES / sizeof *CODES; i++)
         if (strcmp(code, CODES[i]) == 0) return true;
-    return status == 408 || status == 425 || status == 429 || status == 499 ||
-           (status >= 500 && status != 501);
+    return fpc_http_may_pass(status);
 }
 
 static fpc_status redirected(const fpc_http_response *response, const char *who, fpc_token_failure *failure) {

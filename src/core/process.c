@@ -397,6 +397,7 @@ done:
 void fpc_process_result_clear(fpc_process_result *result) {
     if (result->output != NULL) OPENSSL_cleanse(result->output, result->output_len);
     free(result->output);
+    if (result->errors != NULL) OPENSSL_cleanse(result->errors, strlen(result->errors));
     free(result->errors);
     memset(result, 0, sizeof *result);
 }

@@ -1,5 +1,7 @@
 /* completions.c -- `core.completions(max_outstanding)`: where the answers of pool:submit() arrive.
  *
+ * `core.bell(parent)` (see bell.h): bell:path(), then, connected to, bell:attach(queue), and bell:close().
+ *
  * queue:next() gives the id of a finished request and keeps its answer; the converting method that follows
  * takes it: run() row() rows() value(codec, parse_json, namespace, stored_key) map(codec, parse_json)   as
  * the pool's methods return (see db.h) The answer is freed by the next next(), so that nobody who vanished in
@@ -7,6 +9,7 @@
  */
 #include "completions.h"
 #include "db.h"
+#include "fpcache/bell.h"
 #include "fpcache/fork.h"
 
 #define COMPLETIONS_TYPE "fpcache.completions"
@@ -122,6 +125,54 @@ static int completions_map(lua_State *L) {
     return take(L, fpc_lua_convert_map);
 }
 
+/* queue:silence(): its bell rings no more */
+static int completions_silence(lua_State *L) {
+    fpc_completions_silence(check(L, 1)->queue);
+    return 0;
+}
+
+/* --- bells --- */
+
+#define BELL_TYPE "fpcache.bell"
+
+static fpc_bell **check_bell(lua_State *L) {
+    fpc_bell **ud = luaL_checkudata(L, 1, BELL_TYPE);
+    luaL_argcheck(L, *ud != NULL, 1, "the bell is closed");
+    return ud;
+}
+
+static int bell_close(lua_State *L) {
+    fpc_bell **ud = luaL_checkudata(L, 1, BELL_TYPE);
+    fpc_bell_delete(*ud);
+    *ud = NULL;
+    return 0;
+}
+
+/* bell(parent) -> bell | nil, err */
+static int bell_new(lua_State *L) {
+    fpc_error err;
+    const char *parent = luaL_checkstring(L, 1);
+    fpc_bell **ud = lua_newuserdata(L, sizeof *ud);
+    *ud = NULL;
+    luaL_setmetatable(L, BELL_TYPE);
+    return fpc_bell_new(parent, ud, &err) == FPC_OK ? 1 : fpc_lua_failure(L, &err);
+}
+
+/* bell:path() -> where to connect to */
+static int bell_path(lua_State *L) {
+    lua_pushstring(L, fpc_bell_path(*check_bell(L)));
+    return 1;
+}
+
+/* bell:attach(queue) -> true | nil, err */
+static int bell_attach(lua_State *L) {
+    fpc_error err;
+    fpc_bell **ud = check_bell(L);
+    if (fpc_bell_attach(*ud, check(L, 2)->queue, &err) != FPC_OK) return fpc_lua_failure(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 /* fork_generation() -> another number in a child of fork(2) */
 static int fork_generation(lua_State *L) {
     lua_pushinteger(L, (lua_Integer)fpc_fork_generation());
@@ -129,14 +180,24 @@ static int fork_generation(lua_State *L) {
 }
 
 void fpc_lua_register_completions(lua_State *L) {
-    static const luaL_Reg METHODS[] = {
-        {"fd", completions_fd},           {"wake", completions_wake},
-        {"wait", completions_wait},       {"next", completions_next},
-        {"abandon", completions_abandon}, {"outstanding", completions_outstanding},
-        {"run", completions_run},         {"row", completions_row},
-        {"rows", completions_rows},       {"value", completions_value},
-        {"map", completions_map},         {NULL, NULL}};
+    static const luaL_Reg METHODS[] = {{"fd", completions_fd},
+                                       {"wake", completions_wake},
+                                       {"wait", completions_wait},
+                                       {"silence", completions_silence},
+                                       {"next", completions_next},
+                                       {"abandon", completions_abandon},
+                                       {"outstanding", completions_outstanding},
+                                       {"run", completions_run},
+                                       {"row", completions_row},
+                                       {"rows", completions_rows},
+                                       {"value", completions_value},
+                                       {"map", completions_map},
+                                       {NULL, NULL}};
     fpc_lua_new_type(L, COMPLETIONS_TYPE, METHODS, completions_close);
+    static const luaL_Reg BELL_METHODS[] = {{"path", bell_path}, {"attach", bell_attach}, {NULL, NULL}};
+    fpc_lua_new_type(L, BELL_TYPE, BELL_METHODS, bell_close);
+    lua_pushcfunction(L, bell_new);
+    lua_setfield(L, -2, "bell");
     lua_pushcfunction(L, completions_new);
     lua_setfield(L, -2, "completions");
     lua_pushcfunction(L, fork_generation);

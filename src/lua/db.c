@@ -146,15 +146,23 @@ int fpc_lua_convert_value(lua_State *L, const fpc_answer *answer, int codec) {
     bool found = answer->rows > 0;
     lua_pushboolean(L, found);
     if (!found) return 1;
-    /* The stored key is the second argument of every statement that gives one value. */
     size_t key_length = 0;
+    if (fpc_result_is_null(answer->result, answer->row, answer->column + 1)) {
+        lua_pushnil(L); /* every row of the table has a format */
+        push_column(L, answer->result, answer->row, answer->column);
+        return 3;
+    }
+    /* The stored key is the second argument of every statement that gives one value. */
     const char *key = lua_type(L, codec + 3) == LUA_TSTRING ? lua_tolstring(L, codec + 3, &key_length) : NULL;
     if (!push_value(L, answer->result, answer->row, answer->column, codec, key, key_length, &err))
         return fpc_lua_failure(L, &err);
-    if (fpc_result_columns(answer->result) - answer->column <= 2) return 2;
+    int columns = fpc_result_columns(answer->result) - answer->column;
+    if (columns <= 2) return 2;
     push_column(L, answer->result, answer->row, answer->column + 2);
     push_size(L, answer->result, answer->row, answer->column);
-    return 4;
+    for (int column = 3; column < columns; column++)
+        push_column(L, answer->result, answer->row, answer->column + column);
+    return columns + 1;
 }
 
 int fpc_lua_convert_map(lua_State *L, const fpc_answer *answer, int codec) {

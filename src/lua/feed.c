@@ -49,7 +49,7 @@ static const char *text_field(lua_State *L, int index, const char *name) {
 }
 
 /* core.feed(pool, { schema (quoted), interval, max_staleness, connect_timeout (seconds), filter,
- * filter_capacity, filter_fpr, prepared, statements (of statements.feed()) }) -> feed | nil, err */
+ * filter_capacity, filter_fpr, prepared, listen, statements (of statements.feed()) }) -> feed | nil, err */
 static int feed_new(lua_State *L) {
     const fpc_conninfo *info = fpc_lua_check_pool_conninfo(L, 1);
     fpc_error err;
@@ -63,11 +63,15 @@ static int feed_new(lua_State *L) {
                                 .filter_capacity = capacity >= 1 && capacity < 1e18 ? (uint64_t)capacity : 1,
                                 .filter_fpr = number_field(L, "filter_fpr"),
                                 .prepared = flag_field(L, "prepared")};
+    bool listen = options.prepared && flag_field(L, "listen");
     lua_getfield(L, 2, "statements");
     luaL_argcheck(L, lua_istable(L, -1), 2, "statements: a table is expected");
     int texts = lua_gettop(L);
     options.sql =
-        (fpc_feed_sql){.session = options.prepared ? text_field(L, texts, "session") : NULL,
+        (fpc_feed_sql){.session = !options.prepared ? NULL
+                                  : listen          ? text_field(L, texts, "session_listening")
+                                                    : text_field(L, texts, "session"),
+                       .is_listening = listen ? text_field(L, texts, "is_listening") : NULL,
                        .poll = text_field(L, texts, "poll"),
                        .rotate = text_field(L, texts, "rotate"),
                        .begin_incarnation = text_field(L, texts, "begin_incarnation"),
@@ -153,6 +157,53 @@ static int feed_is_current(lua_State *L) {
            ends = luaL_optnumber(L, 4, HUGE_VAL);
     lua_pushboolean(L, is_current(ud, spot, stamp, ends));
     return 1;
+}
+
+#define TIME_ROUNDING_NS 1000 /* what a Lua number may be off, and more */
+
+/* feed:is_unchanged_since(spot, asked_at, ends) -> whether a copy that another process asked for then may be
+ * given out */
+static int feed_is_unchanged_since(lua_State *L) {
+    fpc_feed **ud = check(L);
+    uint64_t spot = (uint64_t)luaL_checknumber(L, 2);
+    int64_t asked_at = (int64_t)(luaL_checknumber(L, 3) * (double)FPC_NS_PER_SECOND) - TIME_ROUNDING_NS;
+    fpc_deadline ends = (fpc_deadline)(luaL_checknumber(L, 4) * (double)FPC_NS_PER_SECOND);
+    lua_pushboolean(L, *ud != NULL && fpc_feed_is_unchanged_since(*ud, spot, asked_at, ends));
+    return 1;
+}
+
+/* core.feed_bound(feed, most) -> look, is_current: the two methods without the feed, which they find at once and keep, and
+ * with arguments that are taken as they are.  look(seed, key) answers nothing for a key that is no string of 1
+ * to `most` bytes. */
+static int bound_look(lua_State *L) {
+    size_t length, most = (size_t)lua_tonumber(L, lua_upvalueindex(2));
+    const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &length) : NULL;
+    if (key == NULL || length - 1 >= most) return 0;
+    double out[2];
+    fpc_feed **ud = lua_touserdata(L, lua_upvalueindex(1));
+    lua_pushboolean(L, look(ud, lua_tonumber(L, 1), key, (double)length, out));
+    lua_pushnumber(L, (lua_Number)out[0]);
+    if (out[1] == 0) return 2;
+    lua_pushnumber(L, (lua_Number)out[1]);
+    return 3;
+}
+
+static int bound_is_current(lua_State *L) {
+    fpc_feed **ud = lua_touserdata(L, lua_upvalueindex(1));
+    lua_pushboolean(L, is_current(ud, lua_tonumber(L, 1), lua_tonumber(L, 2), lua_tonumber(L, 3)));
+    return 1;
+}
+
+static int feed_bound(lua_State *L) {
+    check(L);
+    luaL_checknumber(L, 2);
+    lua_settop(L, 2);
+    lua_pushvalue(L, 1);
+    lua_insert(L, 1);
+    lua_pushcclosure(L, bound_look, 2);
+    lua_insert(L, 1);
+    lua_pushcclosure(L, bound_is_current, 1);
+    return 2;
 }
 
 /* feed:stamp(spot) -> number; nil when stale */
@@ -304,6 +355,9 @@ static int feed_stats(lua_State *L) {
     set_count(L, "polls", stats.polls);
     set_count(L, "poll_failures", stats.poll_failures);
     set_count(L, "changes", stats.changes);
+    set_count(L, "wakeups", stats.wakeups);
+    lua_pushboolean(L, stats.listening);
+    lua_setfield(L, -2, "listening");
     set_count(L, "reloads", stats.reloads);
     set_count(L, "load_failures", stats.load_failures);
     set_count(L, "fell_behind", stats.fell_behind);
@@ -322,6 +376,7 @@ static int feed_stats(lua_State *L) {
 void fpc_lua_register_feed(lua_State *L) {
     static const luaL_Reg METHODS[] = {{"look", feed_look},
                                        {"is_current", feed_is_current},
+                                       {"is_unchanged_since", feed_is_unchanged_since},
                                        {"stamp", feed_stamp},
                                        {"wrote", feed_wrote},
                                        {"wrote_keys", feed_wrote_keys},
@@ -339,6 +394,8 @@ void fpc_lua_register_feed(lua_State *L) {
     lua_setfield(L, -2, "feed_seed");
     lua_pushcfunction(L, feed_hashes);
     lua_setfield(L, -2, "feed_hashes");
+    lua_pushcfunction(L, feed_bound);
+    lua_setfield(L, -2, "feed_bound");
     lua_pushcfunction(L, feed_functions);
     lua_setfield(L, -2, "feed_functions");
 }

@@ -2,7 +2,7 @@
 #include "types.h"
 #include "version.h"
 
-int fpc_lua_open_objects;
+atomic_int fpc_lua_open_objects;
 
 int fpc_lua_failure(lua_State *L, const fpc_error *err) {
     lua_pushnil(L);
@@ -61,6 +61,8 @@ int luaopen_fpcache_core(lua_State *L) {
     fpc_lua_register_seal(L);
     fpc_lua_register_file_lock(L);
     fpc_lua_register_process(L);
+    fpc_lua_register_download(L);
+    fpc_lua_register_process_wide(L);
     fpc_lua_register_system(L);
     fpc_lua_register_token(L);
     fpc_lua_register_source(L);

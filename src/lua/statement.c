@@ -72,10 +72,10 @@ static void check_strings(lua_State *L, int index) {
 
 static void check_argument(lua_State *L, int index, uint32_t oid) {
     int64_t ignored;
-    if (oid == FPC_OID_BYTEA_ARRAY) {
-        check_strings(L, index);
-    } else if (lua_isnoneornil(L, index) || oid == FPC_OID_BOOL) {
+    if (lua_isnoneornil(L, index) || oid == FPC_OID_BOOL) {
         return;
+    } else if (oid == FPC_OID_BYTEA_ARRAY) {
+        check_strings(L, index);
     } else if (oid == FPC_OID_INT8) {
         luaL_argcheck(L, fpc_lua_to_int64(L, index, &ignored), index, "an integer is expected");
     } else if (oid == FPC_OID_FLOAT8) {
@@ -134,7 +134,7 @@ bool fpc_lua_bind(lua_State *L, int index, int first, fpc_lua_binding *binding, 
         fpc_batch *batch = fpc_lua_test_batch(L, argument);
         if (batch != NULL) {
             if (fpc_batch_params(batch, &binding->params, err) != FPC_OK) return false;
-        } else if (oid == FPC_OID_BYTEA_ARRAY) {
+        } else if (oid == FPC_OID_BYTEA_ARRAY && !lua_isnoneornil(L, argument)) {
             bind_strings(L, argument, &binding->keys);
             if (binding->keys.failed) {
                 fpc_array_destroy(&binding->keys);

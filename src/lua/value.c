@@ -276,7 +276,18 @@ static int value_decode(lua_State *L) {
                : fpc_lua_failure(L, &err);
 }
 
+/* value_size(bytes, format) -> bytes that the value has when it is opened and unpacked */
+static int value_size(lua_State *L) {
+    size_t len, format_len;
+    const char *bytes = luaL_checklstring(L, 1, &len), *format = luaL_checklstring(L, 2, &format_len);
+    luaL_argcheck(L, format_len == 1, 2, "a format code is one character");
+    lua_pushinteger(L, (lua_Integer)fpc_lua_seal_size(bytes, len, *format));
+    return 1;
+}
+
 void fpc_lua_register_value(lua_State *L) {
+    lua_pushcfunction(L, value_size);
+    lua_setfield(L, -2, "value_size");
     lua_pushcfunction(L, value_encode);
     lua_setfield(L, -2, "value_encode");
     lua_pushcfunction(L, value_decode);

@@ -4,17 +4,9 @@ local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local core = require("fpcache.core")
 local fpcache = require("fpcache")
+local size = require("fpcache.units").read_bytes
 
 local keeping = {}
-
-local UNITS = { [""] = 1, k = 1024, m = 1024 ^ 2, g = 1024 ^ 3, t = 1024 ^ 4 }
-
---- A number of bytes such as 512MB.
-local function size(text)
-  local number, unit = text:lower():match("^(%d+%.?%d*)%s*([kmgt]?)i?b?$")
-  if not number then return nil, text .. " is no size (such as 500000, 512MB, 2GB)" end
-  return math.floor(tonumber(number) * UNITS[unit])
-end
 
 local function count(text)
   local number = tonumber(text)

@@ -2,6 +2,7 @@
 local argparse = require("argparse")
 local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
+local duration = require("fpcache.duration")
 local fpcache = require("fpcache")
 
 local kv = {}
@@ -20,7 +21,10 @@ local function make_parser()
   local set = command("set", "Store a value.")
   set:argument("key")
   set:argument("value", "Text; with --json a JSON value; - reads standard input.")
-  set:option("--ttl", "Seconds to live (default: no expiry)."):argname("SECONDS"):convert(tonumber)
+  set:option("--ttl", "Seconds to live, or 5m, 1h30m … (default: no expiry)."):argname("TIME"):convert(function(text)
+    if tonumber(text) then return tonumber(text) end
+    return duration.parse(text)
+  end)
   command("del", "Delete keys; prints how many there were."):argument("key"):args("+")
   command("ttl", "Seconds to live; -1: no expiry, -2: no such key."):argument("key")
   local keys = command("keys", "Print keys, one a line.")

@@ -4,7 +4,7 @@
 local USAGE = [[
 fpcache: a shared cache on PostgreSQL
 
-  fpcache                      a prompt, on a terminal; fpcache shell --help tells more
+  fpcache shell                a prompt; on a terminal also without this word
   fpcache SCRIPT.lua [ARGS…]   run a Lua script; require "fpcache" and "cjson" are built in
   fpcache -e CODE [ARGS…]      run a piece of Lua
   fpcache - [ARGS…]            run Lua from standard input
@@ -14,9 +14,15 @@ fpcache: a shared cache on PostgreSQL
   fpcache admin watch|unwatch|watches …        tables whose writes delete cached keys
   fpcache admin quota|sweep …                  limits, and who keeps to them
   fpcache doctor               what is wrong with a cache and what to do
+  fpcache top                  what a cache does, live; --once and --json for scripts
+  fpcache slowlog|monitor      slow calls or statements · changes by anybody, as they come
+  fpcache record FILE -- PROGRAM …     record the calls of a program's caches
+  fpcache replay TRACE…        play traces against sizes and policies: hit ratios, load saved, server cost
+  fpcache bench                measure calls on your own server
+  fpcache report FILE… --html PAGE     charts of what bench, top and replay printed as JSON
   fpcache token show|test …                    the source of passwords: what it gives, whether the server takes it
   fpcache local start|stop|status|url|destroy  the private PostgreSQL that is used when no server is named
-  fpcache --version            versions of what is built in
+  fpcache --version [--json]   versions of what is built in
   fpcache COMMAND --help       more about a command
 
 The server is FPCACHE_URL, such as postgresql://user@host/database; without it the private one.
@@ -30,6 +36,9 @@ local COMMANDS = {
   ["local"] = "fpcache.cli.local", token = "fpcache.cli.token",
   shell = "fpcache.shell", warm = "fpcache.cli.warm",
   doctor = "fpcache.cli.doctor",
+  top = "fpcache.cli.top", slowlog = "fpcache.cli.top", monitor = "fpcache.cli.monitor",
+  bench = "fpcache.cli.report", report = "fpcache.cli.report",
+  record = "fpcache.cli.replay", replay = "fpcache.cli.replay",
 }
 
 local function complain(message)
@@ -56,11 +65,31 @@ local function run_chunk(chunk, err, name, words)
   return 1
 end
 
-local function version()
+-- In the order in which they are shown.
+local PARTS = { "lua", "libpq", "openssl", "libcurl", "jansson", "xxhash", "zstd", "libedit", "cjson", "argparse" }
+local SHOWN = { jansson = "jansson %s", xxhash = "xxHash %s", zstd = "zstd %s", cjson = "lua-cjson %s" }
+
+--- The versions of the program and of everything in it.
+local function version(words)
   local core = require("fpcache.core")
   local of = core.versions()
-  print(("fpcache %s"):format(core.version))
-  print(("%s, libpq %s, %s, jansson %s, xxHash %s"):format(_VERSION, of.libpq, of.openssl, of.jansson, of.xxhash))
+  of.libedit = require("fpcache.terminal").libedit_version
+  of.cjson = require("cjson")._VERSION
+  of.argparse = require("argparse").version
+  if words[1] == "--json" then
+    of.fpcache = core.version
+    print(assert(require("fpcache.codec").json.encode(of)))
+    return 0
+  elseif words[1] then
+    complain(("--version takes --json alone, not %s"):format(words[1]))
+    return 2
+  end
+  local line = {}
+  for i, part in ipairs(PARTS) do
+    local format = SHOWN[part] or (of[part]:find("^%a") and "%s" or part .. " %s")
+    line[i] = format:format(of[part])
+  end
+  print(("fpcache %s\n%s"):format(core.version, table.concat(line, ", ")))
   return 0
 end
 
@@ -78,7 +107,7 @@ return function(arguments)
     io.write(USAGE)
     return 0
   elseif first == "--version" or first == "-v" then
-    return version()
+    return version(words)
   elseif COMMANDS[first] then
     local default_server = require("fpcache.cli.default_server")
     default_server.install()

@@ -13,6 +13,14 @@ function flights.new() return {} end
 
 local function id_of(space, key) return #space .. ":" .. space .. key end
 
+--- The flight of a key, to be waited for, if another coroutine of this process has it.
+---@return fpcache.Flight?
+function flights.of(all, space, key)
+  if next(all) == nil then return nil end
+  local other = all[id_of(space, key)]
+  return other and other.task ~= (coroutine.running() or false) and other or nil
+end
+
 --- Enters the flight of a key.
 ---@return fpcache.Flight? others another coroutine's, to be waited for
 ---@return fpcache.Flight? own to be left with the result

@@ -4,7 +4,6 @@
 --     local user, err = cache:fetch("user:17", users, load_user, 17)
 --
 -- A policy is checked when it is made: what contradicts itself raises, with the reason.  docs/policies.md explains each field.
-local duration = require("fpcache.duration")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 
@@ -26,15 +25,16 @@ local MAX_SECONDS = 1e10 -- as of a ttl
 ---@field sliding boolean
 ---@field near boolean
 ---@field tags string[]?
+--- Set by those who build upon fetch (nginx/response.lua), and no option:
+---@field gives_old (fun(old: any, key: string): boolean)? whether this older value may be given while another is loaded; nil: any
+---@field background (fun(run: function): boolean)? where loading goes that nobody waits for; nil: waiting.background
 local Policy = {}
 Policy.__index = Policy
 
 local policy = { Policy = Policy }
 
 local function seconds_check(value)
-  local seconds, reason = duration.seconds(value)
-  if reason then return reason end
-  if not (seconds > 0 and seconds <= MAX_SECONDS) then
+  if not (value > 0 and value <= MAX_SECONDS) then
     return ("must be more than 0 and at most %g seconds, got %s"):format(MAX_SECONDS, tostring(value))
   end
 end
@@ -57,10 +57,10 @@ local function tags_check(value)
   if #list == 0 then return "must not be an empty list (leave it out)" end
 end
 
-local function seconds(default) return { type = "number string", default = default, check = seconds_check } end
+local function seconds(default) return { type = "duration", default = default, check = seconds_check } end
 
 policy.OPTIONS = {
-  ttl = { type = "number string", check = function(value) if value ~= math.huge then return seconds_check(value) end end },
+  ttl = { type = "duration", check = function(value) if value ~= math.huge then return seconds_check(value) end end },
   jitter = { type = "number", default = 0, check = jitter_check }, -- share of the ttl that chance takes off
   negative_ttl = seconds(),       -- "there is none" is remembered for so long; none: it is not
   stale_ttl = seconds(),          -- after its ttl an entry may be given for so long while it is loaded, or cannot be
@@ -76,7 +76,6 @@ policy.OPTIONS = {
   tags = { type = "string table", check = tags_check },
 }
 
-local DURATIONS = { "ttl", "negative_ttl", "stale_ttl", "error_backoff", "lock_timeout", "soft_timeout", "hard_timeout" }
 local DEFAULT_BACKOFF = 5 -- seconds
 
 -- What does not go together: a test of the fields, and why.
@@ -105,13 +104,16 @@ local CONTRADICTIONS = {
 function policy.new(opts, level)
   level = (level or 1) + 1
   local read = options.read(policy.OPTIONS, opts, level, "policy")
-  for _, name in ipairs(DURATIONS) do read[name] = duration.seconds(read[name]) end
   if read.ttl == math.huge then read.ttl = nil end
   for _, rule in ipairs(CONTRADICTIONS) do
     if rule[1](read) then error("policy: " .. rule[2], level) end
   end
   read.error_backoff = read.error_backoff or math.min(DEFAULT_BACKOFF, read.stale_ttl or DEFAULT_BACKOFF)
   if read.tags then read.tags = limits.tags(read.tags, level) end
+  read.is_early = (read.refresh_ahead or read.beta) ~= nil -- may be loaded before it expires
+  read.asks = read.tags and "fetch_tagged" or "fetch" -- statements
+  read.asks_with_life = read.tags and "fetch_with_ttl_tagged" or "fetch_with_ttl"
+  read.first_lease = read.lock ~= "host" and read.hard_timeout or nil -- on a host its lock comes first
   read.stops_waiting = opts ~= nil and opts.hard_timeout ~= nil -- who asked for it shall not wait longer
   return setmetatable(read, Policy)
 end

@@ -9,11 +9,12 @@ local leases = {}
 
 ---@class fpcache.Answer
 ---@field value any nil: none, or known to be absent
----@field bytes integer? of its stored form
+---@field bytes integer? of its encoded form, opened and unpacked
 ---@field is_fresh boolean it lives
 ---@field left number? seconds it lives; -1: without end
 ---@field is_absent boolean "there is none" was remembered
 ---@field is_stale boolean it has expired and may still be given
+---@field kept number? seconds that it may be given as stale, or that it is known to be absent
 ---@field age number?
 ---@field cost number? seconds that loading it took
 ---@field validator string?
@@ -32,21 +33,27 @@ function leases.read(self, stored, bytes, format, left, stale_left, age, cost, v
     if value == nil and is_fresh then return nil, err end -- as get says it
   end
   return {
-    value = value, bytes = bytes and #bytes, is_fresh = is_fresh, left = left,
-    is_absent = format == ABSENT_FORMAT and stale_left ~= nil,
+    value = value, bytes = value ~= nil and core.value_size(bytes, format) or nil, is_fresh = is_fresh, left = left,
+    is_absent = format == ABSENT_FORMAT and stale_left ~= nil, kept = stale_left,
     is_stale = value ~= nil and not is_fresh,
     age = age, cost = cost, validator = validator, granted = granted, fence = fence,
   }
 end
 
---- A hit, or the lease, or that somebody has it.
----@param seconds number? that the lease lasts; nil: none is wanted
+local function number_of(word) return word ~= "-" and tonumber(word) or nil end
+
+local GRANTED = { ["true"] = true, ["false"] = false }
+
+--- Reads what fpcache_missed() says: a line of words, and the value where it may be given.
 ---@return fpcache.Answer? answer, string? err
-function leases.ask(self, stored, long, seconds, share, times)
-  local found, bytes, format, left, stale_left, age, cost, validator, granted, fence =
-    self.db:row(self.statements.fetch, self.timeout, self.space, stored, long, seconds, share, times)
-  if not found then return nil, bytes end
-  return leases.read(self, stored, bytes, format, left, stale_left, age, cost, validator, granted, fence)
+function leases.read_words(self, stored, text)
+  local stop = text:find("\n", 1, true)
+  local words = {}
+  for word in text:sub(1, stop - 1):gmatch("%S+") do words[#words + 1] = word end
+  local has_row = words[1] ~= "-"
+  local validator = words[8] ~= "-" and words[8]:gsub("%x%x", function(hex) return string.char(tonumber(hex, 16)) end) or nil
+  return leases.read(self, stored, has_row and text:sub(stop + 1) or nil, has_row and words[1] or nil, number_of(words[2]),
+    number_of(words[3]), number_of(words[4]), number_of(words[5]), validator, GRANTED[words[6]], tonumber(words[7]))
 end
 
 --- Stores by a lease; bytes and format nil: the value stays as it was and lives anew.

@@ -10,9 +10,11 @@ local MIGRATIONS = {
   (require("fpcache.schema.m006_quota")),
   (require("fpcache.schema.m007_watch")),
   (require("fpcache.schema.m008_sealing")),
+  (require("fpcache.schema.m010_namespaces")),
+  (require("fpcache.schema.m011_feed_quick")),
 }
 
-local schema = { MIGRATIONS = MIGRATIONS, VERSION = #MIGRATIONS }
+local schema = { MIGRATIONS = MIGRATIONS, VERSION = MIGRATIONS[#MIGRATIONS].version } -- a number may have been passed over
 
 --- Tells which migrations ran.  Logged, unlike the cache: it must survive a crash as the tables do.
 schema.VERSION_TABLE = [[
@@ -31,6 +33,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.cache TO {role};
 GRANT SELECT ON {schema}.valid_cache, {schema}.fpcache_schema, {schema}.fpcache_state, {schema}.fpcache_quotas TO {role};
 GRANT SELECT, INSERT (namespace, keys) ON {schema}.fpcache_feed TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.fpcache_tags TO {role};
+GRANT SELECT, INSERT, UPDATE ON {schema}.fpcache_namespaces TO {role};
 GRANT EXECUTE ON FUNCTION {schema}.fpcache_sweep(bigint, integer), {schema}.cache_cleanup(),
     {schema}.fpcache_sweep_tags(bigint, integer), {schema}.fpcache_begin_pass(interval),
     {schema}.fpcache_plan_evictions(), {schema}.fpcache_evict(bigint, integer),
@@ -85,6 +88,7 @@ function schema.migration_sql(migration, quoted_schema, is_logged)
     schema = quoted_schema,
     relation = sql.quote_literal(quoted_schema .. ".cache"),
     tagsRelation = sql.quote_literal(quoted_schema .. ".fpcache_tags"),
+    feedRelation = sql.quote_literal(quoted_schema .. ".fpcache_feed"),
     format = sql.format_template(quoted_schema),
     table = is_logged and "CREATE TABLE" or "CREATE UNLOGGED TABLE",
     body = sql.dollar_quote(quoted_schema),

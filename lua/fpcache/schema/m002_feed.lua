@@ -11,6 +11,60 @@
 -- a slot after it ended: its freeze snapshot and the number of the transaction that noted it (the marker) are kept.  It is
 -- truncated when its turn comes again, provided that every row in it was visible in the freeze snapshot.  A reader
 -- that has not seen the marker may have missed rows, and knows it: it reloads.
+local ROTATION = [==[
+-- One step of the rotation, called by readers when a new slot has begun.  It never waits for long: what it cannot do
+-- now the next call does.  Says what it did, for people.
+{create} FUNCTION {schema}.fpcache_rotate_feed() RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body}
+DECLARE
+    half_slots bigint := (extract(epoch FROM clock_timestamp())::bigint / {halfSlot});
+    now_slot   bigint := half_slots / 2;
+    next_slot  smallint := ((now_slot + 1) % 3)::smallint;  -- written next: to be empty by then
+    old_slot   smallint := ((now_slot + 2) % 3)::smallint;  -- ended half a slot ago or more
+    frozen     {schema}.fpcache_frozen;
+    late       bigint;
+    done       text := 'nothing to truncate';
+BEGIN
+    IF half_slots % 2 = 0 THEN RETURN 'the slot before may still be written'; END IF;
+    PERFORM set_config('lock_timeout', '50ms', true);
+    BEGIN
+        PERFORM 1 FROM {schema}.fpcache_state WHERE single FOR UPDATE NOWAIT;  -- one at a time
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN 'somebody else does it';
+    END;
+    IF NOT FOUND OR (SELECT s.slot FROM {schema}.fpcache_state AS s) >= now_slot THEN
+        RETURN 'done before';
+    END IF;
+    SELECT * INTO frozen FROM {schema}.fpcache_frozen AS f WHERE f.slot = next_slot;
+    IF FOUND THEN
+        BEGIN
+            EXECUTE format('LOCK TABLE ONLY {format}.%I IN ACCESS EXCLUSIVE MODE', 'fpcache_feed_' || next_slot);
+            EXECUTE format('SELECT count(*) FROM ONLY {format}.%I WHERE NOT txid_visible_in_snapshot(xid, $1)',
+                           'fpcache_feed_' || next_slot) INTO late USING frozen.snapshot::txid_snapshot;
+            IF late = 0 THEN
+                EXECUTE format('TRUNCATE ONLY {format}.%I', 'fpcache_feed_' || next_slot);
+                UPDATE {schema}.fpcache_state SET marker = greatest(marker, frozen.marker);  -- it may be an old one
+                done := 'truncated slot ' || next_slot;
+            ELSE
+                done := 'postponed slot ' || next_slot || ', written late';
+            END IF;
+        EXCEPTION WHEN lock_not_available THEN
+            done := 'postponed slot ' || next_slot || ', in use';
+        END;
+    END IF;
+    INSERT INTO {schema}.fpcache_frozen AS f (slot, snapshot, marker)
+    VALUES (old_slot, txid_current_snapshot()::text, txid_current())
+    ON CONFLICT (slot) DO UPDATE SET snapshot = excluded.snapshot, marker = excluded.marker;
+    UPDATE {schema}.fpcache_state SET slot = now_slot;
+    RETURN done;
+END {body};
+]==]
+
+--- The function that rotates, for slots of twice so many seconds.
+local function rotation(create, half_slot)
+  return (ROTATION:gsub("{create}", create):gsub("{halfSlot}", ("%d"):format(half_slot)))
+end
+
 local sql = [==[
 {table} {schema}.fpcache_state (
     single      boolean PRIMARY KEY DEFAULT true CHECK (single),
@@ -86,53 +140,9 @@ END {body};
 CREATE TRIGGER fpcache_tell_truncate AFTER TRUNCATE ON {schema}.cache FOR EACH STATEMENT
     EXECUTE PROCEDURE {schema}.fpcache_tell_truncate();
 
--- One step of the rotation, called by readers when a new slot has begun.  It never waits for long: what it cannot do
--- now the next call does.  Says what it did, for people.
-CREATE FUNCTION {schema}.fpcache_rotate_feed() RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body}
-DECLARE
-    half_slots bigint := (extract(epoch FROM clock_timestamp())::bigint / 5);
-    now_slot   bigint := half_slots / 2;
-    next_slot  smallint := ((now_slot + 1) % 3)::smallint;  -- written next: to be empty by then
-    old_slot   smallint := ((now_slot + 2) % 3)::smallint;  -- ended half a slot ago or more
-    frozen     {schema}.fpcache_frozen;
-    late       bigint;
-    done       text := 'nothing to truncate';
-BEGIN
-    IF half_slots % 2 = 0 THEN RETURN 'the slot before may still be written'; END IF;
-    PERFORM set_config('lock_timeout', '50ms', true);
-    BEGIN
-        PERFORM 1 FROM {schema}.fpcache_state WHERE single FOR UPDATE NOWAIT;  -- one at a time
-    EXCEPTION WHEN lock_not_available THEN
-        RETURN 'somebody else does it';
-    END;
-    IF NOT FOUND OR (SELECT s.slot FROM {schema}.fpcache_state AS s) >= now_slot THEN
-        RETURN 'done before';
-    END IF;
-    SELECT * INTO frozen FROM {schema}.fpcache_frozen AS f WHERE f.slot = next_slot;
-    IF FOUND THEN
-        BEGIN
-            EXECUTE format('LOCK TABLE ONLY {format}.%I IN ACCESS EXCLUSIVE MODE', 'fpcache_feed_' || next_slot);
-            EXECUTE format('SELECT count(*) FROM ONLY {format}.%I WHERE NOT txid_visible_in_snapshot(xid, $1)',
-                           'fpcache_feed_' || next_slot) INTO late USING frozen.snapshot::txid_snapshot;
-            IF late = 0 THEN
-                EXECUTE format('TRUNCATE ONLY {format}.%I', 'fpcache_feed_' || next_slot);
-                UPDATE {schema}.fpcache_state SET marker = greatest(marker, frozen.marker);  -- it may be an old one
-                done := 'truncated slot ' || next_slot;
-            ELSE
-                done := 'postponed slot ' || next_slot || ', written late';
-            END IF;
-        EXCEPTION WHEN lock_not_available THEN
-            done := 'postponed slot ' || next_slot || ', in use';
-        END;
-    END IF;
-    INSERT INTO {schema}.fpcache_frozen AS f (slot, snapshot, marker)
-    VALUES (old_slot, txid_current_snapshot()::text, txid_current())
-    ON CONFLICT (slot) DO UPDATE SET snapshot = excluded.snapshot, marker = excluded.marker;
-    UPDATE {schema}.fpcache_state SET slot = now_slot;
-    RETURN done;
-END {body};
+{rotation}
 REVOKE EXECUTE ON FUNCTION {schema}.fpcache_rotate_feed(), {schema}.fpcache_begin_incarnation() FROM PUBLIC;
 ]==]
 
-return { version = 2, name = "change feed", sql = sql }
+return { version = 2, name = "change feed", rotation = rotation,
+  sql = (sql:gsub("{rotation}", function() return rotation("CREATE", 5) end)) }

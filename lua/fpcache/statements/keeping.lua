@@ -5,7 +5,10 @@ local TEMPLATES = {
 UPDATE {schema}.cache SET touched = {version} WHERE ctid = ANY (ARRAY(
     SELECT c.ctid FROM (SELECT unnest($2) AS key ORDER BY key) AS k CROSS JOIN LATERAL (
         SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1 FOR UPDATE SKIP LOCKED) AS c))]], "tY" },
-  has_quota = { "SELECT EXISTS (SELECT 1 FROM {schema}.fpcache_quotas)", "", true },
+  -- Whether there are quotas; whether a namespace of this user was cleared at once.
+  habits = { [[
+SELECT EXISTS (SELECT 1 FROM {schema}.fpcache_quotas),
+       EXISTS (SELECT 1 FROM {schema}.fpcache_namespaces WHERE user_id = session_user::text)]], "", true },
 
   begin_pass = { "SELECT {schema}.fpcache_begin_pass($1 * interval '1 second')", "f" },
   pages = { [[

@@ -3,13 +3,13 @@
 local tags = require("fpcache.statements.tags")
 
 local PARTS = {
-  noted = "c.noted_version = c.version",
-  fresh = "c.expires_at > statement_timestamp()",
+  noted = "c.noted_version = c.version{cKnown}",
+  fresh = "{cLive}",
   -- In force: a lease, or the pause after a failure.
-  leased = "(c.noted_version = c.version AND c.lease_until > statement_timestamp())",
-  absent = "(c.format = 'a' AND c.noted_version = c.version AND c.stale_until > statement_timestamp())",
-  left = "extract(epoch FROM c.expires_at - statement_timestamp())::float8",
-  age = "(extract(epoch FROM statement_timestamp()) - c.version / 1000000.0)::float8",
+  leased = "({noted} AND c.lease_until > statement_timestamp())",
+  absent = "(c.format = 'a' AND {noted} AND c.stale_until > statement_timestamp())",
+  left = "date_part('epoch', c.expires_at - statement_timestamp())", -- extract() is exact, and slower
+  age = "(date_part('epoch', statement_timestamp()) - c.version / 1000000.0::float8)",
   fence = "(SELECT 1 + (random() * 9e15)::bigint)", -- computed once in a statement
 }
 
@@ -20,24 +20,24 @@ CASE WHEN c.expires_at = 'infinity' OR ({share} IS NULL AND {times} IS NULL) THE
                       ELSE coalesce({left} <= {share} * ({left} + {age}), false)
                            OR coalesce({noted} AND {left} <= {times} * c.load_seconds, false) END]]
 
--- A hit; or a miss with the lease granted; or a miss while somebody loads.  Only a miss calls the function, which writes.
--- With {lease} NULL nobody is granted any.
+-- Of many keys: a hit; or a miss with the lease granted; or a miss while somebody loads.  Only a miss calls the function, which
+-- writes.  With {lease} NULL nobody is granted any.
 -- value, format, seconds it lives (-1: no end, NULL: it does not), seconds it may still be given as stale or absent, its age,
 -- cost of loading, validator, granted? (NULL: a hit), the lease's fence.
 local ASK = [[
 c.value, c.format, CASE WHEN c.expires_at = 'infinity' THEN -1 WHEN {fresh} THEN {left} END,
        CASE WHEN {noted} AND c.stale_until > statement_timestamp()
-            THEN extract(epoch FROM c.stale_until - statement_timestamp())::float8 END,
+            THEN date_part('epoch', c.stale_until - statement_timestamp()) END,
        CASE WHEN c.key IS NOT NULL THEN {age} END, CASE WHEN {noted} THEN c.load_seconds END,
        CASE WHEN {noted} THEN c.validator END,
        CASE WHEN {fresh} AND NOT {early} THEN NULL
             WHEN {absent} THEN NULL
             WHEN {leased} OR {lease} IS NULL THEN false
             ELSE {schema}.fpcache_claim($1, {key}, {longKey}, fence.holder, {lease},
-                                        CASE WHEN {fresh} THEN c.version END) END, fence.holder]]
+                                        CASE WHEN {fresh} THEN c.version END, {tags}) END, fence.holder]]
 
 -- What a holder may change: the lease is still his, and nobody has written or deleted the entry since.
-local MINE = "c.lease_holder = %s AND c.noted_version = c.version"
+local MINE = "c.lease_holder = %s AND {noted}"
 local NEXT = "greatest(c.version + 1, {version})"
 -- When it ends, by $5 seconds (NULL: never; negative: it is a mark of absence); until when it may be stale, by $6.
 local ENDS = [[expires_at = CASE WHEN $5 < 0 THEN '-infinity'
@@ -45,8 +45,19 @@ local ENDS = [[expires_at = CASE WHEN $5 < 0 THEN '-infinity'
     stale_until = statement_timestamp() + $6 * interval '1 second',
     load_seconds = $7, validator = $8, lease_holder = NULL, lease_until = NULL]]
 
-local ONE = { key = "$2", longKey = "$3", lease = "$4", share = "$5", times = "$6" }
-local MANY = { key = "k.key", longKey = "k.long_key", lease = "$7", share = "$8", times = "$9" }
+local MANY = { key = "k.key", longKey = "k.long_key", lease = "$7", share = "$8", times = "$9", tags = "$10" }
+
+-- One key.  A hit is the plain read of a living entry, as get does it; only where there is none is the second part begun, which
+-- is all that a hit must not cost.  Its answer (see schema/m010_namespaces.lua) stands in the place of a value, without
+-- a format.
+-- $3 seconds of the lease that is wanted; NULL: none.
+local function one(columns, nulls, living, words)
+  return ([[
+SELECT %s FROM {schema}.cache AS c WHERE {own} AND {fresh}%s
+UNION ALL SELECT {schema}.fpcache_missed($1, $2, %s), NULL%s LIMIT 1]]):format(columns, living, words, nulls)
+end
+local NOT_EARLY = " AND NOT {early}"
+local LIFE = "CASE WHEN c.expires_at = 'infinity' THEN -1 ELSE {left} END"
 
 -- Rows by key and lease, one look into the primary key for each; $2 and $3 as in set_many.
 local HELD = [[
@@ -71,11 +82,14 @@ SET value = t.value, format = t.format, tags = %s, version = ]] .. NEXT .. ", no
 FROM targets AS t WHERE c.ctid = t.place RETURNING c.key]]
 
 local TEMPLATES = {
-  fetch = { [[
-SELECT ]] .. ASK .. [[
-
-FROM (SELECT {fence} AS holder) AS fence
-LEFT JOIN {schema}.cache AS c ON {own}]], "tyyfff", places = ONE },
+  -- A policy with tags says them at a miss: $4.  What else is to be said makes the last statement: $4 the long key, $5 and $6
+  -- when it is early to load, $7 tags.
+  fetch = { one("c.value, c.format", "", "", "NULL, $3, NULL, NULL, NULL"), "tyf" },
+  fetch_tagged = { one("c.value, c.format", "", "", "NULL, $3, NULL, NULL, $4"), "tyfY" },
+  fetch_with_ttl = { one("c.value, c.format, " .. LIFE, ", NULL", "", "NULL, $3, NULL, NULL, NULL"), "tyf" },
+  fetch_with_ttl_tagged = { one("c.value, c.format, " .. LIFE, ", NULL", "", "NULL, $3, NULL, NULL, $4"), "tyfY" },
+  fetch_early = { one("c.value, c.format, " .. LIFE .. ", {age}, CASE WHEN {noted} THEN c.load_seconds END", ", NULL, NULL, NULL",
+    NOT_EARLY, "$4, $3, $5, $6, $7"), "tyfyffY", places = { share = "$5", times = "$6" } },
 
   -- In the order of keys, as bulk writes go.
   fetch_many = { [[
@@ -84,7 +98,7 @@ SELECT coalesce(k.long_key, k.key), ]] .. ASK .. [[
 FROM (SELECT {fence} AS holder OFFSET 0) AS fence
 CROSS JOIN (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
              unnest($6) AS ttl) AS r ORDER BY key) AS k
-LEFT JOIN LATERAL (SELECT * FROM {schema}.cache WHERE {mine} AND key = k.key LIMIT 1) AS c ON true]], "tBfff",
+LEFT JOIN LATERAL (SELECT * FROM {schema}.cache WHERE {mine} AND key = k.key LIMIT 1) AS c ON true]], "tBfffY",
     places = MANY },
 
   -- $3 value, $4 format (NULL: as they were), $5 and $6 see ENDS, $7 cost, $8 validator, $9 fence.
@@ -113,7 +127,7 @@ SELECT count(*) FROM stored]], "tBffiY" },
   -- $2 keys of which loading said that they do not exist, $3 seconds to remember it (NULL: not), $4 fence.
   fetch_absent_many = { [[
 {tellKeys}UPDATE {schema}.cache AS c
-SET value = '', format = 'a', tags = NULL, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
+SET value = '', format = 'a', version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
     stale_until = statement_timestamp() + $3 * interval '1 second', load_seconds = NULL, validator = NULL,
     lease_holder = NULL, lease_until = NULL
 WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" },
@@ -123,7 +137,7 @@ WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" }
 
   -- A lock of cache:lock(): a row that only carries a lease.  $3 long key, $4 seconds.
   lock_take = { [[
-SELECT {schema}.fpcache_claim($1, $2, $3, fence.holder, $4, NULL), fence.holder FROM (SELECT {fence} AS holder) AS fence]],
+SELECT {schema}.fpcache_claim($1, $2, $3, fence.holder, $4, NULL, NULL), fence.holder FROM (SELECT {fence} AS holder) AS fence]],
     "tyyf" },
   lock_free = { "DELETE FROM {schema}.cache AS c WHERE {own} AND " .. MINE:format("$3"), "tyi" },
 }
@@ -135,7 +149,7 @@ local policies = {}
 function policies.add(templates)
   for name, template in pairs(TEMPLATES) do
     local text = template[1]:gsub("{early}", EARLY)
-    for _ = 1, 2 do -- parts hold parts
+    for _ = 1, 2 do -- parts hold parts, and places of statements.lua
       for _, places in ipairs { template.places or {}, PARTS } do
         text = text:gsub("{(%w+)}", places)
       end

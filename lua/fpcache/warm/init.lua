@@ -1,31 +1,31 @@
 --- Warm-ups: from records of any number to entries of the cache, in batches, with a bounded memory.
---
--- A batch is stored whole or not at all; after it the resume file is replaced.  So an interrupted job that goes on
--- repeats at most one batch, which changes nothing, and leaves nothing out.
 local checkpoint = require("fpcache.warm.checkpoint")
-local codec = require("fpcache.codec")
-local core = require("fpcache.core")
+local duration = require("fpcache.duration")
+local engine = require("fpcache.warm.engine")
 local lines = require("fpcache.warm.lines")
+local mapping = require("fpcache.warm.mapping")
+local on_server = require("fpcache.warm.on_server")
 local options = require("fpcache.options")
 local query = require("fpcache.warm.query")
-local template = require("fpcache.warm.template")
-
-local system = core.system
+local remote = require("fpcache.warm.remote")
+local system = require("fpcache.core").system
 
 local warm = {}
 
-local BATCH_BYTES = 16 * 1024 * 1024 -- of the source's text
-local RETRIES, FIRST_PAUSE_S, LONGEST_PAUSE_S = 8, 0.1, 10
-local PASSING = { connect = true, timeout = true, unknown = true, busy = true, conflict = true, closed = false }
+local URL_BATCH = 64 -- records whose values come by HTTP: their bodies are in memory together
 
 local OPTIONS = {
   cache = { type = "table" },                   -- where the entries go
-  source = { type = "string table function" },  -- file, list of files, iterator, or { sql = …, connection options }
-  format = { type = "string" },                 -- "jsonl", "json", "csv", "tsv"; by the suffix when not given
+  source = { type = "string table function" },  -- file or URL, a list, iterator, or { sql = …, connection options }
+  format = { type = "string" },                 -- "jsonl", "json", "csv", "tsv", "lines", "deb822"; else by the suffix
   map = { type = "function" },                  -- record -> key, value, ttl; or nil, why for a bad one; nil alone: none
+  on_server = { type = "boolean" },             -- { sql } alone, in the cache's database: the rows do not leave the server
   key = { type = "string" },                    -- template, such as "product:{id}"; with map: none
   value = { type = "string" },                  -- template; default: the record
-  ttl = { type = "number string" },             -- seconds, or a template
+  url = { type = "string" },                    -- template of the URL whose body is the value
+  http = { type = "table" },                    -- how URLs are fetched: remote.OPTIONS
+  ttl = { type = "number string" },             -- seconds, "5m", or a template
+  jobs = { type = "integer", default = 4, check = options.between(1, 64, "") }, -- batches that are stored at once
   batch = { type = "integer", default = 5000, check = options.between(1, 1000000, " records") },
   rate = { type = "number", check = options.positive }, -- records per second at most
   resume = { type = "string" },                 -- file that keeps the place
@@ -45,163 +45,6 @@ local OPTIONS = {
 ---@field source string its name
 ---@field resumed boolean
 
---- Where values that a record cannot give are told, and counted.
-local function complain(job, line, why)
-  local state = job.state
-  state.bad = state.bad + 1
-  if job.error_file then
-    job.error_file:write(assert(codec.json.encode({ source = state.source, line = line, error = why })), "\n")
-    job.error_file:flush()
-  end
-  if state.bad > job.max_errors then
-    error({ fatal = ("invalid: %d bad records are more than max_errors (%d); the last: %s, line %d: %s"):format(
-      state.bad, job.max_errors, state.source, line, why) })
-  end
-end
-
---- The function from a record to key, value, ttl.
-local function mapper(o, level)
-  if o.map then
-    if o.key or o.value then error("options.map: excludes key and value", level + 1) end
-    local ttl = o.ttl
-    if type(ttl) == "string" then error("options.ttl: a number is expected with map", level + 1) end
-    return function(record)
-      local key, value, own_ttl = o.map(record)
-      if own_ttl == nil then own_ttl = ttl end
-      return key, value, own_ttl
-    end
-  end
-  if not o.key then error("options: key or map is needed", level + 1) end
-  local key_of, value_of, ttl_of, err
-  key_of, err = template.text(o.key)
-  if not key_of then return nil, err end
-  value_of, err = template.value(o.value)
-  if not value_of then return nil, err end
-  if type(o.ttl) == "string" then
-    ttl_of, err = template.text(o.ttl)
-    if not ttl_of then return nil, err end
-  end
-  return function(record)
-    local key, why = key_of(record)
-    if not key then return nil, why end
-    local value
-    value, why = value_of(record)
-    if value == nil then return nil, why end
-    local ttl = o.ttl
-    if ttl_of then
-      local text
-      text, why = ttl_of(record)
-      if not text then return nil, why end
-      ttl = tonumber(text)
-      if not ttl then return nil, "the ttl is no number" end
-    end
-    return key, value, ttl
-  end
-end
-
---- Waits so long that the rate holds.
-local function pace(job)
-  if not job.rate then return true end
-  local due = job.begun + (job.state.read - job.read_before) / job.rate
-  while true do
-    local rest = due - system.now()
-    if rest <= 0 then return true end
-    if core.interrupted() then return nil, "interrupted: by a signal" end
-    system.sleep(math.min(rest, 0.1))
-  end
-end
-
---- Stores a batch; one entry that cannot be stored is a bad record, and the others are stored.
-local function store(job, batch)
-  local pause, tries = FIRST_PAUSE_S, 0
-  while batch.count > 0 do
-    local i = 0
-    local stored, err = job.cache:set_many(function()
-      i = i + 1
-      if i <= batch.count then return batch.keys[i], batch.values[i], batch.ttls[i] or nil end
-    end)
-    if stored then
-      job.state.stored = job.state.stored + stored
-      return true
-    end
-    local item = err:find("^invalid: ") and tonumber(err:match("%(item (%d+)%)"))
-    if item and item <= batch.count then
-      complain(job, batch.lines[item], (err:gsub("^invalid: ", ""):gsub(" %(item %d+%)", "")))
-      for _, list in ipairs { batch.keys, batch.values, batch.ttls, batch.lines } do table.remove(list, item) end
-      batch.count = batch.count - 1
-    elseif PASSING[err:match("^%a+")] and tries < RETRIES then
-      tries = tries + 1
-      system.sleep(pause)
-      if core.interrupted() then return nil, "interrupted: by a signal" end
-      pause = math.min(2 * pause, LONGEST_PAUSE_S)
-    else
-      return nil, err
-    end
-  end
-  return true
-end
-
---- Reads up to a batch; more is false at the end of the source.
-local function fill(job, source, batch)
-  local state = job.state
-  local from = source.progress and source:progress()
-  while batch.count < job.batch do
-    local record, line_or_err, line = source:next()
-    if record == nil and line_or_err == nil then return false end
-    state.read = state.read + 1
-    if record == nil then
-      complain(job, line, line_or_err)
-    else
-      local key, value, ttl = job.map(record)
-      if key == nil then
-        if value ~= nil then complain(job, line_or_err, value) end
-      elseif type(key) ~= "string" or value == nil then
-        complain(job, line_or_err, type(key) ~= "string" and "the key is no string" or "there is no value")
-      else
-        local n = batch.count + 1
-        batch.count, batch.keys[n], batch.values[n], batch.lines[n] = n, key, value, line_or_err
-        batch.ttls[n] = ttl or false
-      end
-    end
-    if from and source:progress() - from > BATCH_BYTES then return true end
-  end
-  return true
-end
-
-local function report(job, source)
-  local state = job.state
-  state.seconds = system.now() - job.begun
-  if source.progress then state.bytes, state.total_bytes = source:progress() end
-  if job.on_progress then job.on_progress(state) end
-end
-
-local function save(job, index, source)
-  if not job.resume or job.dry_run then return true end
-  local state = job.state
-  return checkpoint.write(job.resume, { names = job.names, source = index, place = source:place(),
-    read = state.read, stored = state.stored, bad = state.bad })
-end
-
-local function run_source(job, index, source)
-  job.state.source = source.name
-  local more = true
-  while more do
-    local batch = { count = 0, keys = {}, values = {}, ttls = {}, lines = {} }
-    more = fill(job, source, batch)
-    local ok, err = true, nil
-    if job.dry_run then
-      job.state.stored = job.state.stored + batch.count
-    else
-      ok, err = store(job, batch)
-    end
-    if ok then ok, err = save(job, index, source) end
-    if ok then ok, err = pace(job) end
-    report(job, source)
-    if not ok then return nil, err end
-  end
-  return true
-end
-
 --- An iterator of records as a source.
 local function iterate(next_record)
   local count = 0
@@ -217,7 +60,7 @@ local function iterate(next_record)
   }
 end
 
---- What to open, by what the caller gave: a list of { name, open }.
+--- What to open, by what the caller gave: a list of { name, url, open(fetched) }.
 local function openers(o, level)
   local source = o.source
   if type(source) == "function" then
@@ -231,35 +74,50 @@ local function openers(o, level)
   end
   local list = {}
   for i, path in ipairs(type(source) == "table" and source or { source }) do
-    if type(path) ~= "string" then error("options.source: a list of file names is expected", level + 1) end
-    list[i] = { name = path, open = function() return lines.open(path, o.format) end }
+    if type(path) ~= "string" then error("options.source: a list of names of files is expected", level + 1) end
+    if remote.is_url(path) then
+      list[i] = { name = remote.shown(path), url = path, open = function(fetched) return fetched:open(i, o.format) end }
+    else
+      list[i] = { name = path, open = function() return lines.open(path, o.format) end }
+    end
   end
   if #list == 0 then error("options.source: a file, a list of files, an iterator or { sql = … } is needed", level + 1) end
   return list
 end
 
-local function run_all(job, list, from)
-  for index = from and from.source or 1, #list do
-    local source, err = list[index].open()
-    if not source then return nil, err end
-    local ok = true
-    if from and index == from.source then
-      if source.go_to then
+--- The function that opens the index-th source, at the place where an interrupted job goes on; nil beyond the last.
+local function opener(list, fetched, from)
+  return function(index)
+    if not list[index] then return nil end
+    return function()
+      local source, err = list[index].open(fetched)
+      if not source then return nil, err end
+      if from and index == from.source then
+        local ok
         ok, err = source:go_to(from.place)
-      else
-        ok, err = nil, "invalid: an iterator cannot be resumed"
+        if not ok then
+          source:close()
+          return nil, err
+        end
       end
+      return source
     end
-    local called, answer, why = true, ok, err
-    if ok then called, answer, why = pcall(run_source, job, index, source) end
-    source:close()
-    if not called then
-      if type(answer) == "table" and answer.fatal then return nil, answer.fatal end
-      error(answer, 0)
-    end
-    if not answer then return nil, why end
   end
-  return true
+end
+
+--- Opens the file for bad records; of an interrupted job's it keeps what belongs to the records that are stored.
+local function open_errors(path, from)
+  local kept = ""
+  if from then
+    local file = io.open(path, "rb")
+    kept = file and file:read(from.error_bytes or 0) or ""
+    if file then file:close() end
+  end
+  local file, err = io.open(path, "wb")
+  if not file then return nil, "invalid: cannot write " .. err end
+  file:write(kept)
+  file:flush()
+  return file
 end
 
 --- Stores what a source of records gives.
@@ -270,26 +128,35 @@ end
 --
 -- A bad record (not to be read, without its fields, with a value that cannot be stored) is told in `errors` and counted; more
 -- than `max_errors` end the job.  Failures that pass (a lost connection, a timeout) are tried again for about 25 s.
----@param opts table { cache, source, format, map | key, value, ttl, batch, rate, resume, errors, max_errors, dry_run,
--- on_progress }: docs/warm.md
+---@param opts table { cache, source, format, map | key, value, url, ttl, jobs, batch, rate, resume, errors, max_errors, dry_run,
+-- http, on_progress }: docs/warm.md
 ---@return fpcache.WarmState? state when the job was done
 ---@return string? err
 ---@return fpcache.WarmState? state how far it came, when it was not done
 function warm.run(opts)
   local o = options.read(OPTIONS, opts, 3)
+  if type(o.ttl) == "string" then o.ttl = duration.parse(o.ttl) or o.ttl end
   if not o.source then error("options.source: is needed", 3) end
   if not o.cache and not o.dry_run then error("options.cache: is needed", 3) end
   if type(o.source) == "function" and o.resume then error("options.resume: an iterator cannot be resumed", 3) end
+  if o.on_server and not (type(o.source) == "table" and o.source.sql and next(o.source, next(o.source)) == nil) then
+    error("options.on_server: belongs to a source of sql alone, which runs in the cache's database", 3)
+  end
   local list = openers(o, 3)
-  local map, err = mapper(o, 3)
+  local map, err = mapping.new(o, 3)
   if not map then return nil, err end
   local job = {
-    cache = o.cache, map = map, batch = o.batch, rate = o.rate, resume = o.resume, dry_run = o.dry_run,
-    max_errors = o.max_errors, on_progress = o.on_progress, names = {}, begun = system.now(),
+    cache = o.cache, map = map, batch = o.batch, rate = o.rate, resume = o.resume, dry_run = o.dry_run, jobs = o.jobs,
+    max_errors = o.max_errors, on_progress = o.on_progress, names = {}, begun = system.now(), loads = o.url ~= nil,
     state = { read = 0, stored = 0, bad = 0, seconds = 0, source = list[1].name, resumed = false },
   }
-  if o.rate then job.batch = math.max(1, math.min(o.batch, math.floor(o.rate / 5))) end -- an even flow
-  for i, one in ipairs(list) do job.names[i] = one.name end
+  if o.rate then job.batch = math.max(1, math.min(job.batch, math.floor(o.rate / 5))) end -- an even flow
+  if o.url then job.batch = math.min(job.batch, URL_BATCH) end
+  local urls, any = {}, o.url
+  for i, one in ipairs(list) do
+    job.names[i], urls[i] = one.name, one.url or false
+    any = any or one.url
+  end
   local from
   if o.resume then
     from, err = checkpoint.read(o.resume, job.names)
@@ -299,12 +166,25 @@ function warm.run(opts)
     local state = job.state
     state.read, state.stored, state.bad, state.resumed = from.read, from.stored, from.bad, true
   end
-  job.read_before = job.state.read
+  job.read_before, job.index = job.state.read, (from and from.source or 1) - 1
   if o.errors then
-    job.error_file, err = io.open(o.errors, from and "ab" or "wb")
-    if not job.error_file then return nil, "invalid: cannot write " .. err end
+    job.error_file, err = open_errors(o.errors, from)
+    if not job.error_file then return nil, err end
   end
-  local called, ok, why = pcall(run_all, job, list, from)
+  if any or o.http then job.remote = remote.new(o.http, urls, 3) end
+  if o.on_server then
+    job.copy, err = on_server.open(o.source.sql, o)
+    if not job.copy then
+      if job.error_file then job.error_file:close() end
+      return nil, err
+    end
+    job.jobs, job.index = 1, 1
+    if from then job.copy:go_to(from.place) end
+  end
+  job.open = opener(list, job.remote, from)
+  local called, ok, why = pcall(engine.run, job)
+  if job.remote then job.remote:close() end
+  if job.copy then job.copy:close() end
   if job.error_file then job.error_file:close() end
   if not called then error(ok, 0) end
   if not ok then return nil, why, job.state end

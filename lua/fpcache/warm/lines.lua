@@ -1,4 +1,4 @@
---- Sources of records in files: JSON Lines, JSON arrays, CSV and TSV.
+--- Sources of records in files: JSON Lines, JSON arrays, CSV, TSV, Debian's control format and plain lines.
 --
 -- A source has next(), which answers the record and the number of its line; nil, err, line for one that is bad; nil at
 -- the end.  place() and go_to() are the reader's.
@@ -12,11 +12,15 @@ Source.__index = Source
 
 function Source:place()
   local place = self.reader:place()
-  place.count, place.header, place.is_over = self.count, self.header, self.is_over
+  place.count, place.header, place.is_over, place.tag = self.count, self.header, self.is_over, self.tag
   return place
 end
 
 function Source:go_to(place)
+  if place.tag ~= self.tag then
+    return nil, ("invalid: %s is another one than when the job was interrupted; remove the resume file to begin anew"):format(
+      self.name)
+  end
   local ok, err = self.reader:go_to(place)
   if not ok then return nil, err end
   self.count, self.header, self.is_over = place.count, place.header, place.is_over
@@ -41,6 +45,40 @@ local function next_jsonl(self)
   local record, err = decode(line)
   if record == nil then return nil, err, self.reader.line_number end
   return record, self.reader.line_number
+end
+
+--- Plain lines: records { line = text }, empty ones left out.
+local function next_line(self)
+  local line
+  repeat
+    line = self.reader:line()
+    if not line then return nil end
+  until line:find("%S")
+  return { line = line:match("^%s*(.-)%s*$") }, self.reader.line_number
+end
+
+--- Debian's control format (deb822): "Name: value", lines that begin with a blank go on, an empty line ends the record.
+local function next_stanza(self)
+  local r = self.reader
+  local record, name, first, broken
+  while true do
+    local line = r:line()
+    if not line or not line:find("%S") then
+      if record or not line then break end
+    else
+      record, first = record or {}, first or r.line_number
+      local word, value = line:match("^([^%s:#][^%s:]*):%s*(.-)%s*$")
+      if word then
+        name, record[word] = word, value
+      elseif name and line:find("^%s") then
+        record[name] = record[name] .. "\n" .. line:match("^%s(.-)%s*$")
+      elseif line:byte() ~= 35 then -- a comment begins with #
+        broken = broken or r.line_number
+      end
+    end
+  end
+  if broken then return nil, "a line that is no field", broken end
+  return record, first
 end
 
 -- --- JSON arrays: the elements are cut at the commas outside of strings and brackets, each is then parsed alone. ---
@@ -204,25 +242,36 @@ local FORMATS = {
   json = { next = next_element },
   csv = { next = next_row, separator = "," },
   tsv = { next = next_row, separator = "\t" },
+  lines = { next = next_line },
+  deb822 = { next = next_stanza },
 }
 local BY_SUFFIX = { jsonl = "jsonl", ndjson = "jsonl", json = "json", csv = "csv", tsv = "tsv", tab = "tsv" }
 
-lines.FORMATS = "jsonl json csv tsv"
+lines.FORMATS = "jsonl json csv tsv lines deb822"
+
+--- The format that a name's suffix tells.
+---@param name string
+---@return string?
+function lines.format_of(name)
+  return BY_SUFFIX[(name:match("%.(%w+)$") or ""):lower()]
+end
 
 --- Opens a file as a source.
 ---@param path string "-" is standard input
----@param format string? "jsonl", "json", "csv", "tsv"; by the file's suffix when it is not given
+---@param format string? "jsonl", "json", "csv", "tsv", "lines"; by the file's suffix when it is not given
+---@param name string? for messages; default: the path
 ---@return table? source
 ---@return string? err
-function lines.open(path, format)
-  format = format or BY_SUFFIX[(path:match("%.(%w+)$") or ""):lower()]
+function lines.open(path, format, name)
+  name = name or path
+  format = format or lines.format_of(name)
   if not FORMATS[format] then
-    return nil, ("invalid: what format has %s? one of %s"):format(path, lines.FORMATS)
+    return nil, ("invalid: what format has %s? one of %s"):format(name, lines.FORMATS)
   end
-  local opened, err = reader.open(path)
+  local opened, err = reader.open(path, name)
   if not opened then return nil, err end
   local kind = FORMATS[format]
-  local source = setmetatable({ reader = opened, next = kind.next, separator = kind.separator, count = 0, name = path,
+  local source = setmetatable({ reader = opened, next = kind.next, separator = kind.separator, count = 0, name = name,
     format = format }, Source)
   return source
 end

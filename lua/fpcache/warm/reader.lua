@@ -13,9 +13,11 @@ local reader = {}
 
 --- Opens a file; "-" is standard input.
 ---@param path string
+---@param name string? for messages; unless given, the path
+---@param max_record integer? bytes of a line, at most
 ---@return fpcache.warm.Reader?
 ---@return string? err
-function reader.open(path)
+function reader.open(path, name, max_record)
   local file = io.stdin
   if path ~= "-" then
     local err
@@ -24,7 +26,8 @@ function reader.open(path)
   end
   local size = path ~= "-" and file:seek("end") or nil
   if size then file:seek("set", 0) end
-  return setmetatable({ file = file, path = path, size = size, buffer = "", at = 1, offset = 0, line_number = 0 }, Reader)
+  return setmetatable({ file = file, path = name or path, size = size, buffer = "", at = 1, offset = 0, line_number = 0,
+    max_record = max_record or MAX_RECORD }, Reader)
 end
 
 --- Goes to a place that was told by `place()`.
@@ -51,9 +54,9 @@ function Reader:read_more()
   if err then error({ fatal = ("invalid: cannot read %s: %s"):format(self.path, err) }) end
   if not piece then return false end
   self.buffer, self.at = self.buffer:sub(self.at) .. piece, 1
-  if #self.buffer > MAX_RECORD then
+  if #self.buffer > self.max_record then
     error({ fatal = ("invalid: a record of %s near line %d has more than %d bytes"):format(self.path, self.line_number,
-      MAX_RECORD) })
+      self.max_record) })
   end
   return true
 end

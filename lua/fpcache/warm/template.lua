@@ -24,7 +24,7 @@ end
 
 --- The parts of a template: texts and { path, names }.
 ---@return table? parts, string? err
-local function parse(text)
+function template.parse(text)
   local parts, from = {}, 1
   while from <= #text do
     local at = text:find("[{}]", from)
@@ -57,7 +57,7 @@ end
 ---@return (fun(record: any): string?, string?)? fill answers nil, why when a field is missing or no text
 ---@return string? err
 function template.text(text)
-  local parts, err = parse(text)
+  local parts, err = template.parse(text)
   if not parts then return nil, err end
   local made = {}
   return function(record)
@@ -82,7 +82,7 @@ end
 ---@return string? err
 function template.value(text)
   if not text then return function(record) return record end end
-  local parts, err = parse(text)
+  local parts, err = template.parse(text)
   if not parts then return nil, err end
   if #parts == 1 and type(parts[1]) == "table" then
     local part = parts[1]

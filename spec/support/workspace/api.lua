@@ -87,7 +87,7 @@ end
 local function mint(server, field)
   local life = server.control.credential_life
   local ends = server.now() + life
-  local token = tokens.new("credential", ends)
+  local token = tokens.new("lake", ends)
   server.issued(token)
   local ok, why = server.rotate(token, ends)
   if not ok then return refuse(500, "INTERNAL_ERROR", why) end

@@ -1,12 +1,14 @@
 -- main.lua DIR -- the stand-in workspace server, a process of its own (Lua 5.4, lua-socket, lua-sec).
 --
--- DIR/config.json   read once: parent (pid), certificate, key, postgres
+-- DIR/config.json   read once: parent (pid), certificate, key, postgres, radius_role
 -- DIR/control.json  read before each request: lives of tokens, who is known, faults (see workspace.lua)
+-- DIR/tunnelled     what passed when the plain port was used as a proxy
 -- DIR/report.json   written before each answer: counts, requests, and every secret that was given out
 -- DIR/listening.json  whether it accepts connections: false while it is down
--- DIR/ready.json    written when it listens: the two ports, of HTTPS and of plain HTTP
+-- DIR/ready.json    written when it listens: the ports, of HTTPS, of plain HTTP and of RADIUS
 local dir = ...
-package.path = arg[0]:match("^(.*)/[^/]*$") .. "/?.lua;" .. package.path
+local here = arg[0]:match("^(.*)/[^/]*$")
+package.path = here .. "/?.lua;" .. here .. "/../../?.lua;" .. package.path
 
 local cjson = require "cjson"
 local socket = require "socket"
@@ -14,6 +16,9 @@ local ssl = require "ssl"
 local api = require "api"
 local http = require "http"
 local loop = require "loop"
+local radius = require "radius"
+local secrets = require "support.secrets"
+local tunnel = require "tunnel"
 
 local function read_json(name)
   local file = assert(io.open(dir .. "/" .. name, "r"))
@@ -37,7 +42,10 @@ local tls = assert(ssl.newcontext { mode = "server", protocol = "any", options =
 local report = { counts = {}, requests = {}, issued = {}, minted = 0 }
 local server = { control = read_json "control.json", workspace_tokens = {}, now = socket.gettime }
 
-function server.issued(token) table.insert(report.issued, token) end
+function server.issued(token)
+  table.insert(report.issued, token)
+  secrets.note(token)
+end
 
 -- Faults are used up here; the control file only says how often.
 local used = {}
@@ -66,10 +74,12 @@ local function sql(text)
 end
 
 local refused_last = false
+local good_until = {} -- of each password that was minted
 
---- Makes `token` the password of the real role until `ends`.
+--- Makes `token` the password of the real role until `ends`; or, where PostgreSQL asks us, one of them.
 function server.rotate(token, ends)
   report.minted = report.minted + 1
+  good_until[token] = ends
   if not config.postgres then return true end
   local password = token
   refused_last = server.control.refuse_first and not refused_last or false
@@ -113,9 +123,11 @@ local function serve(sock, context)
     server.control = read_json "control.json"
     if server.is_down() then break end
     log(request)
+    write_json("report.json", report)
+    if request.method == "CONNECT" then return tunnel.run(sock, server.port, dir .. "/tunnelled") end
     local fault = fault_of(request)
     local answer = fault and fault.status and {} or api.answer(server, request)
-    write_json("report.json", report)
+    write_json("report.json", report) -- with what was given out
     local goes_on
     if fault then
       goes_on = answer_badly(stream, fault, answer)
@@ -136,7 +148,7 @@ end
 local listener, plain = listen(0), listen(0)
 local _, port = listener:getsockname()
 local _, plain_port = plain:getsockname()
-server.url = "https://localhost:" .. port
+server.url, server.port = "https://localhost:" .. port, port
 
 function server.is_down()
   return socket.gettime() < server.control.down_until
@@ -159,7 +171,10 @@ loop.go(accept, function() return listener end, tls)
 loop.go(accept, function() return plain end)
 write_json("report.json", report)
 write_json("listening.json", true)
-write_json("ready.json", { port = port, plain_port = plain_port })
+local radius_port = radius.start(function(user, password)
+  return user == config.radius_role and server.now() < (good_until[password] or 0)
+end)
+write_json("ready.json", { port = port, plain_port = plain_port, radius_port = radius_port })
 
 local turns = 0
 loop.run(function()

@@ -198,6 +198,10 @@ static fpc_status none(const fpc_token_keeper *keeper, int64_t now, fpc_error *e
         if (keeper->origin.make == NULL)
             return fpc_fail(err, FPC_AUTH, "%s has given no %spassword yet", keeper->kind,
                             keeper->schedule.generation > 0 ? "other " : "");
+        if (keeper->schedule.generation > 0 && now >= keeper->schedule.end_ns)
+            return fpc_fail(err, FPC_CONNECT,
+                            "the passwords from %s have ended when they come; is a clock wrong?",
+                            keeper->kind);
         return fpc_fail(err, FPC_CONNECT, "no password from %s in time", keeper->kind);
     }
     fpc_status status = keeper->failure.error.status;

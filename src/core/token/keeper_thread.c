@@ -35,10 +35,6 @@ static void nap(const fpc_token_keeper *keeper, int64_t next) {
 /* Lock not held. */
 static fpc_status ask(fpc_token_keeper *keeper, bool fresh, fpc_token *token, fpc_token_failure *failure) {
     memset(failure, 0, sizeof *failure);
-    if (keeper->source == NULL && /* in a child of fork(2) */
-        keeper->origin.make(keeper->origin.arg, &keeper->source, &failure->error) != FPC_OK) {
-        return failure->error.status;
-    }
     fpc_token_fetch how = {.deadline = fpc_deadline_in(FETCH_S), .stop_fd = keeper->stop_fd, .fresh = fresh};
     return keeper->source->class->fetch(keeper->source, &how, token, failure);
 }
@@ -79,6 +75,19 @@ static void *run(void *arg) {
     return NULL;
 }
 
+/* In a child of fork(2) another source is needed.  It is made by the caller's thread: it reads the
+ * environment, which the caller may change when nobody else reads it.  What it says is known by the next try
+ * too. */
+static fpc_status make_source(fpc_token_keeper *keeper, fpc_error *err) {
+    fpc_token_failure failure = {.permanent = true};
+    fpc_status status = keeper->origin.make(keeper->origin.arg, &keeper->source, &failure.error);
+    if (status == FPC_OK) return FPC_OK;
+    keeper->source = NULL;
+    failure.permanent = status != FPC_NOMEM;
+    fpc_token_keeper_take_failure(keeper, &failure);
+    return fpc_fail(err, status, "no password from %s: %.400s", keeper->kind, keeper->failure.error.message);
+}
+
 fpc_status fpc_token_keeper_start(fpc_token_keeper *keeper, fpc_error *err) {
     uint64_t one = 1;
     if (keeper->has_thread) {
@@ -86,6 +95,7 @@ fpc_status fpc_token_keeper_start(fpc_token_keeper *keeper, fpc_error *err) {
         }
         return FPC_OK;
     }
+    if (keeper->source == NULL && make_source(keeper, err) != FPC_OK) return keeper->failure.error.status;
     if (keeper->stop_fd < 0) keeper->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (keeper->wake_fd < 0) keeper->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int failure = keeper->stop_fd < 0 || keeper->wake_fd < 0

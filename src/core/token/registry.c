@@ -6,8 +6,6 @@
 #include "secret.h"
 #include "source.h"
 
-#include "fpcache/fork.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,16 +16,21 @@ typedef struct order {
 } order;
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
-static fpc_token_keeper *first;      /* under the lock */
-static unsigned registry_generation; /* of fork(2); under the lock */
+static fpc_token_keeper *first; /* under the lock */
+
+/* In the child, before anything else runs there: another thread of the parent may have held the lock. */
+static void forget_in_child(void) {
+    pthread_mutex_init(&registry_lock, NULL);
+    first = NULL;
+}
+
+static void watch_forks(void) {
+    pthread_atfork(NULL, NULL, forget_in_child);
+}
 
 static void lock_registry(void) {
-    unsigned generation = fpc_fork_generation();
-    if (registry_generation != generation) {
-        pthread_mutex_init(&registry_lock, NULL); /* another thread of the parent may have held it */
-        first = NULL;
-        registry_generation = generation;
-    }
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
     pthread_mutex_lock(&registry_lock);
 }
 

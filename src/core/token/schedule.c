@@ -7,9 +7,11 @@
 
 #include <math.h>
 
-#define SOFT_MOST_S    (20 * 60.0) /* the soft point is half the life before the end, but no more than this */
-#define HARD_MOST_S    120.0       /* and the hard point a sixth; the login itself takes time too */
-#define JITTER         0.1         /* processes that were started together do not fetch together */
+#define SOFT_MOST_S (20 * 60.0) /* the soft point is half the life before the end, but no more than this */
+#define HARD_MOST_S 120.0       /* and the hard point a sixth; the login itself takes time too */
+#define JITTER      0.1         /* processes that were started together do not fetch together */
+#define LEAST_AGE_S                                                                                          \
+    1.0 /* a token that ends at once, by a wrong clock say, is no reason to ask without pause */
 #define UNKNOWN_LIFE_S (15 * 60.0) /* a token of unknown end is replaced after this */
 
 #define PAUSE_FIRST_S     1.0 /* after a failure; doubled each time */
@@ -44,8 +46,14 @@ fpc_token_worth fpc_token_schedule_worth(const fpc_token_schedule *s, int64_t no
 
 int64_t fpc_token_schedule_next(const fpc_token_schedule *s) {
     if (s->is_fetching) return FPC_NEVER;
-    bool is_due = s->is_wanted || (s->generation > 0 && s->refused == s->generation);
-    int64_t due = is_due ? 0 : s->generation == 0 ? FPC_NEVER : s->soft_ns;
+    int64_t due = s->is_wanted ? 0 : s->generation == 0 ? FPC_NEVER : s->soft_ns;
+    if (s->generation > 0) {
+        double least_s = s->max_age_s > 0 ? fmin(s->max_age_s, LEAST_AGE_S) : LEAST_AGE_S;
+        int64_t paced = after(s->asked_ns, least_s);
+        if (due < paced) due = paced;
+        /* These come as often as they may: see fpc_token_schedule_refused(). */
+        if ((s->is_wanted && s->must_be_fresh) || s->refused == s->generation) due = 0;
+    }
     return due > s->not_before_ns ? due : s->not_before_ns;
 }
 

@@ -22,7 +22,7 @@ typedef struct fpc_token_schedule {
     double life_s; /* of the last token, as far as its source could tell; else 0 */
     bool is_fetching;
     bool is_wanted;        /* somebody waits for the next one */
-    bool must_be_fresh;    /* the last one was refused */
+    bool must_be_fresh;    /* the last one was refused, or somebody wants another one whatever it is worth */
     int64_t not_before_ns; /* the next fetch, after a failure */
     unsigned failures;     /* in a row */
     uint64_t refused;      /* the generation that the server refused and that is to be replaced; 0: none */

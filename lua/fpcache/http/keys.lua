@@ -1,0 +1,110 @@
+--- The key of a response: method, scheme, host, URI and chosen fields of the request, written so that what HTTP calls equivalent
+-- (RFC 9110, 4.2.3; RFC 3986, 6.2) has one key.
+--
+-- Done to a URI: the fragment goes; %41 becomes A where that byte needs no escape; the digits of other escapes become capitals;
+-- an empty path becomes "/".  Not done: dot segments, order of arguments, double slashes; an origin may tell these apart.
+-- Done to a host: small letters; the scheme's own port and a dot at the end go.
+local headers = require("fpcache.http.headers")
+local vary = require("fpcache.http.vary")
+
+local keys = {}
+
+local DEFAULT_PORTS = { http = "80", https = "443" }
+
+---@param host string?
+---@param scheme string
+---@return string
+function keys.host(host, scheme)
+  host = (host or ""):lower()
+  local name, port = host:match("^(.*):(%d*)$") -- of "[::1]" nothing: it has no port
+  if not name then name, port = host, "" end
+  name = name:gsub("%.$", "")
+  if port == "" or port == DEFAULT_PORTS[scheme] then return name end
+  return name .. ":" .. port
+end
+
+local function escape(digits)
+  local byte = string.char(tonumber(digits, 16))
+  if byte:find("[%w%-._~]") then return byte end
+  return "%" .. digits:upper()
+end
+
+---@param uri string path and arguments as the client sent them
+---@param ignored table<string, true>? names of arguments that make no difference; one ending in "*" stands for all that begin so
+---@return string
+function keys.uri(uri, ignored)
+  local hash = uri:find("#", 1, true)
+  if hash then uri = uri:sub(1, hash - 1) end
+  uri = uri:gsub("%%(%x%x)", escape)
+  local path, arguments = uri, nil
+  local mark = uri:find("?", 1, true)
+  if mark then path, arguments = uri:sub(1, mark - 1), uri:sub(mark + 1) end
+  if path == "" then path = "/" end
+  if not arguments then return path end
+  if ignored and next(ignored) then
+    local kept = {}
+    for argument in arguments:gmatch("[^&]+") do
+      if not keys.is_ignored(argument:match("^[^=]*"), ignored) then kept[#kept + 1] = argument end
+    end
+    if #kept == 0 then return path end
+    arguments = table.concat(kept, "&")
+  end
+  return path .. "?" .. arguments
+end
+
+--- Whether an argument's name is in the list.
+function keys.is_ignored(name, ignored)
+  if ignored[name] then return true end
+  for pattern in pairs(ignored) do
+    if pattern:sub(-1) == "*" and name:sub(1, #pattern - 1) == pattern:sub(1, -2) then return true end
+  end
+  return false
+end
+
+--- The URI part, which a purge names: "http example.org /a?b".
+---@param request table { scheme, host, uri }
+---@param ignored table<string, true>?
+function keys.place(request, ignored)
+  local scheme = (request.scheme or "http"):lower()
+  return ("%s %s %s"):format(scheme, keys.host(request.host, scheme), keys.uri(request.uri, ignored))
+end
+
+--- The key of what is asked for.  A HEAD is answered from what GET has.
+---@param place string by keys.place
+---@param names string[] further fields of the request, in lower case
+---@param fields table<string, table> of the request
+---@return string
+function keys.primary(place, names, fields)
+  local key = "GET " .. place
+  if #names > 0 then key = key .. "\n" .. vary.key(names, fields) end
+  return key
+end
+
+--- The key of one of several answers.
+---@param primary string
+---@param names string[] that the answer varies by
+---@param fields table<string, table> of the request
+function keys.secondary(primary, names, fields)
+  return primary .. "\nvary\n" .. vary.key(names, fields)
+end
+
+--- The tags that a response names: Surrogate-Key, divided by spaces, and Cache-Tag, divided by commas.
+---@param fields table<string, table>
+---@param limit integer at most so many
+---@return string[] each once; those that are too long for a tag (255 bytes) are left out
+function keys.tags(fields, limit)
+  local list, seen = {}, {}
+  local function take(members)
+    for _, tag in ipairs(members) do
+      if #tag <= 255 and not seen[tag] and #list < limit then
+        seen[tag] = true
+        list[#list + 1] = tag
+      end
+    end
+  end
+  take(headers.members(headers.joined(fields, "surrogate-key"), ",%s"))
+  take(headers.members(headers.joined(fields, "cache-tag"), ","))
+  return list
+end
+
+return keys

@@ -1,0 +1,172 @@
+--- One request: answered from what is kept, or from the origin, or handed over to it.
+local answering = require("fpcache.nginx.answering")
+local asking = require("fpcache.nginx.asking")
+local directives = require("fpcache.http.directives")
+local freshness = require("fpcache.http.freshness")
+local headers = require("fpcache.http.headers")
+local keys = require("fpcache.http.keys")
+local loading = require("fpcache.nginx.loading")
+local purging = require("fpcache.nginx.purging")
+local record = require("fpcache.http.record")
+local storing = require("fpcache.http.storing")
+local upstream = require("fpcache.nginx.upstream")
+local vary = require("fpcache.http.vary")
+
+local serving = {}
+
+--- Hands the request over to the origin's location, which answers the client directly.
+local function pass(self, began)
+  self:count("BYPASS", began)
+  ngx.header["X-Cache"] = "BYPASS"
+  return ngx.exec(self.location, ngx.var.args)
+end
+
+--- A request that may change something: passed on, and if it succeeded, what is kept of its place goes (RFC 9111, 4.4).
+local function change(self, request, began)
+  local answer = upstream.pass(self.location, request.method, self.now)
+  if storing.invalidates(request.method, answer.status) then
+    local ok, err = purging.place(self, keys.place(request, self.ignored))
+    if not ok then ngx.log(ngx.ERR, "fpcache: what is kept of ", request.uri, " could not be purged: ", err) end
+  end
+  self:count("BYPASS", began)
+  return answering.send(request, answer, "BYPASS", self.now())
+end
+
+--- What a request is given of a record, if anything.
+---@return string? outcome nil: the origin must be asked
+local function judge(self, turn, kept, key, source, why)
+  local age = freshness.age(kept, self.now())
+  if kept.revalidate then return nil end
+  if source ~= "stale" and age <= kept.lifetime then
+    if why or not self.request_directives or turn.is_forced or freshness.asked(turn.asked, age, kept.lifetime) == "give" then
+      return "HIT"
+    end
+    return nil
+  end
+  local is_error = why ~= nil or self:is_failing(key)
+  local over = math.max(age - kept.lifetime, 0) -- purged softly, it is stale from then on
+  local allowed = math.max(kept.while_revalidate, is_error and kept.if_error or 0)
+  return allowed > 0 and over <= allowed and "STALE" or nil
+end
+
+--- What was to be loaded after the answer.
+---@return function[]?
+local function take_deferred()
+  local after = ngx.ctx.fpcache_after
+  ngx.ctx.fpcache_after = nil
+  return after
+end
+
+--- Asks the origin for this request, by what is kept where there is something.  Where it was to be asked after the answer, that
+-- is done now; else nothing is stored, since others do that.
+local function ask_alone(self, turn, kept)
+  for _, run in ipairs(take_deferred() or {}) do run() end
+  if turn.response or turn.failed then return turn.response or turn.failed, turn.outcome end
+  local answer, outcome = loading.ask(self, turn, kept)
+  self:note_upstream(answer)
+  return answer, outcome
+end
+
+local STATUS_OF = { timeout = 504, upstream = 502 }
+
+--- An answer of ours for a loading that failed and left nothing to give: another request's, or one that raised.
+local function failure(self, err)
+  local status = tonumber(err:match("^upstream: status (%d%d%d)")) or STATUS_OF[err:match("^(%l+):")] or 502
+  return {
+    status = status, fields = headers.read { ["Content-Type"] = "text/plain", ["Cache-Control"] = "no-store" },
+    body = ("%d: the origin did not answer\n"):format(status), received = self.now(), initial_age = 0,
+  }
+end
+
+--- The answer to a request, from what is kept or from the origin.
+---@return table answer
+---@return string outcome
+local function find(self, cache, turn, policy)
+  local key = turn.key
+  for _ = 1, 4 do -- a mark leads from the place to the variant; the fields may become more meanwhile
+    local names = turn.names
+    local value, err, source, why = cache:fetch(key, policy, loading.load, self, turn)
+    if turn.response and source == "loader" and #turn.names == #names then return turn.response, turn.outcome end
+    if value == nil then
+      if turn.failed then return turn.failed, turn.outcome end
+      if not err then break end -- a mark of absence, which is not ours
+      if err:find("^loader:") then ngx.log(ngx.ERR, "fpcache: ", err, "\n", why or "") end
+      if source == "loader" then return failure(self, err) end
+      ngx.log(ngx.WARN, "fpcache: ", turn.request.uri, " passes by, since the cache cannot be used: ", err)
+      return ask_alone(self, turn)
+    end
+    local mark, fields = record.read_mark(value)
+    if mark == "vary" then
+      turn.names = vary.union(turn.names, fields)
+      if #turn.names == #names and key ~= turn.key then break end
+      key = keys.secondary(turn.key, turn.names, turn.request.fields)
+    elseif mark == "pass" then
+      return nil, "BYPASS"
+    else
+      local kept = record.unpack(value)
+      if not kept then break end
+      local outcome = judge(self, turn, kept, key, source, why)
+      if outcome then return kept, outcome end
+      if turn.failed then return turn.failed, turn.outcome end
+      if source == "stale" or kept.revalidate or turn.is_forced then return ask_alone(self, turn, kept) end
+      turn.is_forced, policy = true, self.forced_policy -- fresh, and not enough for this client
+    end
+  end
+  return ask_alone(self, turn)
+end
+
+--- Runs what was left for after the answer.
+local function run_deferred()
+  local after = take_deferred()
+  if not after then return end
+  ngx.eof()
+  for _, run in ipairs(after) do run() end
+end
+
+--- Whether the client wants nothing but what is kept (RFC 9111, 5.2.1.7), and that is not there.
+local function only_if_cached(self, cache, turn)
+  local key = turn.key
+  for _ = 1, 2 do
+    local value = cache:get(key)
+    local mark, fields = record.read_mark(value)
+    if mark == "vary" then
+      key = keys.secondary(turn.key, fields, turn.request.fields)
+    else
+      local kept = record.unpack(value)
+      return kept and judge(self, turn, kept, key, "db") and kept
+    end
+  end
+end
+
+--- Answers the request; for content_by_lua.
+function serving.serve(self)
+  local began, request = ngx.now(), asking.read()
+  local asked = directives.of(request.fields)
+  if not storing.is_safe(request.method) and upstream.knows(request.method) then return change(self, request, began) end
+  if asking.bypass_reason(request, asked, self.bypass) then return pass(self, began) end
+  local cache, err = self.find_cache()
+  if not cache then
+    ngx.log(ngx.WARN, "fpcache: ", request.uri, " passes by: ", err)
+    return pass(self, began)
+  end
+  local turn = { request = request, asked = asked, names = {}, place = keys.place(request, self.ignored) }
+  if self.normalize_encoding then
+    local encoding = vary.encoding(headers.joined(request.fields, "accept-encoding"))
+    turn.encoding = encoding or false
+    request.fields["accept-encoding"] = encoding and { name = "Accept-Encoding", encoding } or nil
+  end
+  turn.key = keys.primary(turn.place, self.key_names, request.fields)
+  local answer, outcome
+  if self.request_directives and asked["only-if-cached"] then
+    answer, outcome = only_if_cached(self, cache, turn), "HIT"
+    if not answer then answer, outcome = failure(self, "timeout:"), "MISS" end
+  else
+    answer, outcome = find(self, cache, turn, self.policy)
+  end
+  if not answer then return pass(self, began) end
+  self:count(outcome or "MISS", began)
+  answering.send(request, answer, outcome or "MISS", self.now())
+  return run_deferred()
+end
+
+return serving

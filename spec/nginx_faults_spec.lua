@@ -1,0 +1,311 @@
+-- What goes wrong around a cache inside nginx: servers that are away, stall or die; workers that end; clients that hang up.
+local core = require "fpcache.core"
+local database = require "support.database"
+local nginx = require "support.nginx"
+local postgres = require "support.server"
+
+if not nginx.is_testable then return end
+
+local system = core.system
+
+local LOCATIONS = [[
+  location = /get { content_by_lua_block {
+    local value, err = require("fpcache.nginx").cache():get(ngx.var.arg_k or "k", { near = false })
+    if err then ngx.status = 503 end
+    ngx.print(err or tostring(value))
+  } }
+  location = /near { content_by_lua_block {
+    local value, err, source = require("fpcache.nginx").cache():get("k")
+    if err then ngx.status = 503 end
+    ngx.print(err or source)
+  } }
+  location = /set { content_by_lua_block {
+    ngx.req.read_body()
+    local ok, err = require("fpcache.nginx").cache():set(ngx.var.arg_k or "k", ngx.req.get_body_data() or "v", 600)
+    if err then ngx.status = 503 end
+    ngx.print(err or tostring(ok))
+  } }
+  location = /fetch { content_by_lua_block {
+    local value, err, source = require("fpcache.nginx").cache():fetch(ngx.var.arg_k or "f", 60, function() return "loaded" end)
+    ngx.print(tostring(value), " ", tostring(err), " ", tostring(source))
+  } }
+  location = /stats { content_by_lua_block { ngx.print(require("fpcache.core").json_encode(require("fpcache.nginx").stats())) } }
+  location = /empty { content_by_lua_block { ngx.print("empty") } }
+]]
+
+describe("nginx and its faults", function()
+  local srv, url, server -- a PostgreSQL of this spec's own: it is killed
+
+  setup(function()
+    srv = postgres.new()
+    url = srv:fresh_database()
+    assert(require("fpcache.admin").setup { connection_string = url })
+  end)
+  teardown(function() srv:destroy() end)
+  before_each(function() srv:start() end)
+  after_each(function()
+    if server then assert.is_true(server:stop()) end
+    server = nil
+  end)
+
+  local function start(cache, more)
+    local opts = { cache = { connection_string = url, max_staleness = 0.5, feed_interval = 0.02 }, server = LOCATIONS }
+    for name, value in pairs(cache or {}) do opts.cache[name] = value end
+    for name, value in pairs(more or {}) do opts[name] = value end
+    server = nginx.start(opts)
+    return server
+  end
+
+  local function stats() return core.json_decode(server:body("/stats")) end
+
+  local function eventually_ok(path, seconds)
+    return database.eventually(function() return server:get(path).status == 200 end, seconds)
+  end
+
+  it("starts without a server, and recovers by itself", function()
+    srv:stop()
+    start()
+    local answer = server:get("/get")
+    assert.equal(503, answer.status)
+    assert.matches("^connect:", answer.body)
+    assert.equal("loaded nil loader", server:body("/fetch"))
+    assert.equal("empty", server:body("/empty"))
+    srv:start()
+    local began = system.now()
+    assert.is_truthy(eventually_ok("/get", 5))
+    assert.is_true(system.now() - began < 2, "recovery took " .. system.now() - began)
+    assert.equal("true", server:body("/set"))
+    assert.equal("v", server:body("/get"))
+    assert.equal("loaded nil loader", server:body("/fetch?k=again"))
+    assert.equal("loaded nil db", server:body("/fetch?k=again"):gsub("near", "db"))
+    assert.matches("cannot be opened yet", server:log())
+  end)
+
+  it("says what is wrong with its options, and starts all the same", function()
+    start { port = 5432, schema = "" }
+    assert.matches("cannot be used: invalid:", server:log())
+    assert.equal(500, server:get("/get").status)
+    assert.equal("empty", server:body("/empty"))
+  end)
+
+  it("goes on when the server is killed in mid-load", function()
+    start()
+    server:body("/set")
+    local load = server:start_load { path = "/get", connections = 16, seconds = 3 }
+    system.sleep(0.7)
+    srv:restart("crash")
+    local result = load:read()
+    assert.equal(0, result.timeout + result.read + result.connect, result.text)
+    assert.is_true(result.p99 < 1, result.text)
+    assert.is_truthy(eventually_ok("/get", 5))
+    assert.equal(0, stats().in_flight)
+  end)
+
+  it("keeps its deadlines while a backend is stalled, and serves the others", function()
+    start { timeout = 0.6, pipeline_silence = 0.2, pipeline_readers = 1 }
+    server:body("/set")
+    server:body("/get")
+    local pids = srv:sql("SELECT pid FROM pg_stat_activity " ..
+      "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()", url)
+    for pid in pids:gmatch("%d+") do assert(system.kill(tonumber(pid), 19)) end
+    local began = system.now()
+    local stalled = {}
+    for i = 1, 20 do stalled[i] = server:open("/set?k=s" .. i, { method = "POST", body = "x" }) end
+    for _ = 1, 20 do
+      local asked = system.now()
+      assert.equal("empty", server:body("/empty"))
+      assert.is_true(system.now() - asked < 0.3)
+    end
+    for i = 1, 20 do
+      local answer = stalled[i]:read()
+      assert.equal(503, answer.status)
+      assert.matches("^timeout:", answer.body)
+    end
+    assert.is_true(system.now() - began < 2.5)
+    assert.is_truthy(eventually_ok("/get", 5)) -- over another connection
+    for pid in pids:gmatch("%d+") do system.kill(tonumber(pid), 18) end
+    assert.is_truthy(database.eventually(function() return stats().in_flight == 0 end, 5))
+  end)
+
+  it("queues ten thousand requests", function()
+    start({}, { init_worker = [[
+      package.loaded.many = function(n)
+        local cache, failed, first = require("fpcache.nginx").cache(), 0, nil
+        local threads = {}
+        for i = 1, n do
+          threads[i] = ngx.thread.spawn(function()
+            local value, err = cache:get("k", { near = false })
+            if value ~= "v" then failed, first = failed + 1, first or err end
+          end)
+        end
+        for i = 1, n do ngx.thread.wait(threads[i]) end
+        return failed .. " failed " .. tostring(first)
+      end]], server = LOCATIONS .. [[
+      location = /many { content_by_lua_block { ngx.print(package.loaded.many(tonumber(ngx.var.arg_n))) } } ]] })
+    server:body("/set")
+    assert.equal("0 failed nil", server:body("/many?n=10000"))
+    assert.equal("0 failed nil", server:body("/many?n=12000")) -- more than may be on their way: the rest waits for room
+    local now = stats()
+    assert.equal(0, now.in_flight)
+    assert.is_true(now.requests >= 22000)
+  end)
+
+  it("takes oversize values and keys as errors", function()
+    start({ max_value_bytes = 1000, max_key_bytes = 100 }, { server = "client_body_buffer_size 64k;\n" .. LOCATIONS })
+    assert.matches("^invalid: a value of 2000 bytes", server:get("/set", { method = "POST", body = ("x"):rep(2000) }).body)
+    assert.matches("^invalid: a key of 200 bytes", server:get("/get?k=" .. ("k"):rep(200)).body)
+    assert.equal("true", server:body("/set?k=small"))
+  end)
+
+  it("loses nothing by clients that hang up", function()
+    start({}, { server = LOCATIONS .. [[
+      location = /abort { lua_check_client_abort on; content_by_lua_block {
+        ngx.on_abort(function() ngx.exit(499) end)
+        require("fpcache.nginx").cache():set("locked", 1)
+      } }
+      location = /kill { content_by_lua_block {
+        local cache = require("fpcache.nginx").cache()
+        local thread = ngx.thread.spawn(function() cache:set("locked", 2) end)
+        ngx.sleep(0.01)
+        ngx.thread.kill(thread)
+        ngx.print("killed")
+      } } ]] })
+    server:body("/set?k=locked")
+    local locker = assert(require("fpcache").new { connection_string = url, feed = false })
+    assert(locker:transaction(function(tx)
+      assert(tx:set("locked", 2))
+      local hung = {}
+      for i = 1, 30 do hung[i] = server:open("/abort") end
+      for _ = 1, 10 do assert.equal("killed", server:body("/kill")) end
+      assert.is_truthy(database.eventually(function() return stats().in_flight == 40 end, 5))
+      for i = 1, 30 do hung[i]:abort() end
+      system.sleep(0.1)
+      return true
+    end))
+    locker:close()
+    assert.is_truthy(database.eventually(function() return stats().in_flight == 0 end, 5), server:body("/stats"))
+    assert.equal("true", server:body("/set"))
+    assert.is_true(server:reload(3) < 3)
+  end)
+
+  it("replaces a worker that is killed", function()
+    start({}, { workers = 2 })
+    server:body("/set")
+    local load = server:start_load { path = "/get", connections = 8, seconds = 2 }
+    system.sleep(0.5)
+    local victim = server:workers()[1]
+    server:signal("KILL", victim)
+    local result = load:read()
+    assert.equal(0, result.not_2xx, result.text)
+    assert.equal(2, #server:workers())
+    assert.is_truthy(eventually_ok("/get", 5))
+  end)
+
+  it("reloads under load without a failed request", function()
+    start({}, { workers = 2 })
+    server:body("/set")
+    local load = server:start_load { path = "/get", connections = 16, seconds = 4 }
+    for _ = 1, 3 do
+      system.sleep(0.6)
+      local seconds = server:reload(10)
+      assert.is_truthy(seconds)
+      assert.is_true(seconds < 3, "the old workers took " .. seconds .. " s")
+    end
+    local result = load:read()
+    assert.equal(0, result.not_2xx, result.text)
+    assert.equal(0, result.timeout + result.connect, result.text)
+    assert.is_nil(server:log():match("exited on signal"), server:log())
+    assert.is_nil(server:log():match("%[alert%]"), server:log())
+    assert.is_nil(server:log():match("%[error%]"), server:log())
+  end)
+
+  it("writes what was queued before a worker ends", function()
+    start({}, { workers = 2, http = "lua_shared_dict n 1m;", server = LOCATIONS .. [[
+      location = /log {
+        content_by_lua_block { ngx.print("logged") }
+        log_by_lua_block {
+          local n = ngx.shared.n:incr("n", 1, 0)
+          local ok, err = require("fpcache.nginx").cache():namespace("log"):set_later("request " .. n, n, 600)
+          if not ok then ngx.shared.n:incr("refused", 1, 0) end
+        }
+      }
+      location = /n { content_by_lua_block {
+        ngx.print((ngx.shared.n:get("n") or 0) - (ngx.shared.n:get("refused") or 0)) } } ]] })
+    local load = server:start_load { path = "/log", connections = 8, seconds = 2 }
+    for _ = 1, 2 do
+      system.sleep(0.5)
+      assert.is_truthy(server:reload(10))
+    end
+    local result = load:read()
+    assert.equal(0, result.not_2xx + result.timeout + result.connect, result.text)
+    local cache = assert(require("fpcache").new { connection_string = url, feed = false, namespace = "log" })
+    local expected = tonumber(server:body("/n"))
+    assert.is_true(expected > 100)
+    assert.is_truthy(database.eventually(function() return cache:count() == expected end, 10),
+      ("%d of %d were written"):format(cache:count(), expected))
+    cache:close()
+    assert.is_nil(server:log():match("%[error%]"), server:log())
+  end)
+
+  it("ends at once by a fast stop, under load", function()
+    start({}, { workers = 2 })
+    server:body("/set")
+    local load = server:start_load { path = "/get", connections = 16, seconds = 1 }
+    system.sleep(0.4)
+    local began = system.now()
+    assert.is_true(server:stop("TERM"))
+    assert.is_true(system.now() - began < 2)
+    load:read()
+    assert.is_nil(server:log():match("exited on signal"), server:log())
+    server = nil
+    assert.is_truthy(database.eventually(function()
+      return srv:sql("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'", url) == "1"
+    end, 5))
+  end)
+
+  it("upgrades its program without a failed request", function()
+    start()
+    server:body("/set")
+    local load = server:start_load { path = "/get", connections = 8, seconds = 3 }
+    system.sleep(0.5)
+    local old = server:pid()
+    server:signal("USR2", old)
+    assert.is_truthy(database.eventually(function() return server:pid() ~= nil and server:pid() ~= old end, 5))
+    server:signal("QUIT", old)
+    assert.is_truthy(database.eventually(function() return not system.kill(old, 0) end, 10))
+    local result = load:read()
+    assert.equal(0, result.not_2xx + result.timeout + result.connect, result.text)
+    assert.equal("v", server:body("/get"))
+  end)
+
+  it("works with lua_code_cache off, and warns once", function()
+    start({}, { http = "lua_code_cache off;" })
+    server:body("/set")
+    for _ = 1, 5 do assert.equal("v", server:body("/get")) end
+    local _, warnings = server:log():gsub("fpcache: lua_code_cache is off", "")
+    assert.equal(1, warnings)
+    assert.is_nil(server:log():match("exited on signal"), server:log())
+  end)
+
+  it("looks for answers where no socket can be made", function()
+    start({ wake_dir = "/proc/none" }, { init_worker = [[
+      local core = require("fpcache.core")
+      core.bell = function(dir) return nil, "denied: no sockets in " .. dir end]] })
+    assert.equal("true", server:body("/set"))
+    assert.equal("v", server:body("/get"))
+    assert.matches("no folder to make a socket in", server:log())
+    assert.is_true(server:reload(3) < 3)
+  end)
+
+  it("leaves no folder behind", function()
+    start()
+    server:body("/set")
+    local pid = server:workers()[1]
+    for _, dir in ipairs { "/dev/shm", "/tmp" } do
+      for _, name in ipairs(system.readdir(dir)) do
+        local found = name:match("^fpcache%-......$") and system.lstat(dir .. "/" .. name .. "/bell")
+        assert.is_nil(found or nil, dir .. "/" .. name .. " of worker " .. pid)
+      end
+    end
+  end)
+end)

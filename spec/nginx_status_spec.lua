@@ -1,0 +1,205 @@
+-- nginx_status_spec.lua -- the status page of a real nginx in a real browser, its JSON, and what Prometheus scrapes.
+local core = require "fpcache.core"
+local database = require "support.database"
+local nginx = require "support.nginx"
+
+if not nginx.is_testable then return end
+
+local SERVER = [[
+  location / { content_by_lua_block { require("fpcache.nginx").response():serve() } }
+  location = /origin { internal; content_by_lua_block {
+    ngx.header["Cache-Control"] = "max-age=60"
+    ngx.print("made ", ngx.now())
+  } }
+  location = /status { content_by_lua_block { require("fpcache.nginx").status():serve() } }
+  location = /metrics { content_by_lua_block { require("fpcache.nginx").status():serve("prometheus") } }
+]]
+
+describe("the status of nginx", function()
+  local db, server
+
+  local function start(opts)
+    opts.cache = { connection_string = db:url_of(), feed_interval = 0.02 }
+    opts.server = SERVER
+    return nginx.start(opts)
+  end
+
+  local function json(from) return assert(core.json_decode(from:body("/status?format=json"))) end
+
+  setup(function()
+    db = database.new()
+    server = start {
+      workers = 2, http = "lua_shared_dict fpcache_status 1m;",
+      init_worker = [[
+        require("fpcache.nginx").cache_response { location = "/origin" }
+        require("fpcache.nginx").keep_status { dict = "fpcache_status", interval = 0.2 }
+      ]],
+    }
+    for i = 1, 40 do server:body("/page" .. i % 8) end
+  end)
+
+  teardown(function()
+    assert.is_true(server:stop())
+    db:close_all()
+  end)
+
+  --- The JSON once all 40 requests and some samples are in it.
+  local function settled()
+    local data
+    assert.is_truthy(database.eventually(function()
+      data = json(server)
+      local outcomes = data.total.outcomes
+      return outcomes.HIT and outcomes.HIT + outcomes.MISS == 40 and #data.workers == 2 and #data.history > 3
+    end))
+    return data
+  end
+
+  it("adds up the numbers of all workers, whichever answers", function()
+    local data = settled()
+    assert.same({ "all", 2, 8, 32 }, { data.scope, data.total.workers, data.total.outcomes.MISS, data.total.outcomes.HIT })
+    assert.equal(40, data.total.latency.count)
+    assert.equal(8, data.total.upstream.count)
+    local sum = 0
+    for _, count in ipairs(data.total.latency.counts) do sum = sum + count end
+    assert.equal(40, sum)
+    local pids = {}
+    for _, worker in ipairs(data.workers) do pids[worker.pid] = true end
+    for _, pid in ipairs(server:workers()) do assert.is_true(pids[pid]) end
+    assert.is_true(data.total.bytes > 0)
+    for i = 2, #data.history do assert.is_true(data.history[i].time > data.history[i - 1].time) end
+  end)
+
+  it("is scraped by Prometheus: each family once, each series once, with its worker", function()
+    settled()
+    local kinds, series, answered = {}, {}, 0
+    for line in server:body("/metrics"):gmatch("[^\n]+") do
+      local name, kind = line:match("^# TYPE (%S+) (%a+)$")
+      if name then
+        assert.is_nil(kinds[name], line)
+        kinds[name] = kind
+      elseif not line:find("^# HELP ") then
+        local family, labels, value = line:match("^(fpcache_[%w_]+)(%b{}) (%S+)$")
+        assert.is_truthy(tonumber(value) or value == "+Inf", line)
+        assert.is_truthy(kinds[family] or kinds[family:gsub("_%a+$", "")], line)
+        assert.is_nil(series[family .. labels], line)
+        series[family .. labels] = tonumber(value)
+        if family == "fpcache_responses_total" then answered = answered + tonumber(value) end
+      end
+    end
+    assert.equal("histogram", kinds.fpcache_response_seconds)
+    assert.equal("counter", kinds.fpcache_hits_total)
+    assert.equal(2, series["fpcache_workers{}"])
+    assert.equal(40, answered)
+  end)
+
+  it("refuses formats that it does not have", function()
+    assert.equal(400, server:get("/status?format=xml").status)
+  end)
+
+  --- What a browser made of the page: its text after a while, and its console.
+  local function browse(target, more)
+    local profile = assert(core.system.mkdtemp("/tmp/fpcache-spec-chromium-"))
+    local argv = {
+      "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+      "--disable-background-networking", "--user-data-dir=" .. profile, "--enable-logging=stderr", "--virtual-time-budget=4000",
+    }
+    for _, one in ipairs(more) do argv[#argv + 1] = one end
+    argv[#argv + 1] = ("http://127.0.0.1:%d%s"):format(server.port, target)
+    local result = assert(core.run {
+      argv = argv, env = { "PATH=" .. os.getenv("PATH"), "HOME=" .. profile }, timeout = 90, max_output = 16 * 1024 * 1024,
+    })
+    core.system.remove_tree(profile)
+    assert.equal(0, result.status, result.output:sub(-2000))
+    local console = {}
+    for line in result.output:gmatch("[^\n]+") do
+      if line:find("CONSOLE", 1, true) then console[#console + 1] = line end
+    end
+    return result.output, console
+  end
+
+  it("shows them in a browser, from one file, without an error", function()
+    settled()
+    local page = server:get("/status")
+    assert.equal("text/html; charset=utf-8", page.headers["content-type"])
+    assert.matches("default-src 'none'", page.headers["content-security-policy"], 1, true)
+    for _, outside in ipairs { "https?://[^w]", "<script src", "<link rel=\"stylesheet", "@import", "url%(" } do
+      assert.not_matches(outside, (page.body:gsub("http://www%.w3%.org/2000/svg", "")))
+    end
+    local text, console = browse("/status", { "--dump-dom" })
+    assert.same({}, console)
+    assert.matches('<span id="state" role="status"></span>', text, 1, true) -- nothing to complain of
+    assert.matches("2 workers", text, 1, true)
+    assert.matches("80.0 %", text, 1, true)   -- 32 of 40 from the cache
+    assert.matches("40 requests", text, 1, true)
+    local charts, lines = 0, 0
+    for _ in text:gmatch("<svg ") do charts = charts + 1 end
+    for _ in text:gmatch("<path d=\"M[^\"]+L") do lines = lines + 1 end
+    assert.equal(4, charts)
+    assert.is_true(lines >= 5, lines .. " lines") -- statement, load and size have a value in each sample
+    for _, pid in ipairs(server:workers()) do assert.matches(("<td>%d</td>"):format(pid), text, 1, true) end
+  end)
+
+  it("draws in light and in dark", function()
+    settled()
+    local sizes = {}
+    for _, scheme in ipairs { "light", "dark" } do
+      local file = ("%s/%s.png"):format(os.getenv("FPC_SCREENSHOTS") or "/tmp", "fpcache-status-" .. scheme)
+      local _, console = browse("/status", { "--screenshot=" .. file, "--window-size=1180,1100",
+        "--blink-settings=preferredColorScheme=" .. (scheme == "dark" and "0" or "1") })
+      assert.same({}, console)
+      local stream = assert(io.open(file, "rb"))
+      sizes[scheme] = #stream:read("*a")
+      stream:close()
+      if not os.getenv("FPC_SCREENSHOTS") then os.remove(file) end
+      assert.is_true(sizes[scheme] > 20000)
+    end
+  end)
+
+  it("is of one worker alone without a dict, and says so", function()
+    local alone = start { init_worker = [[require("fpcache.nginx").cache_response { location = "/origin" }]] }
+    alone:body("/x")
+    alone:body("/x")
+    local data = json(alone)
+    assert.same({ "worker", 1, 1, 1 }, { data.scope, #data.workers, data.total.outcomes.MISS, data.total.outcomes.HIT })
+    assert.same({}, data.history)
+    local hits = "fpcache_responses_total{outcome=\"hit\",responses=\"default\",worker=\"0\"} 1"
+    assert.matches(hits, alone:body("/metrics"), 1, true)
+    assert.is_true(alone:stop())
+  end)
+
+  it("names a dict that nginx.conf does not have", function()
+    local wrong = start { init_worker = [[
+      require("fpcache.nginx").cache_response { location = "/origin" }
+      local _, err = pcall(require("fpcache.nginx").keep_status, { dict = "nowhere" })
+      ngx.log(ngx.NOTICE, "refused: ", err)
+    ]] }
+    assert.matches("refused: .*nginx.conf has no lua_shared_dict nowhere", wrong:log())
+    assert.is_true(wrong:stop())
+  end)
+
+  it("goes on while the database is down, and says that it does not answer", function()
+    local own = require("support.server").new()
+    local url = own:fresh_database()
+    assert(require("fpcache.admin").setup { connection_string = url })
+    local down = nginx.start {
+      cache = { connection_string = url, feed = false, timeout = 0.5 }, server = SERVER,
+      http = "lua_shared_dict fpcache_status 1m;",
+      init_worker = [[
+        require("fpcache.nginx").cache_response { location = "/origin" }
+        require("fpcache.nginx").keep_status { dict = "fpcache_status", interval = 0.1 }
+      ]],
+    }
+    local function has_error()
+      local worker = json(down).workers[1]
+      return worker and worker.caches.default.server_error ~= nil
+    end
+    assert.is_truthy(database.eventually(function() return json(down).workers[1] and not has_error() end))
+    own:stop("immediate")
+    assert.is_truthy(database.eventually(has_error))
+    assert.matches("fpcache_up{.-} 0", down:body("/metrics"))
+    own:start()
+    assert.is_truthy(database.eventually(function() return json(down).workers[1] and not has_error() end))
+    assert.is_true(down:stop())
+    own:destroy()
+  end)
+end)

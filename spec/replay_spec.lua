@@ -1,0 +1,305 @@
+-- replay_spec.lua -- traces: written, read in every format, played.
+local core = require "fpcache.core"
+local database = require "support.database"
+local replay = require "fpcache.replay"
+local trace = require "fpcache.replay.trace"
+
+local system = core.system
+
+describe("traces", function()
+  local dir
+
+  setup(function() dir = assert(system.mkdtemp("/tmp/fpcache-trace-")) end)
+  teardown(function() assert(system.remove_tree(dir)) end)
+
+  local function write(name, text)
+    local path = dir .. "/" .. name
+    local file = assert(io.open(path, "wb"))
+    file:write(text)
+    file:close()
+    return path
+  end
+
+  --- All records as { time, op, key, key_bytes, bytes, ttl }, bad ones as texts.
+  local function read(path, opts)
+    local source, list = assert(trace.open(path, opts)), {}
+    while true do
+      local record = { source:next() }
+      if record[1] == nil and record[2] == nil then break end
+      list[#list + 1] = record[1] and record or record[2]
+    end
+    source:close()
+    return list, source.format
+  end
+
+  local function u32(n)
+    return string.char(n % 256, math.floor(n / 256) % 256, math.floor(n / 65536) % 256, math.floor(n / 16777216) % 256)
+  end
+
+  local function oracle(time, object, size) return u32(time) .. u32(object) .. u32(0) .. u32(size) .. ("\255"):rep(8) end
+
+  describe("are read", function()
+    it("in Twitter's format, whose keys may hold commas", function()
+      local list, format = read(write("twitter",
+        "0,abc,3,512,7,get,0\n5,a,b,c,5,0,7,gets,0\n6,abc,3,99,1,set,3600\n7,x,1,,1,delete,0\n"))
+      assert.equal("twitter", format)
+      assert.same({ 0, "get", "abc", 3, 512 }, list[1])
+      assert.same({ 5, "get", "a,b,c", 5 }, list[2])
+      assert.same({ 6, "set", "abc", 3, 99, 3600 }, list[3])
+      assert.equal("delete", list[4][2])
+    end)
+
+    it("in libCacheSim's CSV, with a header, other columns and line ends", function()
+      local list, format = read(write("a.csv", "time, object, size\r\n1, x, 10\r\n2,y,20\r\n"))
+      assert.equal("csv", format)
+      assert.same({ { 1, "get", "x", 1, 10 }, { 2, "get", "y", 1, 20 } }, list)
+      list = read(write("b.csv", "x,9,1.5,77\n"), { columns = assert(trace.columns("key=1,time=3,size=4")) })
+      assert.same({ { 1.5, "get", "x", 1, 77 } }, list)
+      for _, text in ipairs { "", "key=1", "time=1,key=x", "rubbish" } do
+        local columns, err = trace.columns(text)
+        assert.is_nil(columns)
+        assert.matches("^invalid: ", err)
+      end
+    end)
+
+    it("as oracleGeneral", function()
+      local list, format = read(write("t.oracleGeneral", oracle(3, 1, 4096) .. oracle(4294967295, 300, 1) .. "torn"))
+      assert.equal("oracle", format)
+      assert.equal(3, #list)
+      assert.same({ 3, "get", "\1\0\0\0\0\0\0\0", 8, 4096 }, list[1])
+      assert.same({ 4294967295, "get", "\44\1\0\0\0\0\0\0", 8, 1 }, list[2])
+      assert.matches("within a record", list[3])
+    end)
+
+    it("in our own, writers mixed, and none of a later version", function()
+      local head = "#fpcache-trace 1 keys=hashed sample=0.5\n"
+      local path = write("ours", head .. "10.5,get,aa,4,9,,hit db,80\n" .. head .. "11,set,bb,4,7,60,refused,80\n"
+        .. "12,set,bb,4,7,60,done,80\n13,fetch,cc,1,,,loaded,9\n#what\nnonsense\n14,delete,aa,4,,,done,1\n")
+      local list, format = read(path)
+      assert.equal("fpcache", format)
+      assert.same({ 10.5, "get", "aa", 4, 9 }, list[1])
+      assert.same({ 12, "set", "bb", 4, 7, 60 }, list[2]) -- what was refused changed nothing
+      assert.equal("fetch", list[3][2])
+      assert.is_string(list[4])
+      assert.is_string(list[5])
+      assert.equal("delete", list[6][2])
+      assert.equal(0.5, assert(trace.open(path)).sample)
+      local report, err = replay.run { traces = { write("later", "#fpcache-trace 2 x\n") } }
+      assert.is_nil(report)
+      assert.matches("version 2", err)
+    end)
+
+    it("whatever their bytes are: an answer, never an error, never more memory than a piece", function()
+      local state = 12345
+      local function random(n)
+        state = (state * 1103515245 + 12345) % 2147483648
+        return math.floor(state / 65536) % n
+      end
+      local seeds = { "0,abc,3,512,7,get,0\n", "1,x,10\n", oracle(3, 1, 4096),
+        "#fpcache-trace 1 keys=hashed sample=1\n10,get,a,1,1,,hit,1\n" }
+      local formats = { "twitter", "csv", "oracle", "fpcache" }
+      for round = 1, 400 do
+        local which = round % 4 + 1
+        local text, bytes = seeds[which]:rep(1 + random(20)), {}
+        for i = 1, #text do bytes[i] = random(12) == 0 and string.char(random(256)) or text:sub(i, i) end
+        local path = write("fuzz", table.concat(bytes):sub(1, random(#text) + 1))
+        local ok, report = pcall(replay.run, { traces = { path }, format = formats[which], max_errors = 1000 })
+        assert.is_true(ok, tostring(report))
+      end
+      local report, err = replay.run { traces = { write("endless", ("x"):rep(3 * 1024 * 1024)) }, format = "csv" }
+      assert.is_nil(report)
+      assert.matches("^invalid: a record of .* has more than 1048576 bytes", err)
+    end)
+
+    it("or refused with a reason", function()
+      for path, words in pairs { [dir .. "/nowhere"] = "cannot read", [write("words", "hello\n")] = "what format",
+        [write("empty", "")] = "what format", [dir] = "" } do
+        local report, err = replay.run { traces = { path } }
+        assert.is_nil(report)
+        assert.matches("^invalid: .*" .. words, err)
+      end
+      local report, err = replay.run { traces = { write("bad.csv", "1,x,1\n" .. ("x,\n"):rep(5)) }, max_errors = 3 }
+      assert.is_nil(report)
+      assert.matches("record 5: .*more than 3 bad", err)
+    end)
+  end)
+
+  describe("are played", function()
+    local function only(text, setting, more)
+      local opts = { traces = { write("played", text) }, settings = { setting } }
+      for name, value in pairs(more or {}) do opts[name] = value end
+      return assert(replay.run(opts)).settings[1]
+    end
+
+    it("with the near cache, the filter, TTLs and deletes counted exactly", function()
+      local text = "0,a,1,5,1,get,0\n0,a,1,5,1,set,10\n1,a,1,5,1,get,0\n2,a,1,5,1,get,0\n11,a,1,5,1,get,0\n12,a,1,5,1,set,0\n"
+        .. "13,a,1,5,1,get,0\n80,a,1,5,1,get,0\n81,a,1,0,1,delete,0\n82,a,1,5,1,get,0\n"
+      local result = only(text, { near_entries = 10, filter = true })
+      assert.equal(7, result.reads)
+      assert.equal(2, result.writes)
+      assert.equal(1, result.deletes)
+      assert.equal(1, result.near_hits)     -- at 2; at 80 it is older than near_ttl
+      assert.equal(2, result.filter_absent) -- at 0 and at 82
+      assert.equal(3, result.server_hits)   -- at 1, 13 and 80
+      assert.equal(1, result.server_misses) -- at 11: expired
+      assert.equal(7, result.statements)
+      assert.equal(15, result.server_bytes)
+      result = only(text, { near_entries = 0, filter = false })
+      assert.equal(0, result.near_hits + result.filter_absent)
+      assert.equal(0, result.saved)
+      result = only(text .. "83,a,1,5,1,get,0\n", { near_entries = 10, filter = false })
+      assert.equal(1, result.near_absent) -- at 83, which the miss at 82 taught
+    end)
+
+    it("with exists, which keeps nothing", function()
+      local head = "#fpcache-trace 1 keys=plain sample=1\n0,set,a,1,5,,done,1\n"
+      local result = only(head .. ("1,exists,a,1,,,hit,1\n"):rep(3) .. "2,get,a,1,5,,hit,1\n3,exists,a,1,,,hit,1\n", {})
+      assert.equal(4, result.server_hits)
+      assert.equal(1, result.near_hits)
+    end)
+
+    it("with room for so many entries, in so many processes", function()
+      local lines = {}
+      for round = 0, 9 do
+        for i = 1, 10 do lines[#lines + 1] = ("%d,key%d,100"):format(round, i) end
+      end
+      local text = table.concat(lines, "\n") .. "\n"
+      assert.equal(80, only(text, { near_entries = 10, filter = false }).near_hits) -- a miss, a read, then hits
+      assert.is_true(only(text, { near_entries = 5, filter = false }).near_hits < 50)
+      assert.equal(0, only(text, { near_entries = 10, near_bytes = 100, filter = false }).near_hits)
+      local shared = only(text, { near_entries = 10, filter = false, processes = 3 })
+      assert.is_true(shared.near_hits < 80 and shared.near_hits > 0)
+      assert.equal(10, shared.loads)
+    end)
+
+    it("with policies", function()
+      local text = "0,a,1\n7,a,1\n9,a,1\n12,a,1\n25,a,1\n40,a,1\n"
+      local function with(policy) return only(text, { near_entries = 0, filter = false, policy = policy }) end
+      assert.equal(4, with({ ttl = 10 }).loads)                        -- 0, 12, 25, 40
+      assert.equal(2, with({ ttl = 10, stale_ttl = 5 }).stale)         -- 12 and 25
+      assert.equal(1, with({ ttl = 10, refresh_ahead = 0.8 }).renewals) -- at 9
+      assert.equal(3, with({ ttl = 10, sliding = true }).loads)        -- 0, 25, 40
+      assert.equal(1, only(text, { near_entries = 0, filter = false, ttl = 1000 }).loads)
+      assert.has_error(function() with { jitter = 0.5 } end)
+      assert.has_error(function() with { ttl = "never" } end)
+    end)
+
+    it("by a sample of the keys that tells about all of them", function()
+      local lines, state = {}, 1
+      for i = 1, 60000 do
+        state = (state * 16807) % 2147483647
+        lines[i] = ("%d,key%d,100"):format(math.floor(i / 100), math.floor((state / 2147483647) ^ 4 * 20000))
+      end
+      local text = table.concat(lines, "\n") .. "\n"
+      local whole = only(text, { near_entries = 2000, near_ttl = 1000 })
+      local part = only(text, { near_entries = 2000, near_ttl = 1000 }, { sample = 0.3 })
+      assert.is_true(math.abs(whole.near_ratio - part.near_ratio) < 0.1, whole.near_ratio .. " " .. part.near_ratio)
+      assert.is_true(part.statements > whole.statements * 0.6 and part.statements < whole.statements * 1.6)
+      local report, err = replay.run { traces = { dir .. "/played" }, max_keys = 1000 }
+      assert.is_nil(report)
+      assert.matches("more keys than max_keys", err)
+    end)
+  end)
+
+  describe("are recorded", function()
+    local db
+
+    setup(function() db = database.new() end)
+    after_each(function() db:close_all() end)
+
+    it("with keys that nobody can tell, or as they are", function()
+      local path = dir .. "/recorded"
+      local cache = db:open { record = path, namespace = "n" }
+      assert(cache:set("secret key", "12345", 60))
+      cache:get("secret key")
+      cache:get("none")
+      assert(cache:set_many({ a = "x", b = { 1 } }, { ttl = { a = 5 } }))
+      cache:get_many { "a", "zz" }
+      cache:fetch("f", 60, function() return "loaded" end)
+      cache:delete("a")
+      cache:exists("b")
+      cache:add("b", 1)
+      cache:close()
+      local list = read(path)
+      assert.equal(11 - 1, #list) -- what was refused is passed over
+      assert.equal("set", list[1][2])
+      assert.matches("^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x$", list[1][3])
+      assert.same({ list[1][3], 10, 5, 60 }, { list[2][3], list[1][4], list[1][5], list[1][6] })
+      assert.equal(384, system.stat(path).mode % 512)
+      local file = assert(io.open(path))
+      local text = file:read("*a")
+      file:close()
+      assert.is_nil(text:find("secret", 1, true))
+      -- the hash is an HMAC-SHA-256
+      assert.equal("f7bc83f430538424", core.disguise_key("key", "The quick brown fox jumps over the lazy dog"))
+      cache = db:open { record = { file = dir .. "/plain-%p", keys = true }, namespace = "n" }
+      cache:get("a,b\n%")
+      cache:close()
+      assert.equal("n/a%2cb%0a%25", read(dir .. "/plain-" .. system.pid())[1][3])
+    end)
+
+    it("by several processes into one file, the ends of all of them", function()
+      local child = require "support.child"
+      local path = dir .. "/together"
+      local what = child.command([[
+        local cache = assert(require("fpcache").new { connection_string = ..., feed = false })
+        for i = 1, 2000 do cache:get("k" .. i % 300) end
+        os.exit(0)]], { db:url_of() }) -- without close
+      local argv = { "/bin/sh", "-c", '"$0" "$@" & "$0" "$@" & "$0" "$@" & wait' }
+      for _, word in ipairs(what.argv) do argv[#argv + 1] = word end
+      for _, line in ipairs { "FPCACHE_RECORD=" .. path, "FPCACHE_RECORD_SECRET=same" } do what.env[#what.env + 1] = line end
+      local result = assert(core.run { argv = argv, env = what.env, timeout = 60 })
+      assert.equal("", result.output)
+      local count, keys = 0, {}
+      for _, record in ipairs(read(path)) do
+        assert.is_table(record)
+        count, keys[record[3]] = count + 1, true
+      end
+      local distinct = 0
+      for _ in pairs(keys) do distinct = distinct + 1 end
+      assert.equal(6000, count)
+      assert.equal(300, distinct)
+      child.clean()
+    end)
+
+    it("up to a size, and by a sample of the keys", function()
+      local cache = db:open { record = { file = dir .. "/short", max_bytes = 2000 } }
+      for i = 1, 100 do cache:get("k" .. i) end
+      local stats = cache:stats().events.record
+      cache:close()
+      assert.is_true(stats.dropped > 0 and stats.lines > 0)
+      assert.is_true(system.stat(dir .. "/short").size <= 2000)
+      cache = db:open { record = { file = dir .. "/part", sample = 0.25 } }
+      for i = 1, 400 do cache:get("k" .. i) end
+      cache:close()
+      local lines = #read(dir .. "/part")
+      assert.is_true(lines > 50 and lines < 150, tostring(lines))
+      local refused, err = require("fpcache").new { connection_string = db:url_of(), record = "/nowhere/at/all" }
+      assert.is_nil(refused)
+      assert.matches("^invalid: cannot record into ", err)
+      cache = db:open { record = "/dev/full" }
+      for _ = 1, 200 do cache:get("k") end
+      assert.is_string(cache:stats().events.record.last_error)
+    end)
+
+    it("and say of the same settings what the application had", function()
+      local cache = db:open { record = dir .. "/true", feed = true, feed_interval = 0.02, near_size = 50, near_ttl = 3600 }
+      local items, state = {}, 7
+      for i = 1, 300 do items["k" .. i] = ("v"):rep(i) end
+      assert(cache:set_many(items))
+      assert(cache:wait_ready(20))
+      for _ = 1, 3000 do
+        state = (state * 16807) % 2147483647
+        cache:get("k" .. math.floor((state / 2147483647) ^ 3 * 400)) -- some are not there
+      end
+      local stats = cache:stats()
+      cache:close()
+      local result = assert(replay.run {
+        traces = { dir .. "/true" }, settings = { { near_entries = 50, near_ttl = 3600 } },
+      }).settings[1]
+      assert.equal(stats.near.hits, result.near_hits)
+      assert.equal(stats.filter.absent, result.filter_absent)
+      assert.equal(stats.near.evictions, result.near_evictions)
+    end)
+  end)
+end)
