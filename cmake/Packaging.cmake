@@ -2,13 +2,18 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-# --- the core for C programs: a static library, its headers, and how to find them ---
+# --- for C programs: runtimes as a shared library, the core as a static one, the headers, and how to find them ---
 install(TARGETS fpc_core ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+if(FPC_EMBED)
+  install(TARGETS fpc_embed LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 install(DIRECTORY include/fpcache DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
 # Relative, so that the file holds wherever the tree is put.
 file(RELATIVE_PATH FPC_PC_TO_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
-configure_file(cmake/fpcache.pc.in ${CMAKE_CURRENT_BINARY_DIR}/generated/fpcache.pc @ONLY)
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/generated/fpcache.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+foreach(name IN ITEMS fpcache fpcache-core)
+  configure_file(cmake/${name}.pc.in ${CMAKE_CURRENT_BINARY_DIR}/generated/${name}.pc @ONLY)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/generated/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endforeach()
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/fpcache)
 configure_package_config_file(cmake/fpcacheConfig.cmake.in
   ${CMAKE_CURRENT_BINARY_DIR}/generated/fpcacheConfig.cmake INSTALL_DESTINATION ${package_dir})
@@ -20,7 +25,13 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/generated/fpcacheConfig.cmake
 # --- papers ---
 install(FILES README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
-install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md")
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md" PATTERN "*.svg"
+        PATTERN man EXCLUDE)
+if(FPC_CLI)
+  install(FILES docs/man/fpcache.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+  install(FILES completion/fpcache.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME fpcache)
+  install(FILES completion/_fpcache DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions)
+endif()
 
 # --- the Debian package; what it needs is read off the binaries ---
 set(CPACK_GENERATOR DEB)

@@ -219,6 +219,34 @@ describe("nginx and its faults", function()
     assert.is_nil(server:log():match("%[error%]"), server:log())
   end)
 
+  it("writes what was queued before a worker ends", function()
+    start({}, { workers = 2, http = "lua_shared_dict n 1m;", server = LOCATIONS .. [[
+      location = /log {
+        content_by_lua_block { ngx.print("logged") }
+        log_by_lua_block {
+          local n = ngx.shared.n:incr("n", 1, 0)
+          local ok, err = require("fpcache.nginx").cache():namespace("log"):set_later("request " .. n, n, 600)
+          if not ok then ngx.shared.n:incr("refused", 1, 0) end
+        }
+      }
+      location = /n { content_by_lua_block {
+        ngx.print((ngx.shared.n:get("n") or 0) - (ngx.shared.n:get("refused") or 0)) } } ]] })
+    local load = server:start_load { path = "/log", connections = 8, seconds = 2 }
+    for _ = 1, 2 do
+      system.sleep(0.5)
+      assert.is_truthy(server:reload(10))
+    end
+    local result = load:read()
+    assert.equal(0, result.not_2xx + result.timeout + result.connect, result.text)
+    local cache = assert(require("fpcache").new { connection_string = url, feed = false, namespace = "log" })
+    local expected = tonumber(server:body("/n"))
+    assert.is_true(expected > 100)
+    assert.is_truthy(database.eventually(function() return cache:count() == expected end, 10),
+      ("%d of %d were written"):format(cache:count(), expected))
+    cache:close()
+    assert.is_nil(server:log():match("%[error%]"), server:log())
+  end)
+
   it("ends at once by a fast stop, under load", function()
     start({}, { workers = 2 })
     server:body("/set")

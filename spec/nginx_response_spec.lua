@@ -1,71 +1,10 @@
 -- nginx_response_spec.lua -- responses cached by a real nginx in a real PostgreSQL, before an origin that is another nginx.
 local database = require "support.database"
 local nginx = require "support.nginx"
-local postgres = require "support.server"
+local responses = require "support.responses"
+local system = require("fpcache.core").system
 
 if not nginx.is_testable then return end
-
--- The origin does what the arguments of a request say, and numbers its answers.
-local ORIGIN = [[
-  location / { content_by_lua_block {
-    local asked, counts = ngx.req.get_uri_args(), ngx.shared.counts
-    if asked.slow then ngx.sleep(tonumber(asked.slow)) end
-    local n = counts:incr(ngx.var.uri, 1, 0)
-    local status = counts:get("status")
-    for name, value in pairs { ["Cache-Control"] = not status and asked.cc, Vary = asked.vary, ["Surrogate-Key"] = asked.tags,
-      ["Set-Cookie"] = asked.cookie, Age = asked.age } do
-      ngx.header[name] = value or nil
-    end
-    if asked.etag then
-      ngx.header.ETag = '"' .. asked.etag .. '"'
-      if ngx.var.http_if_none_match == ngx.header.ETag and not status then return ngx.exit(304) end
-    end
-    ngx.status = status or tonumber(asked.status) or 200
-    if asked.breaks then
-      ngx.header["Content-Length"] = 100
-      return ngx.print("short")
-    end
-    if asked.bytes then return ngx.print(("x"):rep(tonumber(asked.bytes))) end
-    ngx.req.read_body()
-    ngx.print(n, " ", ngx.req.get_method(), " ", ngx.var.http_accept_language or "-", " ", ngx.var.http_accept_encoding or "-",
-      " ", ngx.req.get_body_data() or "-")
-  } }
-  location = /count { content_by_lua_block { ngx.print(ngx.shared.counts:get(ngx.var.arg_of) or 0) } }
-  location = /become { content_by_lua_block {
-    ngx.shared.counts:set("status", tonumber(ngx.var.arg_status))
-    ngx.print("ok")
-  } }
-]]
-
-local FRONT = [[
-  location / { content_by_lua_block { require("fpcache.nginx").response():serve() } }
-  location = /origin {
-    internal;
-    proxy_pass http://127.0.0.1:%d$request_uri;
-    proxy_set_header Host $http_host;
-    proxy_ignore_client_abort on;
-    proxy_read_timeout 5s;
-  }
-  location /larger/ { content_by_lua_block { require("fpcache.nginx").response("larger"):serve() } }
-  location = /later { content_by_lua_block { ngx.shared.clock:set("offset", tonumber(ngx.var.arg_by)) ngx.print("ok") } }
-  location = /purge { content_by_lua_block {
-    local responses, asked = require("fpcache.nginx").response(), ngx.req.get_uri_args()
-    if asked.url then
-      ngx.print(tostring(responses:purge(asked.url)))
-    else
-      ngx.print(tostring(responses:purge_tag(asked.tag, { soft = asked.soft == "1" })))
-    end
-  } }
-]]
-
-local INIT = [[
-  local nginx = require("fpcache.nginx")
-  local function now() return ngx.now() + (ngx.shared.clock:get("offset") or 0) end
-  nginx.cache_response { location = "/origin", ignore_args = { "utm_*" }, max_bytes = 1000 }.now = now
-  nginx.cache_response { name = "larger", location = "/origin", key_headers = { "X-Shop" }, default_ttl = "1m",
-    pass_ttl = "200ms", store_set_cookie = true, store_private = true, request_directives = false, stale_if_error = "1h",
-    bypass = function() return ngx.var.arg_bypass ~= nil end }.now = now
-]]
 
 describe("fpcache.nginx.cache_response", function()
   local db, origin, front
@@ -73,11 +12,8 @@ describe("fpcache.nginx.cache_response", function()
 
   setup(function()
     db = database.new()
-    origin = nginx.start { server = ORIGIN, http = "lua_shared_dict counts 1m;" }
-    front = nginx.start {
-      cache = { connection_string = db:url_of(), feed = false, timeout = 2 }, init_worker = INIT, workers = 2,
-      server = FRONT:format(origin.port), http = "lua_shared_dict clock 1m;",
-    }
+    origin = responses.origin()
+    front = responses.front(origin.port, { connection_string = db:url_of(), feed = false, timeout = 2 }, { workers = 2 })
   end)
 
   before_each(function()
@@ -318,11 +254,11 @@ describe("fpcache.nginx.cache_response", function()
   it("does not hold up requests one by one for what is not kept", function()
     local target = path("slow=0.3")
     get(target)
-    local began = require("fpcache.core").system.now()
+    local began = system.now()
     local going = {}
     for i = 1, 10 do going[i] = front:open(target) end
     for i = 1, 10 do assert.equal(200, going[i]:read().status) end
-    assert.is_true(require("fpcache.core").system.now() - began < 2)
+    assert.is_true(system.now() - began < 2)
   end)
 
   it("lets a request that changes something invalidate its URI, when it succeeded", function()
@@ -335,6 +271,16 @@ describe("fpcache.nginx.cache_response", function()
     origin:body("/become?status=500")
     assert.equal(500, front:get(target, { method = "DELETE" }).status)
     assert.equal("HIT", get(target).headers["x-cache"])
+  end)
+
+  it("passes bodies that are on disk, and methods that it does not know", function()
+    local body = ("0123456789abcdef"):rep(20000)
+    local answer = front:get(path(""), { method = "PUT", body = body })
+    local expected = assert(require("fpcache.core").run { argv = { "md5sum" }, input = body }).output:match("^%x+")
+    assert.equal(expected, answer.body)
+    answer = front:get(path("cc=max-age=60"), { method = "REPORT" })
+    assert.same({ 200, "BYPASS" }, { answer.status, answer.headers["x-cache"] })
+    assert.matches("^1 REPORT", answer.body)
   end)
 
   it("purges a URL with all its variants", function()
@@ -382,81 +328,5 @@ describe("fpcache.nginx.cache_response", function()
     assert.equal("MISS MISS HIT", outcomes(larger(""), { ["X-Shop"] = "1" }, { ["X-Shop"] = "2" }, { ["X-Shop"] = "1" }))
     assert.equal("MISS HIT", outcomes(larger(""), {}, { ["Cache-Control"] = "no-cache" }))
     assert.equal("BYPASS BYPASS", outcomes(larger("bypass=1"), {}, {}))
-  end)
-
-  it("refuses wrong options at the caller's line", function()
-    local wrong = nginx.start { init_worker = [[
-      local responses = require("fpcache.nginx").cache_response
-      local function try(options)
-        local _, err = pcall(function() responses(options) end)
-        ngx.log(ngx.NOTICE, "refused: ", err)
-      end
-      try { location = "origin" }
-      try { location = "/origin", default_tll = 5 }
-      try { location = "/origin", stale_if_error = "soon" }
-      try { location = "/origin", key_headers = { 1 } }
-      try { location = "/origin", key_headers = { "a b" } }
-      try { location = "/origin", max_bytes = 0 }
-      responses { location = "/origin" }
-      try { location = "/origin" }
-      local _, err = pcall(function() require("fpcache.nginx").response("other"):serve() end)
-      ngx.log(ngx.NOTICE, "refused: ", err)
-    ]] }
-    local log = wrong:log()
-    for _, words in ipairs {
-      'options.location: the path of an internal location is needed, such as "/origin"',
-      "options.default_tll: unknown option (did you mean default_ttl?)", 'options.stale_if_error: "soon" is no duration',
-      "options.key_headers: must be a list of strings; number 1 is a number",
-      "options.key_headers: up to 20 names of fields are expected", "options.max_bytes: must be at least 1 bytes, got 0",
-      'there are responses called "default" already', 'no responses are called "other"',
-    } do
-      assert.matches("refused: init_worker_by_lua%b():%d+: " .. words:gsub("%p", "%%%0"), log)
-    end
-    assert.is_true(wrong:stop())
-  end)
-
-  it("answers from the origin while the database is down, and recovers", function()
-    local own = postgres.new()
-    local url = own:fresh_database()
-    assert(require("fpcache.admin").setup { connection_string = url })
-    local alone = nginx.start {
-      cache = { connection_string = url, feed = false, timeout = 1, breaker_pause = 0.1 }, init_worker = INIT,
-      server = FRONT:format(origin.port), http = "lua_shared_dict clock 1m;",
-    }
-    local target = path("cc=max-age=60")
-    alone:get(target)
-    assert.equal("HIT", alone:get(target).headers["x-cache"])
-    own:stop("immediate")
-    for _ = 1, 5 do
-      local answer = alone:get(target)
-      assert.same({ 200, "MISS" }, { answer.status, answer.headers["x-cache"] })
-    end
-    own:start()
-    assert.is_truthy(database.eventually(function()
-      alone:get(target)
-      return alone:get(target).headers["x-cache"] == "HIT"
-    end, 10))
-    assert.is_true(alone:stop())
-    own:destroy()
-  end)
-
-  it("gives what is stale while nothing listens at the origin", function()
-    local short = nginx.start { server = ORIGIN, http = "lua_shared_dict counts 1m;" }
-    local own = nginx.start {
-      cache = { connection_string = db:url_of(), feed = false }, init_worker = INIT, server = FRONT:format(short.port),
-      http = "lua_shared_dict clock 1m;",
-    }
-    local kept, lost = path("cc=max-age=60,stale-if-error=600"), path("cc=max-age=60")
-    own:get(kept)
-    own:get(lost)
-    assert.is_true(short:stop("TERM"))
-    db:age(61)
-    own:body("/later?by=61")
-    for _ = 1, 3 do
-      local answer = own:get(kept)
-      assert.same({ 200, "STALE" }, { answer.status, answer.headers["x-cache"] })
-    end
-    assert.equal(502, own:get(lost).status)
-    assert.is_true(own:stop())
   end)
 end)

@@ -223,7 +223,17 @@ describe("a warm-up over HTTP", function()
     assert.equal(2, (cache:get(ws.url .. "/u2")))
     local told = ws:report().requests
     assert.equal("2", told[#told].headers["x-two"])
-    assert.equal(2, tool({ "warm", "--urls", "x", "--url", "{line}" }).code)
+    assert.equal(2, tool({ "warm", "--urls", "x", "--value-url", "{line}" }).code)
+    tool:remove()
+    -- --url is the cache's, as with every command.
+    tool = interpreter.new()
+    answer = tool { "warm", tool:file("ids.csv", "id\n1\n3\n"), "--key", "id:{id}", "--value-url", ws.plain_url .. "/u{id}",
+      "--url", db:url_of(), "--quiet" }
+    assert.equal(0, answer.code, answer.err)
+    assert.equal(3, (cache:get("id:3")))
+    answer = tool { "warm", tool:file("ids.csv", "id\n5\n"), "--key", "id:{id}", "--url", db:url_of(), "--quiet" }
+    assert.equal(0, answer.code, answer.err)
+    assert.same({ id = "5" }, (cache:get("id:5")))
     tool:remove()
   end)
 end)

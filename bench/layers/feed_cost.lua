@@ -1,4 +1,4 @@
---- Question: what does telling the feed cost a set and a set_many?
+--- Question: what does telling the feed cost a set and a set_many?  And waking readers, with feed_listen?
 --
 -- The client's own statements (lua/fpcache/statements.lua) as they are with the feed on, with `fpcache admin feed off`, and on a
 -- table without the feed's triggers, by 4 clients of pgbench as a plain role under row-level security.  Sides take turns.
@@ -22,10 +22,10 @@ local TYPES = { t = "text", y = "bytea", c = '"char"', f = "float8", i = "bigint
 
 local sql, conn = common.superuser()
 
-local function client_statements(tells)
+local function client_statements(tells, wakes)
   local make = core.statement
   core.statement = function(text, types) return { text = text, types = types } end
-  local texts = require("fpcache.statements").new('"public"', tells)
+  local texts = require("fpcache.statements").new('"public"', tells, false, wakes)
   core.statement = make
   return texts
 end
@@ -126,7 +126,7 @@ SELECT 'app', 'feed', key, convert_to(repeat('x', 100), 'UTF8'), 's' FROM public
 sql("VACUUM ANALYZE public.cache")
 sql("VACUUM ANALYZE public.batches")
 
-local telling, silent = client_statements(true), client_statements(false)
+local telling, silent, waking = client_statements(true), client_statements(false), client_statements(true, true)
 assert(telling.set.text ~= silent.set.text and telling.set_many.text ~= silent.set_many.text, "both sides are the same")
 
 local results = { rounds = ROUNDS, calls = CALLS, clients = CLIENTS, rows = ROWS, operations = {} }
@@ -140,6 +140,7 @@ for _, operation in ipairs { "set", "set_many" } do
     side(operation .. " on", script(telling, "many_telling"), calls),
     side(operation .. " off", silent_script, calls, OFF, (OFF:gsub("DISABLE", "ENABLE"))),
     side(operation .. " none", silent_script, calls, DROP, triggers),
+    side(operation .. " waking", script(waking, "many_waking"), calls),
   }
   local rates = rounds.run(sides, ROUNDS)
   local with, without, none = rates[operation .. " on"], rates[operation .. " off"], rates[operation .. " none"]
@@ -153,6 +154,7 @@ for _, operation in ipairs { "set", "set_many" } do
   local result = {
     operation = operation, with = with, without = without, no_feed = none, bar = BAR_ON, bar_switched_off = BAR_OFF,
     on = compare(with.all, without.all), switched_off = compare(without.all, none.all),
+    waking = compare(rates[operation .. " waking"].all, without.all),
     on_by_processor = compare(sides[1].by_processor, sides[2].by_processor),
     switched_off_by_processor = compare(sides[2].by_processor, sides[3].by_processor),
   }
@@ -165,6 +167,7 @@ for _, operation in ipairs { "set", "set_many" } do
     none.median))
   tell("on / switched off", result.on, BAR_ON)
   tell("  by the server's processor time", result.on_by_processor)
+  tell("on and feed_listen / switched off", result.waking)
   tell("switched off / no triggers", result.switched_off, BAR_OFF)
   tell("  by the server's processor time", result.switched_off_by_processor)
 end

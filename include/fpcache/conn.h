@@ -66,6 +66,10 @@ bool fpc_conn_is_broken(const fpc_conn *conn);
 bool fpc_conn_in_transaction(const fpc_conn *conn);
 /* Reads what the server said meanwhile: false when it has closed the connection.  Does not wait. */
 bool fpc_conn_is_alive(fpc_conn *conn);
+/* Where the server's words arrive, for poll(2); may change with the next call. */
+int fpc_conn_fd(const fpc_conn *conn);
+/* Reads what the server said meanwhile: whether it sent a notification with this payload.  Does not wait. */
+bool fpc_conn_heard(fpc_conn *conn, const char *payload);
 int fpc_conn_server_version(const fpc_conn *conn); /* such as 150020 */
 const char *fpc_conn_user(const fpc_conn *conn);
 int64_t fpc_conn_opened_ns(const fpc_conn *conn); /* on the monotonic clock */

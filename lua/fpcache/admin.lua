@@ -157,6 +157,7 @@ function admin.setup(opts)
 end
 
 --- Runs the migrations that are missing; nothing is created where nothing was set up.
+---@param opts table? connection options, schema
 ---@return table? report, string? err
 function admin.upgrade(opts)
   local report, err = with_connection(opts, 2, function(conn, quoted, o) return install(conn, quoted, o, false) end)
@@ -164,6 +165,7 @@ function admin.upgrade(opts)
 end
 
 --- What is installed.
+---@param opts table? connection options, schema
 ---@return table? report { version (0: nothing), latest, has_table, unlogged, isolated, rows, bytes, owner, ... }
 ---@return string? err
 function admin.status(opts)
@@ -194,6 +196,7 @@ function admin.switch_feed(opts, is_on)
 end
 
 --- Removes the schema's objects and all cached data; the schema itself stays.
+---@param opts table? connection options, schema
 ---@return table? report what was there, string? err
 function admin.drop(opts)
   local report, err = with_connection(opts, 2, function(conn, quoted, o)

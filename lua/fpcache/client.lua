@@ -190,6 +190,7 @@ Cache.expire = ttl_changer("expire")
 Cache.touch = ttl_changer("touch")
 
 --- Takes the expiry off a key.
+---@param key string
 ---@return boolean? changed false when there was none
 ---@return string? err
 function Cache:persist(key)
@@ -220,7 +221,9 @@ Cache.add = conditional("add")
 Cache.replace = conditional("replace")
 
 --- Compare and set: stores a value only when nobody wrote the key since `version` was read.
+---@param key string
 ---@param version integer from entry() or an earlier cas()
+---@param value any nil and functions cannot be stored
 ---@param ttl number|string|nil seconds, or "5m"; none: no expiry
 ---@return integer|false|nil version the new one; false when it was another
 ---@return string? err
@@ -267,6 +270,7 @@ local function add_to(self, key, delta, opts, is_negative, level)
 end
 
 --- Adds to an integer, atomically; a missing key starts from `initial`.
+---@param key string
 ---@param delta integer? default 1
 ---@param opts table? { ttl, initial }
 ---@return integer? value the new one
@@ -277,12 +281,17 @@ function Cache:incr(key, delta, opts)
 end
 
 --- Subtracts from an integer; see incr.
+---@param key string
+---@param delta integer? default 1
+---@param opts table? as for incr
 function Cache:decr(key, delta, opts)
   local value, err = add_to(self, key, delta, opts, true, 2)
   return value, err
 end
 
 --- Stores a value and returns the one that it replaced.
+---@param key string
+---@param value any nil and functions cannot be stored
 ---@param ttl number|string|nil seconds, or "5m"; none: no expiry
 ---@return any old nil when there was none
 ---@return string? err
@@ -305,6 +314,7 @@ function Cache:get_set(key, value, ttl)
 end
 
 --- Deletes a key and returns what it held.
+---@param key string
 ---@return any old nil when there was none
 ---@return string? err
 function Cache:get_delete(key)

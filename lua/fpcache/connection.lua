@@ -108,6 +108,18 @@ WHERE pg_backend_pid() = $backend]]):format(
     o.silent and "off" or "on", math.ceil(o.timeout * 1000), math.ceil(math.max(o.timeout, o.bulk_timeout) * 1000))
 end
 
+--- A text that is the same for pools that may stand for each other: Lua states of one host program share them.
+local function describe(text, settings, how)
+  local parts = { text or "" }
+  for _, list in ipairs { settings, how } do
+    local names = {}
+    for name in pairs(list) do names[#names + 1] = name end
+    table.sort(names)
+    for _, name in ipairs(names) do parts[#parts + 1] = name .. "=" .. tostring(list[name]) end
+  end
+  return table.concat(parts, "\0")
+end
+
 --- The pool, its minimum of connections open.  *found* is where the password comes from, or nil.
 local function open_pool(o, text, settings, found)
   local host, user
@@ -119,12 +131,13 @@ local function open_pool(o, text, settings, found)
     copy_missing(settings, found and { port = PYTHON_DEFAULTS.port, dbname = found.database or PYTHON_DEFAULTS.dbname }
       or PYTHON_DEFAULTS)
   end
-  local pool, err = core.pool(text, settings, DEFAULTS, {
+  local how = {
     min_connections = math.max(o.minconn, 1), max_connections = o.maxconn, connect_timeout = o.connect_timeout,
     idle_timeout = o.idle_timeout, max_lifetime = o.max_lifetime, prepared = o.prepared, session_sql = session_sql(o),
     pipeline_readers = o.pipeline_readers, pipeline_silence = o.pipeline_silence,
     token = found and found.keeper, token_host = host, token_user = user,
-  })
+  }
+  local pool, err = core.pool(text, settings, DEFAULTS, how, describe(text, settings, how))
   if not pool then return nil, err end
   if loop.is_nginx then return pool end -- its pipeline opens connections, and waits for tokens, beside the event loop
   local ok = true

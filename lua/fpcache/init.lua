@@ -106,7 +106,7 @@ function fpcache.new(opts)
     db = transport.new(pool, o.maxconn),
     pool = pool,
     feed = announce.none,
-    statements = statements.new(quoted, o.prepared, o.namespace_version),
+    statements = statements.new(quoted, o.prepared, o.namespace_version, o.feed_listen),
     versioned = o.namespace_version,
     look = announce.unknown,
     tells = o.prepared, -- our statements tell the feed; behind a transaction pooler the table's trigger does

@@ -20,6 +20,7 @@ end
 layers.OPTIONS = {
   feed = { type = "boolean", default = true }, -- false: no near cache, no filter, no thread
   feed_interval = { type = "duration", default = 0.1, check = options.positive }, -- seconds between two looks at it
+  feed_listen = { type = "boolean", default = false }, -- true: changes by others who say so too wake the reader, by NOTIFY
   max_staleness = { type = "duration", default = 1, check = options.positive },   -- seconds an answer may be old
   use_cuckoo_filter = { type = "boolean", default = true },
   cuckoo_capacity = { type = "integer", default = 1000000, check = options.positive }, -- keys; it grows
@@ -50,7 +51,7 @@ function layers.open(o, quoted_schema, pool)
   local feed, err = core.feed(pool, {
     statements = statements.feed(quoted_schema),
     schema = quoted_schema, interval = o.feed_interval, max_staleness = o.max_staleness,
-    connect_timeout = o.connect_timeout, prepared = o.prepared,
+    connect_timeout = o.connect_timeout, prepared = o.prepared, listen = o.feed_listen,
     filter = o.use_cuckoo_filter, filter_capacity = o.cuckoo_capacity, filter_fpr = o.filter_fpr,
   })
   if not feed then return nil, err end

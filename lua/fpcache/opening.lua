@@ -68,7 +68,7 @@ function opening.ask(cache, o, quoted)
   local found, has_quota, was_cleared = cache.db:row(cache.statements.habits, cache.timeout)
   if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
   if was_cleared and not cache.versioned then -- nobody is to see what was cleared
-    cache.versioned, cache.statements = true, statements.new(quoted, cache.tells, true)
+    cache.versioned, cache.statements = true, statements.new(quoted, cache.tells, true, o.feed_listen)
   end
   local feed, near, look, shared = layers.open(o, quoted, cache.pool)
   if not feed then return nil, near end

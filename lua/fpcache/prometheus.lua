@@ -31,6 +31,7 @@ local METRICS = {
   { "feed_polls_total", "counter", "Polls of the change feed.", "feed", "polls" },
   { "feed_poll_failures_total", "counter", "Polls that failed.", "feed", "poll_failures" },
   { "feed_changes_total", "counter", "Changes by anybody that were learned.", "feed", "changes" },
+  { "feed_wakeups_total", "counter", "Polls that began early because a writer woke the reader.", "feed", "wakeups" },
   { "feed_fell_behind_total", "counter", "Times the feed was cut before it was read.", "feed", "fell_behind" },
   { "feed_incarnation_changes_total", "counter", "Wipes of the table that were noticed.", "feed", "incarnation_changes" },
   { "pool_idle_connections", "gauge", "Connections in nobody's hands.", "pool", "idle" },

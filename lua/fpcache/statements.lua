@@ -216,11 +216,13 @@ local TELLS = {
 }
 -- What took away rows that it had to find first names them by the common table expression `gone`.
 local TELL_GONE = [[,
-told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, array_agg(key) FROM gone HAVING count(*) > 0)]]
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, array_agg(key) FROM gone HAVING count(*) > 0{wake})]]
 -- What may have written nothing names its row by the common table expression `tried`.
 local TELL_TRIED = [[,
-told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, ARRAY[$2] FROM tried)]]
-local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row})\n"
+told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) SELECT $1, ARRAY[$2] FROM tried{wake})]]
+local TELL = "WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES {row}{wake})\n"
+-- Wakes readers that listen; they then poll as ever.  Commits that wake wait for one another.
+local WAKE = " RETURNING pg_notify('fpcache', {name})"
 
 -- What the feed's reader sends on its two connections (src/core/feed*.c), which take these texts as they are.  The
 -- poll must be one plain statement in READ COMMITTED: then the server locks the feed's tables before it takes the
@@ -232,6 +234,14 @@ SELECT set_config('application_name', 'fpcache feed', false), set_config('statem
        set_config('default_transaction_isolation', 'read committed', false), set_config('enable_seqscan', 'off', false)
 WHERE pg_backend_pid() = $backend;
 SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit' AND pg_backend_pid() = $backend]],
+  -- Run with the session's, on demand.  A pooler's session may not listen, as it would for others; and what cannot be is no
+  -- error, since polls do without.
+  listen = [[
+DO $fpcache$ BEGIN
+    IF pg_backend_pid() = $backend THEN LISTEN fpcache; END IF;
+EXCEPTION WHEN OTHERS THEN NULL;
+END $fpcache$]],
+  is_listening = "SELECT 1 FROM pg_listening_channels() AS c (name) WHERE name = 'fpcache'",
   -- A plan made while the feed was empty must do when it is full; its cost is then so high that the server
   -- would compile it at each poll.
 
@@ -287,6 +297,7 @@ function statements.feed(quoted_schema)
   local places, made = { schema = quoted_schema, switch = switch_of(quoted_schema) }, {}
   for name, part in pairs(FEED_PARTS) do places[name] = part end
   for name, template in pairs(FEED) do made[name] = sql.fill(template, places) end
+  made.session_listening = made.session .. ";\n" .. made.listen
   return made
 end
 
@@ -294,16 +305,18 @@ end
 ---@param quoted_schema string
 ---@param tells boolean whether changes write the feed; if not, the table's trigger does while the feed is switched on
 ---@param versioned boolean? whether namespaces may be cleared at once
+---@param wakes boolean? whether what tells the feed also wakes readers that listen
 ---@return table<string, userdata>
-function statements.new(quoted_schema, tells, versioned)
+function statements.new(quoted_schema, tells, versioned, wakes)
   local places = { schema = quoted_schema, relation = relation_of(quoted_schema), switch = switch_of(quoted_schema),
     tagsRelation = sql.quote_literal(quoted_schema .. ".fpcache_tags") }
   for name, part in pairs(PARTS) do places[name] = part end -- a part holds no places itself
   if versioned then
     for name, part in pairs(VERSIONED) do places[name] = sql.fill(part, { schema = quoted_schema }) end
   end
+  places.wake = wakes and sql.fill(WAKE, { name = sql.quote_literal(quoted_schema) }) or ""
   for name, row in pairs(TELLS) do
-    places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row }) or ""
+    places[name] = tells and sql.fill(TELL, { schema = quoted_schema, row = row, wake = places.wake }) or ""
   end
   places.tellGone = tells and sql.fill(TELL_GONE, places) or ""
   places.tellTried = tells and sql.fill(TELL_TRIED, places) or ""

@@ -4,6 +4,7 @@
 -- no session state, so it works behind a transaction pooler.
 local core = require("fpcache.core")
 local options = require("fpcache.options")
+local waiting = require("fpcache.waiting")
 local Cache = require("fpcache.client")
 
 local SLICE_PAGES = 1000 -- 8 MB: a few milliseconds of work and of locks
@@ -60,7 +61,7 @@ end
 ---@return fpcache.Sweeper
 function sweeper.new(cache, opts)
   return setmetatable({ cache = cache, every = opts.every, duty = opts.duty,
-    sleep = core.system.sleep }, Sweeper)
+    sleep = waiting.sleep }, Sweeper)
 end
 
 --- One pass over the table, if one is due and nobody else is at it.

@@ -171,8 +171,12 @@ static int try_fork(void) {
 int main(int argc, char **argv) {
     if (argc != 14) return 2;
     schema = argv[3];
-    options.sql = (fpc_feed_sql){argv[4], argv[5], argv[6],
-                                 argv[7], argv[8], {argv[9], argv[10], argv[11], argv[12], argv[13]}};
+    options.sql = (fpc_feed_sql){.session = argv[4],
+                                 .poll = argv[5],
+                                 .rotate = argv[6],
+                                 .begin_incarnation = argv[7],
+                                 .load_session = argv[8],
+                                 .load = {argv[9], argv[10], argv[11], argv[12], argv[13]}};
     fpc_error err;
     info = fpc_conninfo_new();
     if (fpc_conninfo_parse(info, argv[2], &err) != FPC_OK) return 2;

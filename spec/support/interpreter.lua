@@ -64,13 +64,13 @@ end
 local Job = {}
 Job.__index = Job
 
---- Starts it and goes on.
+--- Starts it (or `words.program`) and goes on.
 function Interpreter:start(words)
   local code = self.dir .. "/code"
   os.remove(code)
   local argv = { "/bin/sh", "-c",
     '"$0" "$@" >"$OUT" 2>&1 & echo $! >"$PID"; mv "$PID" "$PID.done"; wait $!; echo $? >"$CODE.new"; '
-    .. 'mv "$CODE.new" "$CODE"', interpreter.path }
+    .. 'mv "$CODE.new" "$CODE"', words.program or interpreter.path }
   for _, word in ipairs(words) do argv[#argv + 1] = word end
   local env = { "OUT=" .. self.dir .. "/out", "PID=" .. self.dir .. "/pid", "CODE=" .. code }
   for _, line in ipairs(self.env) do env[#env + 1] = line end

@@ -83,8 +83,23 @@ local function tokens(close)
   end
 end
 
+local function bells(close)
+  local bell = assert(core.bell("/tmp"))
+  local queue = assert(core.completions(2))
+  fails("^connect: nobody connected", bell:attach(queue))
+  assert(bell:path():find("^/tmp/fpcache%-....../bell$"))
+  fails("^denied: ", core.bell("/nowhere"))
+  assert(core.is_first_state())
+  core.process_note("leakcheck", "one")
+  core.process_note("leakcheck", "two")
+  assert(core.process_note("leakcheck") == "two" and core.process_note("none") == nil)
+  queue:silence()
+  if close then bell:close() end
+end
+
 for i = 1, 5 do
   tokens(i % 2 == 0)
+  bells(i % 2 == 0)
   codec()
   batches(i % 2 == 0)
   statements()

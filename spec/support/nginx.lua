@@ -317,7 +317,7 @@ function Load:read()
   return {
     text = text, requests = tonumber(text:match("(%d+) requests in")),
     per_second = tonumber(text:match("Requests/sec:%s+([%d.]+)")),
-    p50 = seconds_of(text:match("50%%%s+(%S+)")), p99 = seconds_of(text:match("99%%%s+(%S+)")),
+    p50 = seconds_of(text:match("\n%s+50%%%s+(%S+)")), p99 = seconds_of(text:match("\n%s+99%%%s+(%S+)")),
     not_2xx = tonumber(text:match("Non%-2xx or 3xx responses: (%d+)") or 0),
     connect = tonumber(connect or 0), read = tonumber(read or 0), write = tonumber(written or 0),
     timeout = tonumber(timeout or 0),

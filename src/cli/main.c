@@ -3,6 +3,7 @@
  * What the words of the command line mean is decided in lua/fpcache/cli/main.lua.  Here: the Lua state and
  * the built-in modules. */
 #include "embedded.h"
+#include "preload.h"
 #include "screen.h"
 #include "signals.h"
 #include "terminal.h"
@@ -12,20 +13,6 @@
 #include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-int luaopen_fpcache_core(lua_State *L);
-int luaopen_cjson(lua_State *L);
-
-/* Loads a built-in module: upvalue 1 is its entry. */
-static int load_embedded(lua_State *L) {
-    const fpc_embedded *module = lua_touserdata(L, lua_upvalueindex(1));
-    lua_pushfstring(L, "=[built in] %s", module->name);
-    if (luaL_loadbuffer(L, module->source, module->length, lua_tostring(L, -1)) != LUA_OK)
-        return lua_error(L);
-    lua_pushstring(L, module->name);
-    lua_call(L, 1, 1);
-    return 1;
-}
 
 /* require("fpcache.sources"): the text of every built-in module by its name, for help. */
 static int open_sources(lua_State *L) {
@@ -38,23 +25,10 @@ static int open_sources(lua_State *L) {
 }
 
 static void preload(lua_State *L) {
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_pushcfunction(L, luaopen_fpcache_core);
-    lua_setfield(L, -2, "fpcache.core");
-    lua_pushcfunction(L, luaopen_cjson);
-    lua_setfield(L, -2, "cjson");
-    lua_pushcfunction(L, fpc_cli_open_terminal);
-    lua_setfield(L, -2, "fpcache.terminal");
-    lua_pushcfunction(L, fpc_cli_open_screen);
-    lua_setfield(L, -2, "fpcache.screen");
-    lua_pushcfunction(L, open_sources);
-    lua_setfield(L, -2, "fpcache.sources");
-    for (const fpc_embedded *module = FPC_EMBEDDED; module->name != NULL; module++) {
-        lua_pushlightuserdata(L, (void *)module);
-        lua_pushcclosure(L, load_embedded, 1);
-        lua_setfield(L, -2, module->name);
-    }
-    lua_pop(L, 1);
+    fpc_embed_preload(L);
+    fpc_embed_preload_function(L, "fpcache.terminal", fpc_cli_open_terminal);
+    fpc_embed_preload_function(L, "fpcache.screen", fpc_cli_open_screen);
+    fpc_embed_preload_function(L, "fpcache.sources", open_sources);
 }
 
 static int add_traceback(lua_State *L) {

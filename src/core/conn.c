@@ -435,19 +435,44 @@ bool fpc_conn_in_transaction(const fpc_conn *conn) {
     return PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
 }
 
-bool fpc_conn_is_alive(fpc_conn *conn) {
-    if (fpc_conn_is_broken(conn)) return false;
+/* Whether there was a notification with this payload (NULL: whether there was any). */
+static bool take_notifications(fpc_conn *conn, const char *payload) {
+    bool heard = false;
+    PGnotify *notification;
+    while ((notification = PQnotifies(conn->pg)) != NULL) {
+        heard = heard || payload == NULL || strcmp(notification->extra, payload) == 0;
+        PQfreemem(notification);
+    }
+    return heard;
+}
+
+/* Reads what the server says while nothing is asked of it: a notice, a notification, or the end. */
+static bool read_idle(fpc_conn *conn, const char *payload) {
+    bool heard = take_notifications(conn, payload); /* came with an answer */
     struct pollfd fd = {.fd = PQsocket(conn->pg), .events = POLLIN};
-    /* Readable while idle: a notice, or the end.  A server that talks without end is alive. */
+    /* A server that talks without end is alive. */
     for (int i = 0; i < MAX_IDLE_READS && poll(&fd, 1, 0) > 0; i++) {
-        PGnotify *notification;
         if (!PQconsumeInput(conn->pg) || PQstatus(conn->pg) == CONNECTION_BAD) {
             conn->broken = true;
-            return false;
+            break;
         }
-        while ((notification = PQnotifies(conn->pg)) != NULL) PQfreemem(notification);
+        heard = take_notifications(conn, payload) || heard;
     }
+    return heard;
+}
+
+bool fpc_conn_is_alive(fpc_conn *conn) {
+    if (fpc_conn_is_broken(conn)) return false;
+    read_idle(conn, NULL);
     return !conn->broken;
+}
+
+int fpc_conn_fd(const fpc_conn *conn) {
+    return PQsocket(conn->pg);
+}
+
+bool fpc_conn_heard(fpc_conn *conn, const char *payload) {
+    return !fpc_conn_is_broken(conn) && read_idle(conn, payload);
 }
 
 int fpc_conn_server_version(const fpc_conn *conn) {

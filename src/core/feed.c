@@ -65,6 +65,7 @@ fpc_status fpc_feed_make(const fpc_conninfo *info, const char *quoted_schema, co
     feed->info = fpc_conninfo_copy(info);
     feed->schema = strdup(quoted_schema);
     bool has_texts = copy_text(options->sql.session, &feed->options.sql.session);
+    has_texts = copy_text(options->sql.is_listening, &feed->options.sql.is_listening) && has_texts;
     has_texts = copy_text(options->sql.load_session, &feed->options.sql.load_session) && has_texts;
     fpc_status status = FPC_OK;
     if (!has_texts || !make_statements(feed, &options->sql) || feed->stamps == NULL || feed->info == NULL ||
@@ -91,6 +92,7 @@ void fpc_feed_free(fpc_feed *feed) {
     fpc_conninfo_delete(feed->info);
     free(feed->schema);
     free((char *)feed->options.sql.session);
+    free((char *)feed->options.sql.is_listening);
     free((char *)feed->options.sql.load_session);
     pthread_cond_destroy(&feed->moved);
     pthread_mutex_destroy(&feed->lock);
@@ -269,6 +271,8 @@ void fpc_feed_get_stats(fpc_feed *feed, fpc_feed_stats *out) {
     out->polls = atomic_load(&feed->polls);
     out->poll_failures = atomic_load(&feed->poll_failures);
     out->changes = atomic_load(&feed->changes);
+    out->listening = atomic_load(&feed->is_listening);
+    out->wakeups = atomic_load(&feed->wakeups);
     uint64_t loads = atomic_load(&feed->loads);
     out->reloads = loads > 0 ? loads - 1 : 0;
     out->load_failures = atomic_load(&feed->load_failures);

@@ -47,7 +47,8 @@ struct fpc_feed {
     int wake_fd; /* readable: a poll is wanted now */
 
     /* -- counters of the thread -- */
-    _Atomic uint64_t polls, poll_failures, changes, loads, load_failures, fell_behind, incarnation_changes;
+    atomic_bool is_listening;
+    _Atomic uint64_t wakeups, polls, poll_failures, changes, loads, load_failures, fell_behind, incarnation_changes;
 
     /* -- the registry's, under its lock -- */
     fpc_feed *next;

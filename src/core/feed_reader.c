@@ -21,6 +21,7 @@
 #define MAX_LATE_POLLS   3 /* polls without an answer in time, in a row: there is too much to catch up with */
 #define MIN_DEAD         1000 /* lookups in vain that are not worth a new filter, however small it is */
 #define HASHES           256  /* applied under one lock */
+#define WAKE_SHARE       0.2  /* of the interval: two polls that were woken are so far apart */
 
 typedef struct reader {
     fpc_feed *feed;
@@ -122,13 +123,27 @@ static fpc_deadline poll_deadline(const reader *r) {
     return fpc_deadline_in(r->feed->options.connect_timeout_s);
 }
 
+/* Whether the new session listens, which is asked for where the feed's SQL says so, and may not be possible. */
+static fpc_status find_whether_listening(reader *r, fpc_error *err) {
+    const char *question = r->feed->options.sql.is_listening;
+    if (question == NULL) return FPC_OK;
+    fpc_result *result = NULL;
+    fpc_status status = fpc_conn_script(r->conn, question, poll_deadline(r), &result, err);
+    atomic_store(&r->feed->is_listening, status == FPC_OK && fpc_result_rows(result) > 0);
+    fpc_result_delete(result);
+    return status;
+}
+
 static fpc_status connect_to(reader *r, fpc_error *err) {
     if (r->conn != NULL && !fpc_conn_is_broken(r->conn)) return FPC_OK;
+    atomic_store(&r->feed->is_listening, false);
     fpc_conn_delete(r->conn);
     r->conn = NULL;
     fpc_conn_options options = {.prepared = r->feed->options.prepared,
                                 .session_sql = r->feed->options.sql.session};
-    return fpc_conn_open(r->feed->info, &options, poll_deadline(r), &r->conn, err);
+    fpc_status status = fpc_conn_open(r->feed->info, &options, poll_deadline(r), &r->conn, err);
+    if (status == FPC_OK) status = find_whether_listening(r, err);
+    return status;
 }
 
 static fpc_status call(reader *r, int statement, fpc_error *err) {
@@ -297,16 +312,33 @@ static void load_until(reader *r, fpc_deadline until) {
 
 /* --- The thread --- */
 
-/* Sleeps until then, until a poll is wanted, or the end: false. */
-static bool sleep_until(reader *r, fpc_deadline until) {
-    struct pollfd fds[2] = {{.fd = r->feed->stop_fd, .events = POLLIN},
-                            {.fd = r->feed->wake_fd, .events = POLLIN}};
-    poll(fds, 2, fpc_deadline_poll_ms(until)); /* EINTR: too early does no harm */
+static void drain(int event_fd) {
     uint64_t count;
-    if (fds[1].revents != 0 &&
-        read(r->feed->wake_fd, &count, sizeof count) < 0) { /* somebody read it: nobody does */
+    if (read(event_fd, &count, sizeof count) < 0) { /* somebody read it: nobody does */
     }
-    return fds[0].revents == 0;
+}
+
+/* Sleeps until then, until a poll is wanted, or the end: false.  A writer's notification brings it forward, to
+ * a little after the last poll began. */
+static bool sleep_until(reader *r, fpc_deadline until, int64_t polled_at) {
+    fpc_feed *feed = r->feed;
+    struct pollfd fds[3] = {{.fd = feed->stop_fd, .events = POLLIN}, {.fd = feed->wake_fd, .events = POLLIN}};
+    bool listens = atomic_load(&feed->is_listening) && r->conn != NULL;
+    for (;;) {
+        if (listens && fpc_conn_heard(r->conn, feed->schema)) {
+            atomic_fetch_add_explicit(&feed->wakeups, 1, memory_order_relaxed);
+            fpc_deadline soon = after(polled_at, feed->options.interval_s * WAKE_SHARE);
+            if (soon < until) until = soon;
+            listens = false; /* what is said from now on, the poll sees as well */
+        }
+        if (listens && fpc_conn_is_broken(r->conn)) return true; /* the next poll connects */
+        if (listens) fds[2] = (struct pollfd){.fd = fpc_conn_fd(r->conn), .events = POLLIN};
+        int ready = poll(fds, listens ? 3 : 2, fpc_deadline_poll_ms(until));
+        if (ready < 0) return true; /* EINTR: too early does no harm */
+        if (fds[1].revents != 0) drain(feed->wake_fd);
+        if (fds[0].revents != 0) return false;
+        if (fds[1].revents != 0 || !listens || fds[2].revents == 0) return true;
+    }
 }
 
 static void poll_failed(reader *r, const fpc_error *err) {
@@ -348,10 +380,11 @@ void *fpc_feed_run(void *arg) {
                          .filter = &feed->filter}};
     fpc_wait_stop_by(feed->stop_fd);
     fpc_deadline next;
+    int64_t began;
     do {
         fpc_error err;
         bool busy = false;
-        int64_t began = fpc_clock_ns();
+        began = fpc_clock_ns();
         if (poll_once(&r, &busy, &err) == FPC_OK)
             r.failures = 0;
         else
@@ -359,7 +392,7 @@ void *fpc_feed_run(void *arg) {
         next = next_poll(&r, began, busy);
         load_until(&r, next);
         fpc_feed_filter_tidy(&feed->filter);
-    } while (sleep_until(&r, next));
+    } while (sleep_until(&r, next, began));
     close_all(&r);
     pthread_mutex_lock(&feed->lock);
     feed->has_ended = true;

@@ -8,8 +8,8 @@
  *   value  true, value of the columns value, format; or false | nil, err
  *   map    {key = value} of the columns key, value, format, number of rows | nil, err
  * Where a column ttl follows, `value` adds ttl, bytes of the value and further columns, `map` {key = ttl} and
- * {key = bytes}.  A format NULL says that there is no value, but something else to be said: `value` gives true,
- * nil and its bytes.
+ * {key = bytes}.  A format NULL says that there is no value, but something else to be said: `value` gives
+ * true, nil and its bytes.
  */
 #ifndef FPC_LUA_DB_H
 #define FPC_LUA_DB_H

@@ -49,7 +49,7 @@ static const char *text_field(lua_State *L, int index, const char *name) {
 }
 
 /* core.feed(pool, { schema (quoted), interval, max_staleness, connect_timeout (seconds), filter,
- * filter_capacity, filter_fpr, prepared, statements (of statements.feed()) }) -> feed | nil, err */
+ * filter_capacity, filter_fpr, prepared, listen, statements (of statements.feed()) }) -> feed | nil, err */
 static int feed_new(lua_State *L) {
     const fpc_conninfo *info = fpc_lua_check_pool_conninfo(L, 1);
     fpc_error err;
@@ -63,11 +63,15 @@ static int feed_new(lua_State *L) {
                                 .filter_capacity = capacity >= 1 && capacity < 1e18 ? (uint64_t)capacity : 1,
                                 .filter_fpr = number_field(L, "filter_fpr"),
                                 .prepared = flag_field(L, "prepared")};
+    bool listen = options.prepared && flag_field(L, "listen");
     lua_getfield(L, 2, "statements");
     luaL_argcheck(L, lua_istable(L, -1), 2, "statements: a table is expected");
     int texts = lua_gettop(L);
     options.sql =
-        (fpc_feed_sql){.session = options.prepared ? text_field(L, texts, "session") : NULL,
+        (fpc_feed_sql){.session = !options.prepared ? NULL
+                                  : listen          ? text_field(L, texts, "session_listening")
+                                                    : text_field(L, texts, "session"),
+                       .is_listening = listen ? text_field(L, texts, "is_listening") : NULL,
                        .poll = text_field(L, texts, "poll"),
                        .rotate = text_field(L, texts, "rotate"),
                        .begin_incarnation = text_field(L, texts, "begin_incarnation"),
@@ -351,6 +355,9 @@ static int feed_stats(lua_State *L) {
     set_count(L, "polls", stats.polls);
     set_count(L, "poll_failures", stats.poll_failures);
     set_count(L, "changes", stats.changes);
+    set_count(L, "wakeups", stats.wakeups);
+    lua_pushboolean(L, stats.listening);
+    lua_setfield(L, -2, "listening");
     set_count(L, "reloads", stats.reloads);
     set_count(L, "load_failures", stats.load_failures);
     set_count(L, "fell_behind", stats.fell_behind);

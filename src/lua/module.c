@@ -2,7 +2,7 @@
 #include "types.h"
 #include "version.h"
 
-int fpc_lua_open_objects;
+atomic_int fpc_lua_open_objects;
 
 int fpc_lua_failure(lua_State *L, const fpc_error *err) {
     lua_pushnil(L);

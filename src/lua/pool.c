@@ -1,8 +1,9 @@
-/* pool.c -- `core.pool(connection_string, settings, defaults, options)`: connections to one server, for
- * callers who wait, and a pipeline beside them for those who do not. */
+/* pool.c -- `core.pool(connection_string, settings, defaults, options, description)`: connections to one
+ * server, for callers who wait, and a pipeline beside them for those who do not. */
 #include "pool.h"
 #include "completions.h"
 #include "db.h"
+#include "pool_family.h"
 
 #include <stdlib.h>
 
@@ -15,7 +16,9 @@ typedef struct pool_ud {
 } pool_ud;
 
 void fpc_lua_shared_pool_drop(fpc_lua_shared_pool *shared) {
-    if (--shared->references > 0) return;
+    bool last = shared->family != NULL ? fpc_lua_pool_family_drop(shared)
+                                       : atomic_fetch_sub(&shared->references, 1) == 1;
+    if (!last) return;
     fpc_pipeline_delete(shared->pipeline);
     fpc_pool_delete(shared->pool);
     free(shared);
@@ -24,10 +27,12 @@ void fpc_lua_shared_pool_drop(fpc_lua_shared_pool *shared) {
 static int pool_close(lua_State *L) {
     pool_ud *ud = luaL_checkudata(L, 1, POOL_TYPE);
     if (ud->shared == NULL) return 0;
-    fpc_pipeline_close(ud->shared->pipeline, CLOSE_GRACE_S);
-    fpc_pool_close(ud->shared->pool);
-    fpc_lua_keeper_drop(L, ud->shared->token);
-    ud->shared->token = NULL;
+    if (ud->shared->family == NULL) { /* else others use it */
+        fpc_pipeline_close(ud->shared->pipeline, CLOSE_GRACE_S);
+        fpc_pool_close(ud->shared->pool);
+        fpc_lua_keeper_drop(L, ud->shared->token);
+        ud->shared->token = NULL;
+    }
     fpc_lua_shared_pool_drop(ud->shared);
     ud->shared = NULL;
     fpc_lua_open_objects--;
@@ -88,6 +93,8 @@ static int pool_new(lua_State *L) {
     check_settings(L, 2);
     check_settings(L, 3);
     luaL_checktype(L, 4, LUA_TTABLE);
+    size_t description_length = 0;
+    const char *description = luaL_optlstring(L, 5, NULL, &description_length);
     fpc_pool_options options = {.min_connections = (int)number_field(L, 4, "min_connections"),
                                 .max_connections = (int)number_field(L, 4, "max_connections"),
                                 .connect_timeout_s = number_field(L, 4, "connect_timeout"),
@@ -139,6 +146,13 @@ static int pool_new(lua_State *L) {
     }
     *shared = (fpc_lua_shared_pool){
         .pool = pool, .pipeline = pipeline, .token = fpc_lua_keeper_share(token), .references = 1};
+    fpc_lua_pool_family *family = fpc_lua_pool_family_of(L);
+    if (family != NULL && token == NULL && description != NULL) {
+        fpc_lua_shared_pool *joined =
+            fpc_lua_pool_family_join(family, shared, description, description_length);
+        if (joined != shared) fpc_lua_shared_pool_drop(shared); /* it had nothing open yet */
+        shared = joined;
+    }
     ud->shared = shared;
     fpc_lua_open_objects++;
     return 1;

@@ -6,12 +6,17 @@
 #include "fpcache/pool.h"
 #include "token.h"
 
+#include <stdatomic.h>
+
+struct fpc_lua_pool_family;
+
 /* Lives until the last of them is closed or collected. */
 typedef struct fpc_lua_shared_pool {
     fpc_pool *pool;
     fpc_pipeline *pipeline; /* to the same server, for those who do not wait */
     fpc_lua_keeper *token;  /* NULL: none, or the pool was closed */
-    int references;
+    atomic_int references;  /* of a family's: taken and dropped under its lock, or while one is held */
+    struct fpc_lua_pool_family *family; /* NULL: of one Lua state */
 } fpc_lua_shared_pool;
 
 void fpc_lua_shared_pool_drop(fpc_lua_shared_pool *shared);

@@ -9,6 +9,8 @@
 #include "compat.h"
 #include "fpcache/error.h"
 
+#include <stdatomic.h>
+
 void fpc_lua_register_statement(lua_State *L);   /* statement(sql, types, is_read_only, is_slow, ...) */
 void fpc_lua_register_batch(lua_State *L);       /* batch() */
 void fpc_lua_register_pool(lua_State *L);        /* pool(connection_string, settings, defaults, options) */
@@ -39,7 +41,7 @@ int fpc_lua_failure(lua_State *L, const fpc_error *err);
 void fpc_lua_new_type(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction close);
 
 /* How many pools, connections and batches are open; specs check that it returns to 0. */
-extern int fpc_lua_open_objects;
+extern atomic_int fpc_lua_open_objects;
 
 /* The open file of the lock userdata at `index`; raises if it is none or closed. */
 int fpc_lua_lock_fd(lua_State *L, int index);

@@ -4,7 +4,7 @@
 local USAGE = [[
 fpcache: a shared cache on PostgreSQL
 
-  fpcache                      a prompt, on a terminal; fpcache shell --help tells more
+  fpcache shell                a prompt; on a terminal also without this word
   fpcache SCRIPT.lua [ARGS…]   run a Lua script; require "fpcache" and "cjson" are built in
   fpcache -e CODE [ARGS…]      run a piece of Lua
   fpcache - [ARGS…]            run Lua from standard input

@@ -24,7 +24,7 @@ local function make_parser()
   parser:flag("--stream", "Let the rows pass through here also where the server could copy them itself.")
   parser:option("--key", "Template of the keys."):argname("TEMPLATE")
   parser:option("--value", "Template of the values (default: the whole record)."):argname("TEMPLATE")
-  parser:option("--url", "Template of URLs: what they give are the values."):argname("TEMPLATE")
+  parser:option("--value-url", "Template of URLs: what they give are the values."):argname("TEMPLATE")
   parser:option("--urls", "A file of URLs, one a line: they give the values, and are the keys unless --key is given.")
     :argname("FILE")
   parser:option("--ttl", "Seconds to live, 5m, or a template (default: no expiry)."):argname("TIME"):convert(number_or_template)
@@ -56,14 +56,14 @@ end
 --- A mistake on the command line that the parser cannot see.
 local function misuse(flags)
   if not flags.key and not flags.urls then return "--key is needed, such as --key 'product:{id}'" end
-  if flags.urls and (flags.url or flags.sql or #flags.source > 0) then return "--urls stands alone" end
+  if flags.urls and (flags.value_url or flags.sql or #flags.source > 0) then return "--urls stands alone" end
   if flags.sql and #flags.source > 0 then return "--sql and files exclude each other" end
   if not flags.sql and not flags.urls and #flags.source == 0 then return "a file, --urls or --sql is needed" end
   if flags.from and not flags.sql then return "--from belongs to --sql" end
 end
 
 local function job_of(flags)
-  local source, format, url = flags.source, flags.format, flags.url
+  local source, format, url = flags.source, flags.format, flags.value_url
   if flags.sql then
     source = connection_flags.read(flags)
     if flags.from then source = { connection_string = flags.from } end

@@ -119,6 +119,7 @@ function loading.load(self, turn, context)
     return nil, ("upstream: status %d"):format(response.status)
   end
   turn.response = response
+  if not FAILURES[response.status] then self:note_success(context.key) end
   return storable(self, turn, context, response)
 end
 

@@ -64,6 +64,9 @@ response.OPTIONS = {
 local DURATIONS = { "default_ttl", "heuristic_max", "stale_while_revalidate", "stale_if_error", "revalidate_ttl", "pass_ttl",
   "lock_timeout", "load_timeout", "error_backoff" }
 local MOST_FAILURES = 1000 -- keys remembered as failing by a worker
+-- Pauses of error_backoff for which a failure is remembered: meanwhile what is stale is given at once, and the origin is tried
+-- after the answer; so clients do not wait for what fails again.
+local REMEMBERED_PAUSES = 10
 
 --- How old values are treated: see fpcache.Policy.gives_old and .background.
 local function policy_of(self, more)
@@ -133,7 +136,12 @@ end
 function Responses:note_failure(key)
   if self.failing_count >= MOST_FAILURES then self.failing, self.failing_count = {}, 0 end
   if not self.failing[key] then self.failing_count = self.failing_count + 1 end
-  self.failing[key] = self.now() + self.error_backoff
+  self.failing[key] = self.now() + self.error_backoff * REMEMBERED_PAUSES
+end
+
+--- The origin answered.
+function Responses:note_success(key)
+  if self.failing[key] then self.failing[key], self.failing_count = nil, self.failing_count - 1 end
 end
 
 function Responses:note_upstream(answer) answering.observe(self.upstream_latency, answer.took) end

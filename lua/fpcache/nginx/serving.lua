@@ -89,6 +89,7 @@ local function find(self, cache, turn, policy)
     if turn.response and source == "loader" and #turn.names == #names then return turn.response, turn.outcome end
     if value == nil then
       if turn.failed then return turn.failed, turn.outcome end
+      if not err then break end -- a mark of absence, which is not ours
       if err:find("^loader:") then ngx.log(ngx.ERR, "fpcache: ", err, "\n", why or "") end
       if source == "loader" then return failure(self, err) end
       ngx.log(ngx.WARN, "fpcache: ", turn.request.uri, " passes by, since the cache cannot be used: ", err)

@@ -1,6 +1,6 @@
-/* embedded.h -- the Lua modules that are built into the interpreter (made by cmake/EmbedLua.cmake). */
-#ifndef FPC_CLI_EMBEDDED_H
-#define FPC_CLI_EMBEDDED_H
+/* embedded.h -- the Lua modules that are built in (made by cmake/EmbedLua.cmake). */
+#ifndef FPC_EMBED_EMBEDDED_H
+#define FPC_EMBED_EMBEDDED_H
 
 #include <stddef.h>
 

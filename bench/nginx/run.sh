@@ -1,0 +1,38 @@
+#!/bin/sh
+# run.sh BUILD_DIR [--quick] -- what does a request to one nginx worker cost, by who answers it: nothing, the near cache, the
+# filter, what the workers share, the server, blocking libpq, Redis?
+#
+# Takes 5 minutes; --quick 1 to 2.  Servers are private and removed at the end.  Writes BUILD_DIR/bench/nginx.json.
+# Last runs: docs/nginx.md.
+set -eu
+
+[ $# -ge 1 ] || { echo "usage: run.sh BUILD_DIR [--quick]" >&2; exit 2; }
+BENCH_QUICK=0
+case ${2:-} in
+'') ;;
+--quick) BENCH_QUICK=1 ;;
+*) echo "run.sh: no option $2 (--quick)" >&2; exit 2 ;;
+esac
+# shellcheck source=bench/support.sh
+. "$(dirname "$0")/../support.sh"
+bench_begin "$0" "$1"
+bench_server
+
+redis-server --port 0 --unixsocket "$BENCH_TMP/redis.sock" --save '' --appendonly no >"$BENCH_TMP/redis.log" 2>&1 &
+bench_ends_with $!
+
+mkdir -p "$BENCH_BUILD/bench" "$BENCH_TMP/nginx"
+BENCH_JSON=$BENCH_BUILD/bench/nginx.json
+BENCH_NGINX_PORT=$((20000 + $$ % 20000))
+export BENCH_JSON BENCH_QUICK BENCH_NGINX_PORT
+bench_machine
+"$BENCH_BUILD/fpcache" "$BENCH_HERE/setup.lua"
+
+user=
+[ "$(id -u)" != 0 ] || user="user root;" # the private server's socket is for root then, too
+sed -e "s|@USER@|$user|; s|@TMP@|$BENCH_TMP|g; s|@ROOT@|$BENCH_ROOT|g; s|@HERE@|$BENCH_HERE|g" \
+    -e "s|@BUILD@|$BENCH_BUILD|g; s|@PORT@|$BENCH_NGINX_PORT|g" \
+    "$BENCH_HERE/nginx.conf" >"$BENCH_TMP/nginx.conf"
+/usr/sbin/nginx -p "$BENCH_TMP/nginx" -c "$BENCH_TMP/nginx.conf" -e "$BENCH_TMP/nginx.log" &
+bench_ends_with $!
+"$BENCH_BUILD/fpcache" "$BENCH_HERE/drive.lua" || { tail -n 20 "$BENCH_TMP/nginx.log" >&2; exit 1; }

@@ -1,0 +1,31 @@
+# What programs of ours have built in: Lua 5.4 and lua-cjson as static libraries, and Lua modules as data.
+find_library(LUA54_STATIC liblua5.4.a REQUIRED)
+find_library(CJSON54_STATIC liblua5.4-cjson.a REQUIRED)
+find_file(ARGPARSE_LUA argparse.lua PATHS /usr/share/lua/5.4 /usr/local/share/lua/5.4 NO_DEFAULT_PATH)
+if(NOT ARGPARSE_LUA)
+  message(FATAL_ERROR "argparse.lua not found: install lua-argparse (Debian) or set -DARGPARSE_LUA=/path/to/argparse.lua")
+endif()
+
+# fpc_embed_modules(VARIABLE NAME [WITHOUT]): makes a C file of lua/, put into VARIABLE; modules that match WITHOUT are left out.
+function(fpc_embed_modules variable name)
+  file(GLOB_RECURSE lua_files CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/lua ${PROJECT_SOURCE_DIR}/lua/fpcache/*.lua)
+  if(ARGC GREATER 2)
+    list(FILTER lua_files EXCLUDE REGEX "${ARGV2}")
+    set(modules "")
+    set(sources "")
+  else()
+    set(modules "argparse=${ARGPARSE_LUA}")
+    set(sources ${ARGPARSE_LUA})
+  endif()
+  foreach(file IN LISTS lua_files)
+    string(REGEX REPLACE "(/init)?\\.lua$" "" module ${file})
+    string(REPLACE "/" "." module ${module})
+    list(APPEND modules "${module}=${PROJECT_SOURCE_DIR}/lua/${file}")
+    list(APPEND sources ${PROJECT_SOURCE_DIR}/lua/${file})
+  endforeach()
+  set(made ${PROJECT_BINARY_DIR}/generated/${name}.c)
+  add_custom_command(OUTPUT ${made}
+    COMMAND ${CMAKE_COMMAND} -DOUT=${made} "-DMODULES=${modules}" -P ${PROJECT_SOURCE_DIR}/cmake/EmbedLua.cmake
+    DEPENDS ${sources} ${PROJECT_SOURCE_DIR}/cmake/EmbedLua.cmake VERBATIM)
+  set(${variable} ${made} PARENT_SCOPE)
+endfunction()

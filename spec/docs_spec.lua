@@ -1,0 +1,236 @@
+-- docs_spec.lua -- the documentation is true: every snippet runs or is checked, every link leads somewhere, every public
+-- function is annotated and named.
+local admin = require "fpcache.admin"
+local core = require "fpcache.core"
+local fpcache = require "fpcache"
+local server = require "support.server"
+
+local BUILD = assert(core.system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
+local load_text = rawget(_G, "loadstring") or load
+
+local function read(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+local function documents()
+  local list = { "README.md" }
+  for _, name in ipairs(core.system.readdir("docs")) do
+    if name:find("%.md$") then list[#list + 1] = "docs/" .. name end
+  end
+  table.sort(list)
+  return list
+end
+
+--- { path, line, language, code } of every fenced block.
+local function snippets()
+  local list = {}
+  for _, path in ipairs(documents()) do
+    local at, block = 0, nil
+    for line in (read(path) .. "\n"):gmatch("(.-)\n") do
+      at = at + 1
+      local language = line:match("^```(.*)$")
+      if language and block then
+        list[#list + 1], block = block, nil
+      elseif language then
+        block = { path = path, line = at, language = language, code = "" }
+      elseif block then
+        block.code = block.code .. line .. "\n"
+      end
+    end
+    assert(not block, path .. " has a block without an end")
+  end
+  return list
+end
+
+-- What the words of a snippet stand for.  A snippet of Lua that is not here runs with `fpcache` and `cache` alone.
+local BEFORE = {
+  ["docs/events.md"] = [[
+    local function nothing() end
+    local meter, tracer = { add = nothing, record = nothing }, { start = function() return { finish = nothing } end }]],
+  ["docs/pipeline.md"] = 'local urls = { "a", "b" }',
+  ["docs/policies.md"] = "local id, load_user = 7, function(n) return { id = n } end",
+  ["docs/tags.md"] = 'local product, products = { id = 17 }, { ["product:1"] = 1 }',
+  ["docs/warm.md"] = 'local f = io.open("products.jsonl", "w") f:write(\'{"id":1}\\n\') f:close()',
+}
+-- Those that need an account in a cloud, or are a handler inside nginx, are read by Lua and not run.
+local ONLY_READ = { ["docs/clouds.md"] = true, ["docs/tokens.md"] = true, ["docs/nginx_responses.md"] = true }
+
+--- Leaves out what stands for "and so on".
+local function without_ellipsis(code) return (code:gsub("…,? ?", "")) end
+
+describe("the snippets", function()
+  local url, all, dir
+
+  setup(function()
+    all = snippets()
+    url = server.start():fresh_database()
+    assert(admin.setup { connection_string = url })
+    dir = assert(core.system.mkdtemp("/tmp/fpcache-docs-"))
+  end)
+  teardown(function() assert(core.system.remove_tree(dir)) end)
+
+  local function each(language, check)
+    local count = 0
+    for _, snippet in ipairs(all) do
+      if snippet.language == language then
+        count = count + 1
+        check(snippet, ("%s, line %d"):format(snippet.path, snippet.line))
+      end
+    end
+    assert.is_true(count > 0, "no " .. language)
+  end
+
+  local function run(argv, input)
+    return assert(core.run { argv = argv, timeout = 60, dir = dir, input = input, max_output = 1024 * 1024,
+      env = { "FPCACHE_URL=" .. url, "CACHE_KEY=" .. ("k"):rep(32) } })
+  end
+
+  it("are of a kind that is checked", function()
+    local kinds = { lua = true, sh = true, sql = true, c = true, nginx = true, text = true }
+    for _, snippet in ipairs(all) do assert.is_true(kinds[snippet.language], snippet.path .. ": " .. snippet.language) end
+    assert.is_true(#all > 20)
+  end)
+
+  it("in Lua run, or are at least Lua", function()
+    each("lua", function(snippet, where)
+      local code = without_ellipsis(snippet.code)
+      if ONLY_READ[snippet.path] then return assert(load_text(code, where)) end
+      if snippet.path ~= "README.md" then
+        code = ([[local fpcache = require("fpcache")
+          local cache = assert(fpcache.new{ feed = true })
+          assert(cache:wait_ready(20))
+          %s
+          %s]]):format(BEFORE[snippet.path] or "", code)
+      end
+      local result = run { BUILD .. "/fpcache", "-e", code }
+      assert.equal(0, result.status, where .. ": " .. result.output)
+    end)
+  end)
+
+  it("in SQL run", function()
+    each("sql", function(snippet, where)
+      local result = run({ "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url }, snippet.code)
+      assert.equal(0, result.status, where .. ": " .. result.output)
+    end)
+  end)
+
+  it("in C compile", function()
+    each("c", function(snippet, where)
+      local includes, code = snippet.code:match("^(#include[^\n]*\n)(.*)$")
+      local text = includes .. "void snippet(const char *line, size_t length);\nvoid snippet(const char *line, size_t length) {\n"
+        .. code:gsub("…", "return;") .. "}\n"
+      local result = assert(core.run { argv = { "cc", "-fsyntax-only", "-Wall", "-Werror", "-Iinclude", "-xc", "-" },
+        input = text })
+      assert.equal(0, result.status, where .. ": " .. result.output)
+    end)
+  end)
+
+  it("for nginx are configurations that it takes", function()
+    local modules = "/usr/lib/nginx/modules"
+    if not core.system.stat(modules .. "/ngx_http_lua_module.so") then return pending("there is no nginx with Lua") end
+    each("nginx", function(snippet, where)
+      local inner = without_ellipsis(snippet.code):gsub("http://backend", "http://127.0.0.1:9")
+      inner = inner:match("^http {\n(.*)}\n$") or inner
+      local file = assert(io.open(dir .. "/nginx.conf", "w"))
+      file:write(([[load_module %s/ndk_http_module.so; load_module %s/ngx_http_lua_module.so; pid %s/pid;
+        error_log stderr; events {} http { access_log off; client_body_temp_path %s/b; proxy_temp_path %s/p;
+        fastcgi_temp_path %s/f; uwsgi_temp_path %s/u; scgi_temp_path %s/s;
+        %s }]]):format(modules, modules, dir, dir, dir, dir, dir, dir, inner))
+      file:close()
+      local result = run { "/usr/sbin/nginx", "-t", "-p", dir, "-c", dir .. "/nginx.conf" }
+      assert.equal(0, result.status, where .. ": " .. result.output)
+    end)
+  end)
+
+  it("for the shell use commands and options that are there", function()
+    local helps = {}
+    local function help(...)
+      local key = table.concat({ ... }, " ")
+      helps[key] = helps[key] or run({ BUILD .. "/fpcache", ... }).output
+      return helps[key]
+    end
+    local checked = 0
+    each("sh", function(snippet, where)
+      for line in snippet.code:gmatch("[^\n]+") do
+        line = line:gsub("%s#.*$", ""):gsub("%s%-%-%s.*$", ""):gsub("'[^']*'", "X"):gsub('"[^"]*"', "X")
+        for command, rest in line:gmatch("fpcache ([a-z]+)%f[%s%z]([^;|]*)") do
+          local inner = (command == "admin" or command == "token") and rest:match("^%s+(%l+)") or nil
+          local text = inner and help(command, inner, "--help") or help(command, "--help")
+          for option in rest:gmatch("%s(%-%-[%l-]+)") do
+            checked = checked + 1
+            local pattern = option:gsub("%-", "%%-") .. "%f[^%l-]"
+            assert.is_truthy(text:find(pattern), ("%s: %s has no %s"):format(where, command, option))
+          end
+        end
+      end
+    end)
+    assert.is_true(checked > 20)
+  end)
+end)
+
+describe("the documents", function()
+  it("link to what is there, and all are in the index", function()
+    local index = read("docs/README.md")
+    for _, path in ipairs(documents()) do
+      local folder = path:match("^(.*/)") or ""
+      for target in read(path):gsub("```.-```", ""):gmatch("%]%(([^)#]+)[^)]*%)") do
+        if not target:find("^https?:") then assert.is_truthy(core.system.stat(folder .. target), path .. ": " .. target) end
+      end
+      local name = path:match("^docs/(.*)$")
+      if name and name ~= "README.md" then
+        assert.is_truthy(index:find("](" .. name .. ")", 1, true), name .. " is not in the index")
+      end
+    end
+  end)
+end)
+
+describe("public functions", function()
+  -- Where they are: the table's name in the source.
+  local PUBLIC = { Cache = "cache", fpcache = "fpcache", admin = "fpcache.admin" }
+
+  local function sources()
+    local result = assert(core.run { argv = { "find", "lua/fpcache", "-maxdepth", "1", "-name", "*.lua" } })
+    local list = {}
+    for path in result.output:gmatch("[^\n]+") do list[#list + 1] = path end
+    return list
+  end
+
+  it("are annotated: what they do, each parameter, what they return", function()
+    local count = 0
+    for _, path in ipairs(sources()) do
+      local comment = {}
+      for line in read(path):gmatch("(.-)\n") do
+        local owner, name, parameters = line:match("^function (%a+)[.:]([%w_]+)%((.-)%)")
+        if owner and PUBLIC[owner] and not name:find("^_") then
+          local text = table.concat(comment, "\n")
+          count = count + 1
+          assert.is_truthy(#comment > 0, ("%s: %s.%s has no comment"):format(path, owner, name))
+          for parameter in parameters:gmatch("[%w_]+") do
+            assert.is_truthy(text:find("@param " .. parameter, 1, true),
+              ("%s: %s.%s: @param %s"):format(path, owner, name, parameter))
+          end
+        end
+        if line:find("^%-%-") then comment[#comment + 1] = line else comment = {} end
+      end
+    end
+    assert.is_true(count > 40, count)
+  end)
+
+  it("are named in the documentation", function()
+    local text = {}
+    for _, path in ipairs(documents()) do text[#text + 1] = read(path) end
+    text = table.concat(text, "\n")
+    local function named(owner, name)
+      assert.is_truthy(text:find("[`.:%s·]" .. name .. "%f[^%w_]"), ("%s.%s is in no document"):format(owner, name))
+    end
+    for name, value in pairs(require "fpcache.client") do
+      if type(value) == "function" and not name:find("^_") then named("cache", name) end
+    end
+    for name, value in pairs(fpcache) do
+      if type(value) == "function" and not name:find("^_") then named("fpcache", name) end
+    end
+  end)
+end)

@@ -1,0 +1,91 @@
+-- responses.lua -- an origin and an nginx that caches its responses, for the specs of cache_response.
+--
+--   local origin = responses.origin()
+--   local front = responses.front(origin.port, { connection_string = db:url_of(), feed = false })
+--   front:get("/x?cc=max-age=60")        -- what the origin shall do stands in the arguments
+--   origin:body("/become?status=503")    -- from now on; without status: as before
+--   front:body("/later?by=61")           -- the front's clock, seconds ahead
+local nginx = require "support.nginx"
+
+local responses = {}
+
+-- The origin does what the arguments of a request say, and numbers its answers.
+local ORIGIN = [[
+  location / { content_by_lua_block {
+    local asked, counts = ngx.req.get_uri_args(), ngx.shared.counts
+    if asked.slow then ngx.sleep(tonumber(asked.slow)) end
+    local n = counts:incr(ngx.var.uri, 1, 0)
+    local status = counts:get("status")
+    for name, value in pairs { ["Cache-Control"] = not status and asked.cc, Vary = asked.vary, ["Surrogate-Key"] = asked.tags,
+      ["Set-Cookie"] = asked.cookie, Age = asked.age } do
+      ngx.header[name] = value or nil
+    end
+    if asked.etag then
+      ngx.header.ETag = '"' .. asked.etag .. '"'
+      if ngx.var.http_if_none_match == ngx.header.ETag and not status then return ngx.exit(304) end
+    end
+    ngx.status = status or tonumber(asked.status) or 200
+    if asked.breaks then
+      ngx.header["Content-Length"] = 100
+      return ngx.print("short")
+    end
+    if asked.bytes then return ngx.print(("x"):rep(tonumber(asked.bytes))) end
+    ngx.req.read_body()
+    local file = ngx.req.get_body_file()
+    if file then return ngx.print(ngx.md5(io.open(file, "rb"):read("*a"))) end
+    ngx.print(n, " ", ngx.req.get_method(), " ", ngx.var.http_accept_language or "-", " ", ngx.var.http_accept_encoding or "-",
+      " ", ngx.req.get_body_data() or "-")
+  } }
+  location = /count { content_by_lua_block { ngx.print(ngx.shared.counts:get(ngx.var.arg_of) or 0) } }
+  location = /become { content_by_lua_block {
+    ngx.shared.counts:set("status", tonumber(ngx.var.arg_status))
+    ngx.print("ok")
+  } }
+]]
+
+local FRONT = [[
+  location / { content_by_lua_block { require("fpcache.nginx").response():serve() } }
+  location = /origin {
+    internal;
+    proxy_pass http://127.0.0.1:%d$request_uri;
+    proxy_set_header Host $http_host;
+    proxy_ignore_client_abort on;
+    proxy_read_timeout 5s;
+  }
+  location /larger/ { content_by_lua_block { require("fpcache.nginx").response("larger"):serve() } }
+  location = /later { content_by_lua_block { ngx.shared.clock:set("offset", tonumber(ngx.var.arg_by)) ngx.print("ok") } }
+  location = /purge { content_by_lua_block {
+    local responses, asked = require("fpcache.nginx").response(), ngx.req.get_uri_args()
+    if asked.url then
+      ngx.print(tostring(responses:purge(asked.url)))
+    else
+      ngx.print(tostring(responses:purge_tag(asked.tag, { soft = asked.soft == "1" })))
+    end
+  } }
+]]
+
+local INIT = [[
+  local nginx = require("fpcache.nginx")
+  local function now() return ngx.now() + (ngx.shared.clock:get("offset") or 0) end
+  nginx.cache_response { location = "/origin", ignore_args = { "utm_*" }, max_bytes = 1000 }.now = now
+  nginx.cache_response { name = "larger", location = "/origin", key_headers = { "X-Shop" }, default_ttl = "1m",
+    pass_ttl = "200ms", store_set_cookie = true, store_private = true, request_directives = false, stale_if_error = "1h",
+    bypass = function() return ngx.var.arg_bypass ~= nil end }.now = now
+]]
+
+--- An origin whose answers are numbered for each path.
+function responses.origin()
+  return nginx.start { server = ORIGIN, http = "lua_shared_dict counts 1m;" }
+end
+
+--- An nginx before it.
+---@param port integer the origin's
+---@param cache table options of init_worker
+---@param more table? of nginx.start; `server` is added to what there is
+function responses.front(port, cache, more)
+  local opts = { cache = cache, init_worker = INIT, server = FRONT:format(port), http = "lua_shared_dict clock 1m;" }
+  for name, value in pairs(more or {}) do opts[name] = name == "server" and opts.server .. value or value end
+  return nginx.start(opts)
+end
+
+return responses
