@@ -150,7 +150,9 @@ describe("fpcache", function()
       for name, text in pairs { ["a.json"] = "{", ["b.json"] = "[]", ["c.json"] = '{"kind":"fpcache-process"}', ["d.txt"] = "x",
         ["e.json"] = '{"kind":"fpcache-process","at":1,"stats":{}}',
         ["f.json"] = ('{"kind":"fpcache-process","at":%.0f,"pid":"x","host":"a\\u001b[2Jb","stats":{"hits":"many","events":{}}}')
-          :format(core.system.wall() - 1) } do
+          :format(core.system.wall() - 1),
+        ["g.json"] = ('{"kind":"fpcache-process","at":%.0f,"pid":999999999,"host":"%s","stats":{}}'):format(
+          core.system.wall() - 1, core.system.hostname()) } do
         local file = assert(io.open(dir .. "/" .. name, "w"))
         file:write(text)
         file:close()
@@ -159,6 +161,7 @@ describe("fpcache", function()
       assert.equal(0, answer.code, answer.err)
       assert.matches("\na?[2Jb x ", answer.out, 1, true) -- no control characters reach the terminal
       assert.is_nil(answer.out:find("\27", 1, true))
+      assert.is_nil(answer.out:find("999999999", 1, true)) -- that process is gone
     end)
   end)
 

@@ -233,6 +233,20 @@ describe("fetch", function()
       assert.matches("^invalid: a tag has", select(2, fetch("n", policy, function(context) context.tags = "" return 1 end)))
     end)
 
+    it("tags are those of a remembered absence, too", function()
+      local policy = fpcache.policy { ttl = 60, negative_ttl = 600, tags = { "shop" } }
+      for _, opts in ipairs { {}, { expire = true } } do
+        assert.same({ nil, nil, "loader" }, { fetch("k", policy, origin(nil)) })
+        cache:fetch_many({ "l" }, policy, function() return {} end)
+        assert.same({ nil, nil, "db" }, { fetch("k", policy, error) })
+        assert.same({ nil, nil, "db" }, { fetch("l", policy, error) })
+        assert(cache:invalidate_tag("shop", opts))
+        assert.equal("made", (fetch("k", policy, origin("made"))))
+        assert.equal("made", (fetch("l", policy, origin("made"))))
+        assert(cache:clear())
+      end
+    end)
+
     it("near answers from memory, but not into the time of renewal", function()
       cache = layers.open(db)
       local policy = fpcache.policy { ttl = 100 }

@@ -29,8 +29,30 @@ describe("random policies", function()
       if chance(30) then opts.beta = draw(3) end
     end
     if chance(50) and (opts.stale_ttl or opts.refresh_ahead or opts.beta) then opts.error_backoff = draw(20) end
-    if chance(20) then opts.tags = { "t" .. draw(3) } end
+    if chance(30) then opts.tags = { "t" .. draw(3), "any" } end
+    if chance(20) then opts.hard_timeout = draw(30) + 10 end
+    if chance(20) and (opts.stale_ttl or opts.refresh_ahead or opts.beta) then opts.soft_timeout = draw(9) end
     return fpcache.policy(opts)
+  end
+
+  --- A cache of random habits, which must not change what a policy means.
+  local function random_cache()
+    local opts = { namespace_version = chance(30), prepared = not chance(20) }
+    if chance(20) then opts.compress = { above = 1 } end
+    if chance(20) then opts.encrypt = { keys = { k = ("0f"):rep(32) } } end
+    return db:open(opts), opts
+  end
+
+  --- What overtakes a loading of the key, or ends its entry.  Says whether it did so to all keys.
+  local function overtake(cache, opts, policy, key)
+    local ways = { function() cache:delete(key) end, function() cache:delete_many { key } end,
+      function() cache:get_delete(key) end, function() db:sql(("DELETE FROM cache WHERE key = '%s'"):format(key)) end }
+    local few = #ways
+    if policy.tags then ways[#ways + 1] = function() cache:invalidate_tag "any" end end
+    if opts.namespace_version then ways[#ways + 1] = function() assert(cache:clear { at_once = true }) end end
+    local way = draw(#ways)
+    ways[way]()
+    return way > few
   end
 
   --- What must hold of one answer, given when the value was loaded.  Times have a slack, for the real time that passes.
@@ -41,7 +63,7 @@ describe("random policies", function()
       assert.is_true(loaded)
       if failed then
         assert.equal("origin: down", err)
-        local kept = entry and entry.value ~= nil and model.now - entry.at <= math.max(entry.ttl, 0) - SLACK
+        local kept = entry and entry.value ~= nil and model.now - entry.at <= entry.least_ttl - SLACK
         assert.is_false(kept or false, "a living value was not given when loading failed")
       else
         assert.equal(model.origin[key], value)
@@ -67,7 +89,8 @@ describe("random policies", function()
   it("never give what is too old, an error while an older value is allowed, or a value that was deleted", function()
     for scene = 1, SCENES do
       db:sql("TRUNCATE cache")
-      local cache, policy = db:open(), random_policy()
+      local policy = random_policy()
+      local cache, habits = random_cache()
       local model = { now = 0, entries = {}, origin = {}, version = 0 }
       for step = 1, STEPS do
         local key = KEYS[draw(#KEYS)]
@@ -77,16 +100,16 @@ describe("random policies", function()
           db:age(seconds)
           model.now = model.now + seconds
         elseif what == 3 then
-          assert(cache:delete(key) ~= nil)
+          if overtake(cache, habits, policy, key) then model.entries = {} end
           model.entries[key] = nil
         else
           local failed, is_many, overtaken = chance(30), chance(25), chance(10)
           model.version = model.version + 1
           if chance(80) then model.origin[key] = ("%s %d"):format(key, model.version) else model.origin[key] = nil end
-          local loaded = false
+          local loaded, is_wide = false, false
           local function load()
             loaded = true
-            if overtaken then cache:delete(key) end
+            if overtaken then is_wide = overtake(cache, habits, policy, key) end
             if failed then return nil, "origin: down" end
             return model.origin[key]
           end
@@ -102,16 +125,18 @@ describe("random policies", function()
           else
             value, err, source = cache:fetch(key, policy, load)
           end
-          if overtaken and loaded then model.entries[key] = model.entries[key] and model.entries[key] end
           local ok, problem = pcall(check, model, policy, key, value, err, source or "stale", loaded, failed)
           if not ok and source then
             error(("seed %d, scene %d, step %d, %s: %s"):format(SEED, scene, step, key, tostring(problem)), 0)
           end
           if overtaken and loaded then
+            if is_wide then model.entries = {} end
             model.entries[key] = nil
           elseif loaded and not failed then
             model.entries[key] = {
-              value = model.origin[key], at = model.now, ttl = policy.ttl, stale_ttl = policy.stale_ttl or 0,
+              value = model.origin[key], at = model.now, ttl = policy.ttl,
+              least_ttl = policy.ttl * (1 - policy.jitter),
+              stale_ttl = policy.stale_ttl or 0,
               negative_ttl = policy.negative_ttl or 0, sliding = policy.sliding,
             }
           end

@@ -205,6 +205,18 @@ describe("quotas", function()
       assert.equal("1", db:sql("SELECT count(*) FROM q.cache"))
     end)
 
+    it("walks over all of a large table, slice by slice", function()
+      -- 4 rows of 1.8 kB to a page: more than the 1,000 pages of a slice
+      db:sql([[INSERT INTO q.cache (user_id, key, value, expires_at)
+        SELECT 'app', convert_to('k' || i, 'UTF8'), (SELECT string_agg(decode(md5(i::text || j), 'hex'), '')
+          FROM generate_series(1, 112) AS j), now() - interval '1 second' FROM generate_series(1, 4600) AS i]])
+      assert.is_true(tonumber(db:sql("SELECT pg_relation_size('q.cache') / 8192")) > 1100)
+      local last = assert(db:sql("SELECT max(ctid) FROM q.cache"))
+      assert.is_true(tonumber(last:match("%d+")) > 1000)
+      assert.equal(4600, assert(sweep { duty = 1 }).expired)
+      assert.equal("0", db:sql("SELECT count(*) FROM q.cache"))
+    end)
+
     it("is one at a time, and not too often, whoever offers it", function()
       assert.is_table(sweep { every = "1h" })
       assert.is_false(sweep { every = "1h", connection_string = db:url_of("bob") })

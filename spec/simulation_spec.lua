@@ -4,6 +4,7 @@
 -- once, and a broken promise must be found.
 local interleavings = require "support.interleavings"
 local simulation = require "support.simulation"
+require "support.simulation_server"
 
 local SEED = tonumber(os.getenv "FPC_SIMULATION_SEED") or 20240607
 local MOST_RUNS = 60000
@@ -33,6 +34,12 @@ local function wipe(w)
   w:wipe()
 end
 
+local function truncate(w) w:truncate() end
+local function switch(is_on) return function(w) w:switch(is_on) end end
+local function back_up(w) w:back_up() end
+local function restore(w) w:restore() end
+local function split_load(w) w.splits_load = true end
+
 local function in_turn(...)
   local parts = { ... }
   return function(w)
@@ -57,6 +64,14 @@ end
 local function commit_open(w)
   simulation.step "XKF"
   w:commit(w.open)
+end
+
+--- A transaction that wrote while the feed was off, and is still open.
+local function open_while_off(w)
+  loaded(w)
+  w:switch(false)
+  w.open = w:begin()
+  w:write(w.open, "a", 2, 0)
 end
 
 local RACES = {
@@ -87,6 +102,25 @@ local RACES = {
   ["own write beside a read"] = { before = loaded, actors = { fetch "a", polls(1), change("local", "a", 2) } },
   ["copy of an absence"] = { before = polled, actors = { fetch "b", polls(1), change("remote", "b", 1) } },
   ["rollback"] = { before = loaded, actors = { fetch "a", polls(1), change("rollback", "a", 2) } },
+  ["TRUNCATE during load"] = { before = in_turn(polled, fetch "a", split_load), actors = { load, polls(1), truncate } },
+  ["TRUNCATE and a late commit"] = {
+    before = loaded, actors = { polls(1), in_turn(truncate, fetch "a"), change("remote", "a", 2) },
+  },
+  ["a restored server"] = {
+    before = in_turn(polled, back_up, change("remote", "b", 1), change("remote", "c", 1), polls(1), load, fetch "a", fetch "b"),
+    actors = { polls(1), restore },
+  },
+  ["numbers used again"] = {
+    before = in_turn(polled, back_up, change("remote", "b", 1), change("remote", "c", 1), polls(1), load, fetch "a", restore),
+    actors = { polls(1), in_turn(change("remote", "a", 2), change("remote", "a", 3), change("remote", "a", 4)) },
+  },
+  ["switched off and on between polls"] = {
+    before = loaded, actors = { polls(1), in_turn(switch(false), change("remote", "a", 2), switch(true)) },
+  },
+  ["switched on while somebody writes"] = {
+    before = open_while_off, actors = { polls(2), fetch "a", commit_open, switch(true) },
+  },
+  ["switched off"] = { before = loaded, actors = { polls(2), look, in_turn(switch(false), change("remote", "a", 2)) } },
   ["lookup during poll"] = { before = loaded, actors = { look, polls(1), change("remote", "b", 1) } },
 }
 
@@ -98,6 +132,14 @@ local WIDE = {
   },
   ["a write into an ending slot"] = {
     before = in_turn(loaded, rotate(3)), actors = { polls(2), change("remote", "b", 2), rotate(5, 7, 9) },
+  },
+  ["everything of the server's"] = {
+    before = in_turn(loaded, back_up, split_load),
+    actors = {
+      polls(6), in_turn(load, load), in_turn(truncate, switch(false), switch(true)), in_turn(look, look), restore,
+      in_turn(change("remote", "b", 1), change("remote", "a", nil), change("remote", "c", 1), change("remote", "a", 5)),
+      in_turn(change("local", "a", 2), change("local", "c", nil)), in_turn(fetch "a", fetch "b", fetch "c", fetch "a"),
+    },
   },
   ["everything"] = {
     before = polled,
@@ -128,6 +170,8 @@ describe("the feed's protocol in every order of steps:", function()
     ["rotation during poll"] = { "truncated", "postponed, in use", "fell behind" },
     ["rotation past a late commit"] = { "postponed, late", "postponed, in use" },
     ["rotation that skips slots"] = { "truncated", "fell behind" },
+    ["TRUNCATE during load"] = { "truncated table", "loads" }, ["a restored server"] = { "restored" },
+    ["switched off"] = { "polls that found it off" }, ["switched off and on between polls"] = { "switched on" },
   }
 
   for _, name in ipairs(names_of(RACES)) do
@@ -182,6 +226,10 @@ describe("a protocol with a rule broken is found out:", function()
     { "announce_early", "own write beside a read", "overwritten" },
     { "keeps_own", "own write against another's", "overwritten" },
     { "published_last", "lookup during poll", "denies" },
+    { "truncate_is_silent", "TRUNCATE during load", "overwritten" },
+    { "no_start", "numbers used again", "missed" },
+    { "no_since", "switched off and on between polls", "overwritten" },
+    { "switch_does_not_wait", "switched on while somebody writes", "overwritten" },
   }
   for _, broken in ipairs(BROKEN) do
     local rule, race, seen = broken[1], broken[2], broken[3]
@@ -191,6 +239,11 @@ describe("a protocol with a rule broken is found out:", function()
       assert.matches(seen, result.violation, 1, true)
     end)
   end
+
+  it("but numbers that go back are a second line only: who restores a server starts it", function()
+    local result = assert(interleavings.explore(RACES["numbers used again"], { no_going_back = true }, MOST_RUNS))
+    assert.is_nil(result.violation)
+  end)
 
   it("but the incarnation at the swap is a second line only: a wipe that was seen gave up the load", function()
     local result = assert(interleavings.explore(RACES["write after a wipe"], { no_swap_check = true }, MOST_RUNS))

@@ -64,7 +64,8 @@ end
 function Database:age(seconds)
   self:sql(([[UPDATE cache SET expires_at = expires_at - i, stale_until = stale_until - i, lease_until = lease_until - i,
     version = version - us, noted_version = noted_version - us
-    FROM (SELECT %.6f * interval '1 second' AS i, %.0f::bigint AS us) AS step]]):format(seconds, seconds * 1e6))
+    FROM (SELECT %.6f * interval '1 second' AS i, %.0f::bigint AS us) AS step;
+    UPDATE fpcache_namespaces SET cleared = cleared - %.0f]]):format(seconds, seconds * 1e6, seconds * 1e6))
 end
 
 --- Closes what open() opened; then nothing may be open any more.

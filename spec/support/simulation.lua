@@ -13,9 +13,10 @@ local function new_world(mutation)
   local w = setmetatable({
     mutation = mutation, now = 0, next_xid = 1, running = {}, transactions = {}, rows = {}, row_locks = {}, half = 0,
     feed = { [0] = {}, {}, {} }, writers = { [0] = {}, {}, {} }, polls = {}, exclusive = {}, frozen = {}, states = {},
-    incarnations = 0, wipes = 0, stamps = {}, epoch = 0, copies = {}, counts = {},
+    incarnations = 0, wipes = 0, stamps = {}, epoch = 0, copies = {}, counts = {}, starts = 1, switches = {},
   }, World)
   w:begin_incarnation()
+  w.switches[1] = { by = w.states[1].by, is_on = true, since = w.states[1].by.xid } -- logged: outlives a wipe
   return w
 end
 
@@ -40,6 +41,7 @@ function World:release(t)
     if self.exclusive[slot] == t then self.exclusive[slot] = nil end
   end
   if self.state_lock == t then self.state_lock = nil end
+  if self.cache_lock == t then self.cache_lock = nil end
   for key, holder in pairs(self.row_locks) do
     if holder == t then self.row_locks[key] = nil end
   end
@@ -73,10 +75,23 @@ function World:begin_incarnation()
   self:commit(t)
 end
 
-function World:state(snapshot)
-  for i = #self.states, 1, -1 do
-    if visible(self.states[i].by, snapshot) then return self.states[i] end
+local function newest(list, snapshot)
+  for i = #list, 1, -1 do
+    if visible(list[i].by, snapshot) then return list[i] end
   end
+end
+
+function World:state(snapshot) return newest(self.states, snapshot) end
+
+--- Whether the feed is on.
+function World:is_on(snapshot)
+  return newest(self.switches, snapshot).is_on
+end
+
+--- What a poll tells as the incarnation: the turns of the switch are a part of it.
+function World:incarnation_of(snapshot)
+  local state = self:state(snapshot)
+  return state and state.incarnation .. ":" .. (self:is("no_since") and "" or newest(self.switches, snapshot).since)
 end
 
 function World:row(key, snapshot)
@@ -105,6 +120,7 @@ function World:write(t, key, value, slot)
     table.insert(t.versions, version)
   end
   self.row_locks[key] = t
+  if not self:is_on(self:snapshot()) then return end -- the trigger is off
   self.writers[slot][t] = true
   table.insert(self.feed[slot], { by = t, key = key })
   t.tells = true
@@ -120,54 +136,6 @@ function World:wipe()
   self.wipes = self.wipes + 1
   self.rows, self.feed, self.states, self.frozen = {}, { [0] = {}, {}, {} }, {}, {}
   self.polls = {}
-end
-
---- fpcache_rotate_feed() at a moment of the clock, statement by statement.
-function World:rotate(half)
-  step("WXS")
-  self.half = half
-  local now_slot = math.floor(half / 2)
-  local next_slot, old_slot = (now_slot + 1) % 3, (now_slot + 2) % 3
-  if half % 2 == 0 or self.state_lock then return end
-  local old = self:state(self:snapshot())
-  if not old or old.slot >= now_slot then return end
-  local t, marker, truncates = self:begin(), old.marker, false
-  self.state_lock = t
-  local frozen = self.frozen[next_slot]
-  if frozen then
-    local function late()
-      for _, change in ipairs(self.feed[next_slot]) do
-        if change.by.committed_at and not seen(change.by.xid, frozen.snapshot) then return true end
-      end
-      return false
-    end
-    local was_late = self:is("count_before_lock") and late()
-    step("FXS")
-    if t.life ~= self.wipes then return end
-    if next(self.writers[next_slot]) or next(self.polls) then
-      self:count("postponed, in use")
-    else
-      self.exclusive[next_slot] = t
-      step("FXS")
-      if t.life ~= self.wipes then return end
-      if not self:is("count_before_lock") then was_late = late() end
-      if was_late and not self:is("no_freeze_check") then
-        self:count("postponed, late")
-      else
-        truncates = true
-        marker = self:is("marker_falls") and frozen.marker or math.max(marker, frozen.marker)
-      end
-    end
-  end
-  step("FXS")
-  if t.life ~= self.wipes then return end
-  if truncates then
-    self.feed[next_slot] = {}
-    self:count("truncated")
-  end
-  self.frozen[old_slot] = { snapshot = self:snapshot(), marker = t.xid }
-  table.insert(self.states, { by = t, incarnation = old.incarnation, slot = now_slot, marker = marker })
-  self:commit(t)
 end
 
 -- --- The process: stamps, filters, announcements ---
@@ -235,8 +203,17 @@ function World:poll()
   local state = life == self.wipes and self:state(snapshot)
   if life == self.wipes and #self.states == 0 then self:begin_incarnation() end
   if not state then self.is_polling = false return end
-  local is_first = self.position == nil
-  local is_whole = is_first or self:is("no_incarnation") or state.incarnation == self.incarnation
+  if not self:is_on(snapshot) then
+    step("PBxT")
+    if self.position then self:forget() end
+    self.position, self.published, self.is_polling = nil, nil, false
+    self:count("polls that found it off")
+    return
+  end
+  local is_first, incarnation, starts = self.position == nil, self:incarnation_of(snapshot), self.starts
+  local is_whole = is_first or (self:is("no_incarnation") or incarnation == self.incarnation)
+    and (self:is("no_start") or starts == self.started)
+    and (self:is("no_going_back") or snapshot.xmax >= self.position.xmax)
   if is_whole and self:fell_behind(state) then
     is_whole = false
     self:count("fell behind")
@@ -257,7 +234,7 @@ function World:poll()
   elseif not is_whole then
     self:forget()
   end
-  self.position, self.incarnation, self.is_polling = snapshot, state.incarnation, false
+  self.position, self.incarnation, self.started, self.is_polling = snapshot, incarnation, starts, false
   self:count("polls")
   self:publish(began)
 end
@@ -271,8 +248,9 @@ function World:load()
   if not self.position then return end
   if not self:is("register_late") then self.next_filter = {} end
   turn("xsk")
-  local state, snapshot, life = self:state(self:snapshot()), self:snapshot(), self.wipes
-  local keys = {}
+  local snapshot, life = self:snapshot(), self.wipes
+  local state, keys = self:incarnation_of(snapshot), {}
+  if self.splits_load then turn("xsk") end -- the lock of the table comes after the snapshot
   for key in pairs(self.rows) do
     if self:row(key, snapshot) then keys[#keys + 1] = key end
   end
@@ -288,7 +266,7 @@ function World:load()
     if keys[i] then self.next_filter[keys[i]] = true end
   end
   turn("PB")
-  if self.next_filter and state and (self:is("no_swap_check") or state.incarnation == self.incarnation) then
+  if self.next_filter and state and (self:is("no_swap_check") or state == self.incarnation) then
     self.filter = self.next_filter
     self:count("loads")
   end
@@ -301,7 +279,7 @@ end
 function World:change(way, key, value)
   step("wx")
   local slot = math.floor(self.half / 2) % 3
-  step("XKF", function() return not self.row_locks[key] and not self.exclusive[slot] end)
+  step("XKF", function() return not (self.row_locks[key] or self.exclusive[slot] or self.cache_lock) end)
   local t = self:begin()
   self:write(t, key, value, slot)
   if way == "rollback" then
@@ -396,4 +374,4 @@ function World:judge_all()
   self:judge(self.published, self.filter, current)
 end
 
-return { new = new_world, step = step, ALL = "XKFSPBTW" }
+return { new = new_world, World = World, seen = seen, step = step, ALL = "XKFSPBTW" }

@@ -25,7 +25,7 @@ local function store(self, call, fence, value, given, cost)
   if value == nil then
     local negative_ttl = given.negative_ttl or policy.negative_ttl
     if negative_ttl == math.huge then negative_ttl = FOREVER end
-    return leases.store(self, call.stored, fence, "", "a", -1, negative_ttl)
+    return leases.store(self, call.stored, fence, "", "a", -1, negative_ttl, nil, nil, given.tags or policy.tags)
   end
   local ttl, stale_ttl = lifetimes.of_value(policy, given)
   local kept = ttl and stale_ttl and ttl + stale_ttl

@@ -127,7 +127,7 @@ SELECT count(*) FROM stored]], "tBffiY" },
   -- $2 keys of which loading said that they do not exist, $3 seconds to remember it (NULL: not), $4 fence.
   fetch_absent_many = { [[
 {tellKeys}UPDATE {schema}.cache AS c
-SET value = '', format = 'a', tags = NULL, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
+SET value = '', format = 'a', version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
     stale_until = statement_timestamp() + $3 * interval '1 second', load_seconds = NULL, validator = NULL,
     lease_holder = NULL, lease_until = NULL
 WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" },

@@ -70,10 +70,12 @@ WITH victims AS (
             SELECT key FROM {schema}.fpcache_tags WHERE {mine} AND tag = t.tag OFFSET 0) AS i ORDER BY 1) AS k
     CROSS JOIN LATERAL (
         SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND tags && $2
-           AND ({live} OR lease_until > statement_timestamp()) LIMIT 1 FOR UPDATE) AS c),
+           AND ({live} OR greatest(lease_until, CASE format WHEN 'a' THEN stale_until END) > statement_timestamp())
+        LIMIT 1 FOR UPDATE) AS c),
 gone AS (
     UPDATE {schema}.cache
-    SET expires_at = least(expires_at, statement_timestamp()), lease_holder = NULL, lease_until = NULL
+    SET expires_at = least(expires_at, statement_timestamp()), lease_holder = NULL, lease_until = NULL,
+        stale_until = CASE WHEN format <> 'a' THEN stale_until END -- of a mark of absence nothing may be given
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING key){tellGone}
 SELECT key FROM gone]], "tY" },
 
