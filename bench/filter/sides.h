@@ -16,8 +16,8 @@ typedef struct side {
     void (*free)(void *filter);
 } side;
 
-/* Ours, one call a key and in batches. */
-extern const side SIDE_ONE, SIDE_MANY;
+/* Ours, one call a key and in batches; batches again where the filter has the size of SIDE_CMU_STYLE. */
+extern const side SIDE_ONE, SIDE_MANY, SIDE_AS_LARGE;
 /* A cuckoo filter laid out like the CMU reference: buckets of four, a power of two of them, the other
  * bucket by XOR, kicks at random; 8, 12 or 16 bits.  Compiled for this machine, inlined in its loop. */
 extern const side SIDE_CMU_STYLE;

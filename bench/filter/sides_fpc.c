@@ -11,6 +11,19 @@ static void *make(int shape, size_t capacity) {
     return filter;
 }
 
+/* Room for more keys, in as many bytes as buckets of four, a power of two of them, need for `capacity` keys
+ * with one bit more a slot. */
+static void *make_as_large(int shape, size_t capacity) {
+    size_t slots = 4;
+    while ((double)capacity / (double)slots > 0.96) slots *= 2;
+    fpc_filter *one = make(shape, capacity);
+    fpc_filter_stats stats;
+    fpc_filter_get_stats(one, &stats);
+    double more = (double)slots * (shape + 1) / ((double)stats.slots * shape);
+    fpc_filter_delete(one);
+    return make(shape, (size_t)((double)capacity * more));
+}
+
 static size_t add_one(void *filter, const uint64_t *keys, size_t count) {
     size_t done = 0;
     for (size_t i = 0; i < count; i++) done += fpc_filter_add_hash(filter, keys[i]) == FPC_OK;
@@ -52,4 +65,5 @@ static void release(void *filter) {
 }
 
 const side SIDE_ONE = {"fpcache", 0, make, add_one, find_one, bytes, clear, release};
+const side SIDE_AS_LARGE = {"batch, as large", 0, make_as_large, add_many, find_many, bytes, clear, release};
 const side SIDE_MANY = {"fpcache batch", 0, make, add_many, find_many, bytes, clear, release};

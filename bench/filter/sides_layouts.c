@@ -55,6 +55,40 @@ static void *make(size_t capacity, size_t slots, size_t bucket_bytes) {
     return b;
 }
 
+/* The loops of both.  The layout's functions are known where these are called, and inlined. */
+typedef bool put_function(buckets *b, uint32_t bucket, uint32_t tag);      /* false: no empty slot */
+typedef uint32_t kick_function(buckets *b, uint32_t bucket, uint32_t tag); /* gives the tag that was there */
+typedef bool holds_function(const buckets *b, uint32_t first, uint32_t second, uint32_t tag);
+#define LOOP static inline __attribute__((always_inline)) size_t
+
+LOOP add_all(buckets *b, unsigned bits, put_function *put, kick_function *kick, const uint64_t *keys,
+             size_t count) {
+    size_t done = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bucket, tag;
+        locate(b, bits, keys[i], &bucket, &tag);
+        for (int kicks = 0; kicks < MAX_KICKS; kicks++) {
+            if (put(b, bucket, tag)) {
+                done++;
+                break;
+            }
+            if (kicks > 0) tag = kick(b, bucket, tag);
+            bucket = other(b, bucket, tag);
+        }
+    }
+    return done;
+}
+
+LOOP find_all(const buckets *b, unsigned bits, holds_function *holds, const uint64_t *keys, size_t count) {
+    size_t hits = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bucket, tag;
+        locate(b, bits, keys[i], &bucket, &tag);
+        hits += holds(b, bucket, other(b, bucket, tag), tag);
+    }
+    return hits;
+}
+
 /* --- Semi-sorted: 13-bit tags, four to a bucket of 48 bits --- */
 
 /* The low 4 bits of the tags of a bucket, sorted, are one of 3,876 combinations: 12 bits instead of 16. */
@@ -104,43 +138,32 @@ static inline uint64_t zero_lanes(uint64_t x) {
     return (x - UINT64_C(0x0001000100010001)) & ~x & UINT64_C(0x8000800080008000);
 }
 
+static inline bool sorted_put(buckets *b, uint32_t bucket, uint32_t tag) {
+    uint64_t tags = sorted_read(b, bucket), empty = zero_lanes(tags);
+    if (empty == 0) return false;
+    sorted_write(b, bucket, tags | (uint64_t)tag << (__builtin_ctzll(empty) - 15));
+    return true;
+}
+
+static inline uint32_t sorted_kick(buckets *b, uint32_t bucket, uint32_t tag) {
+    uint64_t tags = sorted_read(b, bucket);
+    unsigned shift = 16 * next_kick(b, 4);
+    uint32_t victim = tags >> shift & 0xffff;
+    sorted_write(b, bucket, tags ^ (uint64_t)(victim ^ tag) << shift);
+    return victim;
+}
+
+static inline bool sorted_holds(const buckets *b, uint32_t first, uint32_t second, uint32_t tag) {
+    uint64_t pattern = tag * UINT64_C(0x0001000100010001);
+    return (zero_lanes(sorted_read(b, first) ^ pattern) | zero_lanes(sorted_read(b, second) ^ pattern)) != 0;
+}
+
 static size_t sorted_add(void *filter, const uint64_t *keys, size_t count) {
-    buckets *b = filter;
-    size_t done = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bucket, tag;
-        locate(b, 13, keys[i], &bucket, &tag);
-        for (int kicks = 0; kicks < MAX_KICKS; kicks++) {
-            uint64_t tags = sorted_read(b, bucket), empty = zero_lanes(tags);
-            if (empty != 0) {
-                sorted_write(b, bucket, tags | (uint64_t)tag << (__builtin_ctzll(empty) - 15));
-                done++;
-                break;
-            }
-            if (kicks > 0) {
-                unsigned shift = 16 * next_kick(b, 4);
-                uint32_t victim = tags >> shift & 0xffff;
-                sorted_write(b, bucket, tags ^ (uint64_t)(victim ^ tag) << shift);
-                tag = victim;
-            }
-            bucket = other(b, bucket, tag);
-        }
-    }
-    return done;
+    return add_all(filter, 13, sorted_put, sorted_kick, keys, count);
 }
 
 static size_t sorted_find(void *filter, const uint64_t *keys, size_t count) {
-    const buckets *b = filter;
-    size_t hits = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bucket, tag;
-        locate(b, 13, keys[i], &bucket, &tag);
-        uint64_t pattern = tag * UINT64_C(0x0001000100010001);
-        uint64_t first = sorted_read(b, bucket) ^ pattern;
-        uint64_t second = sorted_read(b, other(b, bucket, tag)) ^ pattern;
-        hits += (zero_lanes(first) | zero_lanes(second)) != 0;
-    }
-    return hits;
+    return find_all(filter, 13, sorted_holds, keys, count);
 }
 
 /* --- Vectorised: 16-bit tags, 16 to a bucket --- */
@@ -156,40 +179,33 @@ static inline uint32_t lanes_with(const buckets *b, uint32_t bucket, uint32_t ta
     return (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi16(slots, _mm256_set1_epi16((short)tag)));
 }
 
+static inline uint16_t *vector_slots(buckets *b, uint32_t bucket) {
+    return (uint16_t *)(b->bytes + (size_t)bucket * 32);
+}
+
+static inline bool vector_put(buckets *b, uint32_t bucket, uint32_t tag) {
+    uint32_t empty = lanes_with(b, bucket, 0);
+    if (empty == 0) return false;
+    vector_slots(b, bucket)[__builtin_ctz(empty) / 2] = (uint16_t)tag;
+    return true;
+}
+
+static inline uint32_t vector_kick(buckets *b, uint32_t bucket, uint32_t tag) {
+    uint16_t *slot = vector_slots(b, bucket) + next_kick(b, 16), victim = *slot;
+    *slot = (uint16_t)tag;
+    return victim;
+}
+
+static inline bool vector_holds(const buckets *b, uint32_t first, uint32_t second, uint32_t tag) {
+    return (lanes_with(b, first, tag) | lanes_with(b, second, tag)) != 0;
+}
+
 static size_t vector_add(void *filter, const uint64_t *keys, size_t count) {
-    buckets *b = filter;
-    size_t done = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bucket, tag;
-        locate(b, 16, keys[i], &bucket, &tag);
-        for (int kicks = 0; kicks < MAX_KICKS; kicks++) {
-            uint16_t *slots = (uint16_t *)(b->bytes + (size_t)bucket * 32);
-            uint32_t empty = lanes_with(b, bucket, 0);
-            if (empty != 0) {
-                slots[__builtin_ctz(empty) / 2] = (uint16_t)tag;
-                done++;
-                break;
-            }
-            if (kicks > 0) {
-                uint16_t *slot = &slots[next_kick(b, 16)], victim = *slot;
-                *slot = (uint16_t)tag;
-                tag = victim;
-            }
-            bucket = other(b, bucket, tag);
-        }
-    }
-    return done;
+    return add_all(filter, 16, vector_put, vector_kick, keys, count);
 }
 
 static size_t vector_find(void *filter, const uint64_t *keys, size_t count) {
-    const buckets *b = filter;
-    size_t hits = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bucket, tag;
-        locate(b, 16, keys[i], &bucket, &tag);
-        hits += (lanes_with(b, bucket, tag) | lanes_with(b, other(b, bucket, tag), tag)) != 0;
-    }
-    return hits;
+    return find_all(filter, 16, vector_holds, keys, count);
 }
 #else
 static void *none(int bits, size_t capacity) {

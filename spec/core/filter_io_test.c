@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #define HEADER 56
-#define GOLDEN UINT64_C(0x4b8597e3ee40dfe)
+#define GOLDEN UINT64_C(0x2f93c77c20c87176)
 
 static const uint64_t SEED[2] = {UINT64_C(0x0123456789abcdef), UINT64_C(0xfedcba9876543210)};
 

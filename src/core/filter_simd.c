@@ -49,7 +49,7 @@ INLINE void find_places(const fpc_table *t, const uint64_t *mixed, size_t count,
 }
 
 INLINE void prefetch(const fpc_table *t, const uint64_t *restrict bits, size_t count) {
-    for (size_t i = 0; i < count; i++) __builtin_prefetch((const char *)t->words + (bits[i] >> 3));
+    for (size_t i = 0; i < count; i++) fpc_table_prefetch(t, bits[i]);
 }
 
 INLINE void find_bits(const fpc_table *t, const uint32_t *windows, size_t count, uint64_t *restrict bits) {

@@ -10,14 +10,12 @@
 
 #define MAX_REFLECTIONS 1024u             /* enough to mix well; 4 kB stay in the L1 cache */
 #define MAP_FROM        ((size_t)1 << 21) /* larger tables: own mapping, huge pages, zeroed lazily */
-#define SEARCH_NODES    1500              /* slots looked at before a key goes to the stash */
-#define UNFILTERED      256               /* nearly all searches end before; twins cost them little */
-#define SEEN_CELLS      4096u             /* power of two, more than SEARCH_NODES */
+#define SEARCH_WINDOWS  1500              /* looked at before a key goes to the stash */
 
 /* --- Life --- */
 
 static uint64_t base_windows(uint64_t capacity) {
-    return capacity * 40 / 37 + 2; /* FPC_TABLE_LOAD, exact on every machine */
+    return capacity * 11 / 10 + 2; /* FPC_TABLE_LOAD, exact on every machine */
 }
 
 static unsigned bits_at(unsigned base_bits, unsigned level) {
@@ -157,90 +155,56 @@ static inline void announce(fpc_table *t) {
 
 /* --- Add --- */
 
-/* The slots looked at, in the order of their distance from the new key.  Arrays and not one of
- * structs: each number is then read in the width it was written in, which is faster. */
+/* The windows looked at, in the order of their distance from the new key: its own two, then the other window
+ * of the entry in each slot.  The entry in slot `side` of window k leads to window 2 * k + side + 2. */
 typedef struct search {
-    fpc_table *table;
-    bool is_far; /* in memory, not in a cache: fetch early */
-    int count;
-    uint32_t slot[SEARCH_NODES], entry[SEARCH_NODES];
-    uint32_t mate[SEARCH_NODES]; /* a neighbour known to be looked at as well */
-    int parent[SEARCH_NODES];    /* whose entry could move to this slot; -1: the new key could */
-    uint32_t seen[SEEN_CELLS];   /* slot + 1; once UNFILTERED nodes are there */
+    uint32_t window[SEARCH_WINDOWS];
+    uint64_t pair[SEARCH_WINDOWS]; /* what was there: never changes while the search lasts */
 } search;
 
-/* Remembers `slot`; false if it was remembered before. */
-static bool first_sight(search *s, uint32_t slot) {
-    uint32_t at = (slot * UINT32_C(0x9E3779B1)) >> 20;
-    for (; s->seen[at] != 0; at = (at + 1) & (SEEN_CELLS - 1)) {
-        if (s->seen[at] == slot + 1) return false;
-    }
-    s->seen[at] = slot + 1;
-    return true;
+static inline uint32_t entry_in(const fpc_table *t, uint64_t pair, uint32_t side) {
+    return (uint32_t)(pair >> (side * t->bits)) & ((UINT32_C(1) << t->bits) - 1);
 }
 
-static void begin_to_remember(search *s) {
-    memset(s->seen, 0, sizeof s->seen);
-    for (int i = 0; i < s->count; i++) first_sight(s, s->slot[i]);
+static inline void look_at(search *s, const fpc_table *t, uint32_t k, uint32_t window) {
+    s->window[k] = window;
+    s->pair[k] = fpc_table_window(t, window);
 }
 
-static inline void push(search *s, uint32_t slot, uint32_t entry, uint32_t mate, int parent, bool wanted) {
-    if (__builtin_expect(s->count >= UNFILTERED, 0)) {
-        if (s->count == SEARCH_NODES) return;
-        if (s->count == UNFILTERED) begin_to_remember(s);
-        if (!wanted || !first_sight(s, slot)) return;
-    }
-    s->slot[s->count] = slot;
-    s->entry[s->count] = entry;
-    s->mate[s->count] = mate;
-    s->parent[s->count] = parent;
-    s->count += wanted; /* no branch: it could not be predicted */
-    if (s->is_far) {
-        uint32_t other = fpc_table_other(s->table, slot - (entry & 1), entry >> 1);
-        __builtin_prefetch((const char *)s->table->words + ((uint64_t)other * s->table->bits >> 3));
-    }
-}
-
-/* Moves the entry of node `n` to the empty slot `to`, the entry of its parent to where that was, and
+/* Moves the entry that leads to window `k` to the empty slot `to`, the entry before it to where that was, and
  * so on; the first slot of the path is then free for the new key and returned. */
-static uint32_t move_along(search *s, int n, uint32_t to) {
-    fpc_table *t = s->table;
+static uint32_t move_along(const search *s, fpc_table *t, uint32_t k, uint32_t to) {
     for (;;) {
-        uint32_t tag = s->entry[n] >> 1, window = s->slot[n] - (s->entry[n] & 1);
+        uint32_t before = (k - 2) / 2, slot = s->window[before] + (k & 1);
+        uint32_t entry = entry_in(t, s->pair[before], k & 1);
+        uint32_t tag = entry >> 1, window = slot - (entry & 1);
         uint32_t side = to - window < 2 ? to - window : to - fpc_table_other(t, window, tag);
         fpc_table_put(t, to, tag << 1 | side);
         announce(t);
-        to = s->slot[n]; /* overwritten next: by the parent's entry, or by the caller */
-        n = s->parent[n];
-        if (n < 0) return to;
+        to = slot; /* overwritten next: by the entry before, or by the caller */
+        k = before;
+        if (k < 2) return to;
     }
 }
 
-/* Searches breadth first, so that paths are short and no slot comes twice in one, for an entry that
- * can move to an empty slot.  Frees a slot of one of the two windows; false if none was found. */
+/* Searches breadth first, so that paths are short and no slot comes twice in one, for an entry that can move
+ * to an empty slot.  Frees a slot of one of the two windows; false if none was found.  (Fetching windows of
+ * the search early was tried, also from keys ahead: no faster, even with 50 million keys.) */
 static bool make_room(fpc_table *t, fpc_print p, uint32_t *freed) {
     search s;
-    uint32_t mask = (UINT32_C(1) << t->bits) - 1;
-    s.table = t;
-    s.is_far = fpc_table_is_large(t);
-    s.count = 0;
-    for (uint32_t side = 0; side < 2; side++) {
-        push(&s, p.first + side, entry_at(t, p.first + side), p.first + 1 - side, -1, true);
-        push(&s, p.second + side, entry_at(t, p.second + side), p.second + 1 - side, -1, true);
-    }
-    for (int i = 0; i < s.count; i++) {
-        uint32_t slot = s.slot[i], entry = s.entry[i];
-        uint32_t window = slot - (entry & 1), sibling = slot + 1 - 2 * (entry & 1);
-        uint32_t other = fpc_table_other(t, window, entry >> 1), beside = entry_at(t, sibling);
-        uint64_t pair = fpc_table_window(t, other), zeros = fpc_table_zeros(t, pair);
-        if ((beside == 0) | (zeros != 0)) {
-            uint32_t to = beside == 0 ? sibling : other + fpc_table_side(t, zeros);
-            *freed = move_along(&s, i, to);
+    look_at(&s, t, 0, p.first);
+    look_at(&s, t, 1, p.second);
+    for (uint32_t k = 2; k < SEARCH_WINDOWS; k++) {
+        uint32_t side = k & 1, slot = s.window[k / 2 - 1] + side;
+        uint32_t entry = entry_in(t, s.pair[k / 2 - 1], side);
+        uint32_t own = slot - (entry & 1), sibling = slot + 1 - 2 * (entry & 1);
+        look_at(&s, t, k, fpc_table_other(t, own, entry >> 1));
+        uint64_t zeros = fpc_table_zeros(t, s.pair[k]);
+        bool beside = entry_at(t, sibling) == 0;
+        if (beside | (zeros != 0)) {
+            *freed = move_along(&s, t, k, beside ? sibling : s.window[k] + fpc_table_side(t, zeros));
             return true;
         }
-        push(&s, other, (uint32_t)pair & mask, other + 1, i, true);
-        push(&s, other + 1, (uint32_t)(pair >> t->bits) & mask, other, i, true);
-        push(&s, sibling, beside, slot, i, sibling != s.mate[i]);
     }
     return false;
 }

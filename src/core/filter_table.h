@@ -79,7 +79,7 @@ double fpc_table_fpr(unsigned base_bits, unsigned bits, double load);
 /* The load of a full table: capacity / slots.  Room is found up to 0.965 in theory and 0.94 in practice, but
  * the last few per cent cost most of the time (docs/filter.md).  Part of the saved format: the number of
  * slots follows from the capacity. */
-#define FPC_TABLE_LOAD (37.0 / 40.0)
+#define FPC_TABLE_LOAD (10.0 / 11.0)
 
 /* The rare second half of fpc_table_add_print() in filter_slots.h, for a print whose four slots are taken: by
  * moving others, or in the stash.  NOMEM when that cannot grow. */
