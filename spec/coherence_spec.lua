@@ -254,6 +254,7 @@ describe("coherence", function()
     for _, name in ipairs { "lag", "fell_behind", "incarnation_changes", "polls", "changes" } do
       assert.is_number(stats.feed[name], name)
     end
+    assert.matches("^%d+:%d+$", stats.feed.position)
     assert(stats.feed.lag < STALENESS)
   end)
 end)

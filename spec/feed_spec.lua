@@ -1,90 +1,19 @@
--- feed_spec.lua -- the feed's reader against a real server: what others change is told, in every race; and when it
--- cannot know, it says nothing.
+-- feed_spec.lua -- the change feed against a real server: what others change is told, in every race.
 local core = require "fpcache.core"
-local fpcache = require "fpcache"
-local server = require "support.server"
+local feeds = require "support.feeds"
 local statements = require "fpcache.statements"
 
-local system = core.system
+local eventually, system = feeds.eventually, core.system
 local SIGKILL, SIGCONT, SIGSTOP = 9, 18, 19
 
-local function eventually(what, check, seconds)
-  local deadline = system.now() + (seconds or 20)
-  while not check() do
-    if system.now() > deadline then error("not in time: " .. what, 2) end
-    system.sleep(0.003)
-  end
-end
-
 describe("A change feed", function()
-  local srv, url, name, cache, seed, opened
+  local f = feeds.new()
+  local open, open_fresh, absent, stamp_of = f.open, f.open_fresh, f.absent, f.stamp_of
+  local backend, sql, other_transaction = f.backend, f.sql, f.other_transaction
 
-  setup(function()
-    srv = server.start()
-    url, name = srv:fresh_database()
-    assert(fpcache.setup_cache { connection_string = url, grant = "public" })
-  end)
-
-  before_each(function()
-    opened = {}
-    srv:sql("TRUNCATE cache", url)
-    cache = assert(fpcache.new { connection_string = url, feed = false })
-    opened[1] = cache
-    seed = core.feed_seed("")
-  end)
-
-  after_each(function()
-    for i = #opened, 1, -1 do opened[i]:close() end
-    collectgarbage()
-    collectgarbage()
-    assert.equal(0, core.open_objects())
-  end)
-
-  local function open(change, pool)
-    local options = {
-      schema = '"public"', interval = 0.01, max_staleness = 1, connect_timeout = 5, prepared = true,
-      filter = true, filter_capacity = 1000, filter_fpr = 0.001, statements = statements.feed('"public"'),
-    }
-    for option, value in pairs(change or {}) do options[option] = value end
-    local feed = assert(core.feed(pool or cache.pool, options))
-    opened[#opened + 1] = feed
-    return feed
-  end
-
-  local function open_fresh(...)
-    local feed = open(...)
-    assert(feed:wait_fresh(20))
-    return feed
-  end
-
-  local function absent(feed, key)
-    return (feed:look(seed, key))
-  end
-
-  local function stamp_of(feed, key)
-    local _, _, stamp = feed:look(seed, key)
-    return stamp
-  end
-
-  -- The backend of one of the feed's connections: "fpcache feed" or "fpcache filter".
-  local function backend(application, condition)
-    return tonumber(srv:sql(("SELECT pid FROM pg_stat_activity WHERE datname = '%s' AND application_name = '%s' AND %s")
-      :format(name, application, condition or "true"), url))
-  end
-
-  local function sql(text) return srv:sql(text, url) end
-
-  -- A transaction of somebody else that stays open: returns what ends it.
-  local function other_transaction(text)
-    local conn = assert(cache.pool:acquire(5))
-    assert(conn:query("BEGIN", 5))
-    assert(conn:query("SET LOCAL fpcache.tells = 'off'", 5)) -- as nobody of ours: the trigger tells
-    for statement in text:gmatch("[^;]+") do assert(conn:query(statement, 30)) end
-    return function(ending)
-      assert(conn:query(ending, 30))
-      conn:close()
-    end
-  end
+  setup(f.setup)
+  before_each(f.begin)
+  after_each(f.finish)
 
   it("tells what others set, overwrite and delete", function()
     local feed = open_fresh()
@@ -112,19 +41,19 @@ describe("A change feed", function()
     assert(feed:wait_fresh(5))
     assert.equal(b, stamp_of(feed, "b"))
     assert.not_equal(a, stamp_of(feed, "a"))
-    local _, spot = feed:look(seed, "b")
+    local _, spot = feed:look(f.seed, "b")
     assert.is_true(feed:is_current(spot, b))
     assert.is_false(feed:is_current(spot, b + 1))
-    assert(cache:clear())
+    assert(f.cache:clear())
     assert(feed:wait_fresh(5))
     assert.not_equal(b, stamp_of(feed, "b"))
   end)
 
   it("holds keys of other namespaces and users apart", function()
     local feed = open_fresh()
-    assert(cache:namespace("other"):set("x", 1))
-    srv:create_user("somebody", nil, name)
-    srv:sql("SELECT cache_set('somebody', 'y', '1', NULL)", srv:url_for("somebody", nil, name))
+    assert(f.cache:namespace("other"):set("x", 1))
+    f.srv:create_user("somebody", nil, f.name)
+    f.srv:sql("SELECT cache_set('somebody', 'y', '1', NULL)", f.srv:url_for("somebody", nil, f.name))
     assert(feed:wait_fresh(5))
     assert.is_true(absent(feed, "x"))
     assert.is_true(absent(feed, "y"))
@@ -134,13 +63,13 @@ describe("A change feed", function()
   it("knows what this process wrote at once, keys of any length and in bulk", function()
     local feed = open_fresh()
     local long = ("k"):rep(3000)
-    feed:wrote(seed, "one")
-    feed:wrote_keys(seed, { "two", "three" })
+    feed:wrote(f.seed, "one")
+    feed:wrote_keys(f.seed, { "two", "three" })
     local batch = core.batch()
-    opened[#opened + 1] = batch
+    f.keep(batch)
     for i = 1, 1000 do assert(batch:add("row" .. i, "v", nil, nil, 1000)) end
     assert(batch:add(long, "v", nil, nil, 1000))
-    feed:wrote_batch(seed, batch)
+    feed:wrote_batch(f.seed, batch)
     for _, key in ipairs { "one", "two", "three", "row1", "row256", "row257", "row1000", core.shorten_key(long) } do
       assert.is_false(absent(feed, key), key)
     end
@@ -188,11 +117,11 @@ describe("A change feed", function()
       local caught
       for _ = 1, 20 do
         feed = open()
-        local conn = assert(cache.pool:acquire(5))
+        local conn = assert(f.cache.pool:acquire(5))
         eventually("the load", function()
           local rows = assert(conn:query(([[
             SELECT pid FROM pg_stat_activity WHERE datname = '%s' AND application_name = 'fpcache filter'
-              AND query LIKE 'FETCH%%']]):format(name), 5))
+              AND query LIKE 'FETCH%%']]):format(f.name), 5))
           loader = rows[1] and rows[1].pid
           return loader or feed:stats().filter == "fresh"
         end)
@@ -217,7 +146,7 @@ describe("A change feed", function()
       local stamp = stamp_of(feed, "row99999")
       assert.is_false(absent(feed, "nothing")) -- not loaded yet
       sql "SELECT cache_set('fpcache', 'new', '1', NULL); DELETE FROM cache WHERE key = 'row99999'"
-      feed:wrote(seed, "mine")
+      feed:wrote(f.seed, "mine")
       changes(2)
       assert.not_equal(stamp, stamp_of(feed, "row99999"))
       system.kill(loader, SIGCONT)
@@ -236,7 +165,7 @@ describe("A change feed", function()
       assert(feed:wait_fresh(20))
       assert.is_true(absent(feed, "row1"))
       assert.not_equal(stamp, stamp_of(feed, "row1"))
-      assert(cache:set("row2", 1))
+      assert(f.cache:set("row2", 1))
       assert(feed:wait_fresh(5))
       assert.is_false(absent(feed, "row2"))
     end)
@@ -280,7 +209,7 @@ describe("A change feed", function()
       local i = 0
       eventually("a rotation", function()
         i = i + 1
-        assert(cache:set("k" .. i, 1))
+        assert(f.cache:set("k" .. i, 1))
         -- Forged: every slot was frozen before anything was told, so each turn truncates.
         sql [[INSERT INTO fpcache_frozen SELECT s, txid_current_snapshot(), txid_current() FROM generate_series(0, 2) s
           ON CONFLICT (slot) DO NOTHING]]
@@ -303,151 +232,5 @@ describe("A change feed", function()
       assert.is_nil(plan:find("Seq Scan on fpcache_feed", 1, true))
       assert.matches("Index Cond: %(xid >= ", plan)
     end)
-  end)
-
-  it("goes on where it was when its connection is cut", function()
-    local feed = open_fresh()
-    local stamp = stamp_of(feed, "kept")
-    local pid = backend "fpcache feed"
-    sql(("SELECT cache_set('fpcache', 'cut', '1', NULL), pg_terminate_backend(%d)"):format(pid))
-    assert(feed:wait_fresh(5))
-    assert.not_equal(pid, backend "fpcache feed")
-    assert.is_false(absent(feed, "cut"))
-    assert.equal(stamp, stamp_of(feed, "kept"))
-    local stats = feed:stats()
-    assert.same({ 0, 0, 0 }, { stats.fell_behind, stats.incarnation_changes, stats.reloads })
-    assert.equal("", stats.last_error)
-  end)
-
-  it("notices TRUNCATE and a schema that was made anew", function()
-    local feed = open_fresh()
-    assert(cache:set("a", 1))
-    for count, wipe in ipairs {
-      function() sql "TRUNCATE cache" end,
-      function() assert(fpcache.setup_cache { connection_string = url, force = true, grant = "public" }) end,
-    } do
-      local stamp, incarnation = stamp_of(feed, "a"), feed:stats().incarnation
-      wipe()
-      assert(feed:wait_fresh(5))
-      assert.equal(count, feed:stats().incarnation_changes)
-      assert.not_equal(incarnation, feed:stats().incarnation)
-      assert.not_equal(stamp, stamp_of(feed, "a"))
-      assert.is_true(absent(feed, "a"))
-      assert(cache:set("a", 1))
-      assert(feed:wait_fresh(5))
-      assert.is_false(absent(feed, "a"))
-    end
-  end)
-
-  it("answers nothing once it is stale", function()
-    local feed = open_fresh { max_staleness = 0.3 }
-    local _, spot, stamp = feed:look(seed, "a")
-    assert.is_true(feed:is_current(spot, stamp))
-    local pid = backend "fpcache feed"
-    system.kill(pid, SIGSTOP)
-    eventually("staleness", function() return feed:stats().feed == "stale" end, 2)
-    assert.equal("stale", feed:stats().filter)
-    assert.same({ false, spot }, { feed:look(seed, "a") })
-    assert.is_false(feed:is_current(spot, stamp))
-    assert.is_nil((feed:wait_fresh(0.01)))
-    system.kill(pid, SIGCONT)
-    assert(feed:wait_fresh(5))
-    assert.is_true(feed:is_current(spot, stamp)) -- nothing was changed and nothing missed
-  end)
-
-  it("ends within a second while the server hangs, and can be opened again", function()
-    local feed = open_fresh()
-    local pid = backend "fpcache feed"
-    system.kill(pid, SIGSTOP)
-    system.sleep(0.05)
-    local began = system.now()
-    feed:close()
-    assert.is_true(system.now() - began < 1)
-    assert.same({ "off", "off" }, { feed:stats().feed, feed:stats().filter })
-    assert.is_false(absent(feed, "a"))
-    assert.is_nil(stamp_of(feed, "a"))
-    assert.matches("^closed: ", select(2, feed:wait_fresh(1)))
-    system.kill(pid, SIGCONT)
-    open_fresh()
-  end)
-
-  it("is one for all caches of a process, with the strictest staleness", function()
-    local other = assert(fpcache.new { connection_string = url, feed = false })
-    opened[#opened + 1] = other
-    local first = open_fresh()
-    local second = open_fresh({ max_staleness = 0.2 }, other.pool)
-    assert.equal("1", sql(([[SELECT count(*) FROM pg_stat_activity
-      WHERE datname = '%s' AND application_name = 'fpcache feed']]):format(name)))
-    first:wrote(seed, "mine")
-    assert.is_false(absent(second, "mine"))
-    system.kill(backend "fpcache feed", SIGSTOP)
-    eventually("staleness", function() return first:stats().feed == "stale" end, 0.9)
-    system.kill(backend "fpcache feed", SIGCONT)
-    second:close()
-    assert(first:wait_fresh(5))
-  end)
-
-  it("without rights on the table has no filter, and loads it when they are there", function()
-    local limited = assert(fpcache.new { connection_string = srv:create_user("without_rights", nil, name), feed = false })
-    opened[#opened + 1] = limited
-    sql "REVOKE SELECT ON cache FROM public"
-    local feed = open({}, limited.pool)
-    eventually("failures", function() return feed:stats().load_failures >= 2 end, 5)
-    assert.same({ "fresh", "loading" }, { feed:stats().feed, feed:stats().filter })
-    assert.matches("^filter: denied: ", feed:stats().last_error)
-    assert.is_false(absent(feed, "a"))
-    assert.is_number(stamp_of(feed, "a"))
-    assert.matches("^timeout: the feed is not fresh: filter: denied", select(2, feed:wait_fresh(0.05)))
-    sql "GRANT SELECT ON cache TO public"
-    assert(feed:wait_fresh(15))
-    assert.is_true(absent(feed, "a"))
-  end)
-
-  it("does not trust polls in REPEATABLE READ, and asks for better where it may", function()
-    local strict = srv:create_user("strict", nil, name)
-    sql "ALTER ROLE strict SET default_transaction_isolation = 'repeatable read'"
-    local pooled = assert(fpcache.new { connection_string = strict, prepared = false, feed = false })
-    opened[#opened + 1] = pooled
-    local feed = open({ prepared = false }, pooled.pool)
-    eventually("a failure", function() return feed:stats().poll_failures > 0 end)
-    assert.matches("read committed", feed:stats().last_error)
-    assert.equal("loading", feed:stats().feed)
-    feed:close()
-    open_fresh({ prepared = true }, pooled.pool)
-  end)
-
-  it("works without a session's state, as behind a transaction pooler", function()
-    local feed = open_fresh { prepared = false }
-    sql "SELECT cache_set('fpcache', 'a', '1', NULL)"
-    assert(feed:wait_fresh(5))
-    assert.is_false(absent(feed, "a"))
-  end)
-
-  it("loads a new filter when too many questions went to the server in vain", function()
-    local feed = open_fresh()
-    assert(cache:set_many((function()
-      local rows = {}
-      for i = 1, 3000 do rows["k" .. i] = i end
-      return rows
-    end)()))
-    eventually("a filter for as many keys", function() return feed:stats().filter_capacity >= 3000 end)
-    assert(cache:delete("k1"))
-    assert(feed:wait_fresh(5))
-    assert.is_false(absent(feed, "k1"))
-    for _ = 1, 2000 do feed:missed() end
-    eventually("a new filter", function() return absent(feed, "k1") end)
-    assert.is_false(absent(feed, "k2"))
-    assert.equal(0, feed:stats().filter_dead)
-  end)
-
-  it("refuses options that make no sense", function()
-    for option, value in pairs { interval = 0, max_staleness = -1, connect_timeout = 0 / 0, filter_fpr = 1 } do
-      local options = { schema = "x", interval = 1, max_staleness = 1, connect_timeout = 1, filter_capacity = 1,
-        filter_fpr = 0, statements = statements.feed("x") }
-      options[option] = value
-      local feed, err = core.feed(cache.pool, options)
-      assert.is_nil(feed)
-      assert.matches("^invalid: ", err)
-    end
   end)
 end)

@@ -1,8 +1,12 @@
 -- What a cache does in each phase of nginx: near cache, filter and set_later everywhere, the server where one can wait.
+local core = require "fpcache.core"
 local database = require "support.database"
 local nginx = require "support.nginx"
+local private_ca = require "support.private_ca"
 
 if not nginx.is_testable then return end
+
+local system = core.system
 
 local PROBE = [[
   local results = {}
@@ -25,18 +29,29 @@ local PROBE = [[
 ]]
 
 describe("phases of nginx", function()
-  local db, server, results
+  local db, server, results, folder, tls_port
 
   setup(function()
     db = database.new()
     local call = 'require("probe")'
+    folder = assert(system.mkdtemp("/tmp/fpcache-spec-tls-"))
+    tls_port = nginx.free_ports()
+    local certificate, key = private_ca.new(folder):certificate("server")
+    for _, path in ipairs { folder, certificate, key } do assert(system.chmod(path, tonumber("755", 8))) end
     server = nginx.start {
       cache = { connection_string = db:url_of(), max_staleness = 5, feed_interval = 0.02 },
       http = ("init_by_lua_block { %s }\n"):format(PROBE) .. ([[
         upstream chosen { server 127.0.0.1:1; balancer_by_lua_block {
           PROBE "balancer"
           require("ngx.balancer").set_current_peer("127.0.0.1", ngx.var.server_port)
-        } }]]):gsub("PROBE", call),
+        } }]]):gsub("PROBE", call) .. ([[
+        server {
+          listen 127.0.0.1:%d ssl;
+          ssl_certificate %s;
+          ssl_certificate_key %s;
+          ssl_certificate_by_lua_block { PROBE "ssl_cert" }
+          location / { return 200 "over TLS"; }
+        } ]]):format(tls_port, certificate, key):gsub("PROBE", call),
       init_worker = ([[PROBE "init_worker early"]]):gsub("PROBE", call),
       server = ([[
         location = /prepare { content_by_lua_block {
@@ -77,15 +92,19 @@ describe("phases of nginx", function()
     assert.equal("valuevalue", server:body("/prepare"))
     assert.equal("done", server:body("/all"))
     assert.matches("^%d+$", server:body("/balanced"))
-    results = require("fpcache.core").json_decode(server:body("/results"))
+    local handshake = assert(core.run { argv = { "openssl", "s_client", "-connect", "127.0.0.1:" .. tls_port, "-quiet" },
+      input = "GET / HTTP/1.0\r\n\r\n", timeout = 20 })
+    assert.matches("over TLS", handshake.output)
+    results = core.json_decode(server:body("/results"))
   end)
 
   teardown(function()
     assert.is_true(server:stop())
     db:close_all()
+    assert(system.remove_tree(folder))
   end)
 
-  for _, phase in ipairs { "rewrite", "access", "content", "timer" } do
+  for _, phase in ipairs { "rewrite", "access", "content", "timer", "ssl_cert" } do
     it(phase .. " can wait", function()
       local seen = results[phase]
       assert.equal(phase, seen.name)
@@ -135,10 +154,9 @@ describe("phases of nginx", function()
   end)
 
   it("writes later from all of them", function()
-    local core = require "fpcache.core"
     local cache = db:open()
     for _, phase in ipairs { "init_worker early", "set", "rewrite", "access", "content", "header_filter", "body_filter", "log",
-      "balancer", "timer" } do
+      "balancer", "timer", "ssl_cert" } do
       assert.is_truthy(database.eventually(function() return cache:get("later in " .. phase) == phase end, 5), phase)
     end
     assert.is_nil((cache:get("to go")))

@@ -69,8 +69,9 @@ describe("the kept plan of a statement", function()
     assert(fpcache.setup_cache { connection_string = there })
     local walks = srv:sql([[
       SET fpcache.tells = 'on';
-      INSERT INTO cache (key, value, expires_at) SELECT convert_to('old' || i, 'UTF8'), 'v', '-infinity' FROM generate_series(1, 9) i;
-      INSERT INTO fpcache_tags (namespace, tag, key) SELECT '', 'tag', convert_to('old' || i, 'UTF8') FROM generate_series(1, 9) i;
+      CREATE FUNCTION pg_temp.k(i integer) RETURNS bytea LANGUAGE sql AS $$ SELECT convert_to('key ' || i, 'UTF8') $$;
+      INSERT INTO cache (key, value, expires_at) SELECT pg_temp.k(i), 'v', '-infinity' FROM generate_series(1, 9) i;
+      INSERT INTO fpcache_tags (namespace, tag, key) SELECT '', 'tag', pg_temp.k(i) FROM generate_series(1, 9) i;
       ANALYZE cache, fpcache_tags;
       INSERT INTO fpcache_evictions VALUES ('fpcache', 0, 1000000);
       DO $$ BEGIN
@@ -78,8 +79,9 @@ describe("the kept plan of a statement", function()
           PERFORM fpcache_sweep(0, 1), fpcache_evict(0, 1), fpcache_sweep_tags(0, 1);
         END LOOP;
       END $$;
-      INSERT INTO cache (key, value) SELECT convert_to('k' || i, 'UTF8'), convert_to(repeat('v', 200), 'UTF8') FROM generate_series(1, 5000) i;
-      INSERT INTO fpcache_tags (namespace, tag, key) SELECT '', 'tag', convert_to('k' || i, 'UTF8') FROM generate_series(1, 5000) i;
+      INSERT INTO cache (key, value)
+      SELECT pg_temp.k(i), convert_to(repeat('v', 200), 'UTF8') FROM generate_series(10, 5000) i;
+      INSERT INTO fpcache_tags (namespace, tag, key) SELECT '', 'tag', pg_temp.k(i) FROM generate_series(10, 5000) i;
       BEGIN;
       CREATE TEMPORARY TABLE before AS SELECT relname, seq_scan FROM pg_stat_xact_user_tables;
       DO $$ BEGIN

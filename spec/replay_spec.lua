@@ -195,6 +195,16 @@ describe("traces", function()
       local part = only(text, { near_entries = 2000, near_ttl = 1000 }, { sample = 0.3 })
       assert.is_true(math.abs(whole.near_ratio - part.near_ratio) < 0.1, whole.near_ratio .. " " .. part.near_ratio)
       assert.is_true(part.statements > whole.statements * 0.6 and part.statements < whole.statements * 1.6)
+      -- with one key that has half of the calls, which the sample has or has not
+      for i = 1, 60000 do lines[i] = lines[i] .. ("\n%d,hot,100"):format(math.floor(i / 100)) end
+      text = table.concat(lines, "\n") .. "\n"
+      whole = only(text, { near_entries = 2000, near_ttl = 1000 })
+      part = only(text, { near_entries = 2000, near_ttl = 1000 }, { sample = 0.3 })
+      assert.is_true(math.abs(whole.near_ratio - part.near_ratio) < 0.05, whole.near_ratio .. " " .. part.near_ratio)
+      assert.is_true(math.abs(whole.reads - part.reads) < 10)
+      whole = only(text, { near_entries = 0, filter = false })
+      part = only(text, { near_entries = 0, filter = false }, { sample = 0.3 })
+      assert.is_true(math.abs(whole.statements / part.statements - 1) < 0.2)
       local report, err = replay.run { traces = { dir .. "/played" }, max_keys = 1000 }
       assert.is_nil(report)
       assert.matches("more keys than max_keys", err)

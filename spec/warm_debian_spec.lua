@@ -26,10 +26,10 @@ describe("a warm-up of this machine's Debian package index", function()
     tool = interpreter.new { FPCACHE_URL = db:url_of() }
     index = tool.dir .. "/index"
     assert(core.run { argv = { "/bin/sh", "-c", 'apt-cache dumpavail >"$0"', index } })
-    local answer = tool { program = "/bin/sh", "-c", [[
+    local answer = tool { program = "/bin/sh", timeout = 600, "-c", [[
       "$0" warm "$1" --format deb822 --key 'deb:{Package}:{Architecture}' --quiet &
       pid=$!; most=0
-      while kb=$(awk '/VmHWM/ { print $2 }' /proc/$pid/status 2>/dev/null); [ -n "$kb" ]; do most=$kb; sleep 0.05; done
+      while kb=$(awk '/VmHWM/ { print $2 }' /proc/$pid/status 2>/dev/null); [ -n "$kb" ]; do most=$kb; sleep 0.3; done
       wait $pid && echo "$most"]], interpreter.path, index }
     assert.equal(0, answer.code, answer.err)
     assert.is_true(tonumber(answer.out) < MOST_KB, answer.out .. " kB")

@@ -124,6 +124,25 @@ describe("a watched table", function()
     assert.is_nil((cache:get("product:1")))
   end)
 
+  it("keeps out what fetch loaded before COMMIT, where the key had a row", function()
+    watch { key = "product:{id}" }
+    local policy, reader = { ttl = 60 }, db:open { timeout = 0.3 }
+    local function old() return "old" end
+    assert.equal("old", (cache:fetch("product:1", policy, function()
+      db:sql("UPDATE shop.products SET name = 'x' WHERE id = 1")
+      return "old"
+    end)))
+    assert.is_nil((cache:get("product:1")), "the lease was granted before the trigger ran")
+    fill(nil, "product:2")
+    db:sql("UPDATE c.cache SET expires_at = now() - interval '1 second'")
+    assert(cache:transaction(function(tx)
+      assert(tx:query("UPDATE shop.products SET name = 'y' WHERE id = 2"))
+      assert.same({ "old", nil, "loader" }, { reader:fetch("product:2", policy, old) })
+      return true
+    end))
+    assert.is_nil((cache:get("product:2")), "nobody can claim it between the trigger and COMMIT")
+  end)
+
   it("is told to every process: near caches and filters follow", function()
     watch { key = "product:{id}" }
     local there = layers.open(db)

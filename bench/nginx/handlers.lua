@@ -13,10 +13,10 @@ local random = math.random
 
 --- The text of the client's own statement.
 local function text_of(name)
-  local make, texts = core.statement, nil
+  local make = core.statement
   core.statement = function(text) return text end
   package.loaded["fpcache.statements"] = nil
-  texts = require("fpcache.statements").new('"public"', true)
+  local texts = require("fpcache.statements").new('"public"', true)
   core.statement, package.loaded["fpcache.statements"] = make, nil
   return texts[name]
 end
@@ -33,9 +33,8 @@ end
 
 local function answer(value, err)
   if value == nil then
-    ngx.status = 500
     ngx.log(ngx.ERR, err or "no value")
-    return
+    return ngx.exit(500)
   end
   ngx.print(value)
 end

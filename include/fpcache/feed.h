@@ -39,6 +39,7 @@ typedef struct fpc_feed fpc_feed;
 
 #define FPC_FEED_LOAD_STEPS       5
 #define FPC_FEED_INCARNATION_SIZE 64
+#define FPC_FEED_POSITION_SIZE    48
 
 /* What the reader sends; texts for one schema.  lua/fpcache/statements.lua has them, and says what each
  * returns. */
@@ -82,6 +83,8 @@ typedef struct fpc_feed_stats {
     uint64_t filter_dead;                        /* lookups in vain since the load; see fpc_feed_missed() */
     double filter_fpr, filter_load_s;            /* estimated now; seconds of the last load */
     char incarnation[FPC_FEED_INCARNATION_SIZE]; /* "" before the first poll */
+    char position[FPC_FEED_POSITION_SIZE];       /* "oldest:next": transactions running, and to come, when the
+                                                    last poll looked; "" before the first */
     char last_error[256];                        /* of the latest failure; "" while all is well */
 } fpc_feed_stats;
 

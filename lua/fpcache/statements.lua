@@ -161,6 +161,10 @@ WHERE {own} AND {live}]], "tyf" },
   set_many = { "{tellKeys}" .. INSERT_ROWS:format([[
 SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format, unnest($6) AS ttl]]),
     "tB", slow = true },
+  -- Single sets that wait together inside nginx, each of another key: who set what knows its version.
+  set_together = { "{tellKeys}" .. INSERT_ROWS:format([[
+SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format, unnest($6) AS ttl]])
+    .. " RETURNING key, version", "tB" },
   -- The entries after $2 and up to $3 of a warm-up on the server (statements/warm.lua), $4 their ttl.  Of a key that
   -- comes twice the last one; in the order of keys, as the other bulk writes.
   warm_copy = { "{tellWarm}" .. INSERT_ROWS:format([[

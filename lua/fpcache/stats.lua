@@ -25,8 +25,8 @@ local function feed_stats(feed)
   if feed.feed == OFF then return { state = OFF } end
   return {
     state = feed.feed, lag = feed.lag_s, polls = feed.polls, poll_failures = feed.poll_failures, changes = feed.changes,
-    fell_behind = feed.fell_behind, listening = feed.listening, wakeups = feed.wakeups, incarnation = feed.incarnation, incarnation_changes = feed.incarnation_changes,
-    last_error = feed.last_error,
+    fell_behind = feed.fell_behind, listening = feed.listening, wakeups = feed.wakeups, position = feed.position,
+    incarnation = feed.incarnation, incarnation_changes = feed.incarnation_changes, last_error = feed.last_error,
   }
 end
 

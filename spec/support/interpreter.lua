@@ -42,15 +42,15 @@ function Interpreter:file(name, text)
 end
 
 --- Runs it to its end.
----@param words string[] `program` names another one than fpcache, `input` is its standard input
+---@param words string[] `program` instead of fpcache, `input` for its standard input, `timeout` in seconds (60)
 ---@return {code: integer, out: string, err: string}
 function Interpreter:__call(words)
   local argv = { "/bin/sh", "-c", 'exec "$0" "$@" 2>"$ERR"', words.program or interpreter.path }
   for _, word in ipairs(words) do argv[#argv + 1] = word end
   local env = { "ERR=" .. self.dir .. "/stderr" }
   for _, line in ipairs(self.env) do env[#env + 1] = line end
-  local result = assert(core.run { argv = argv, env = env, clear_env = true, input = words.input or "", timeout = 60,
-    dir = self.dir, max_output = 1024 * 1024 })
+  local result = assert(core.run { argv = argv, env = env, clear_env = true, input = words.input or "",
+    timeout = words.timeout or 60, dir = self.dir, max_output = 1024 * 1024 })
   return { code = result.status or 128 + result.signal, out = result.output, err = read(self.dir .. "/stderr") }
 end
 

@@ -97,7 +97,26 @@ local function bells(close)
   if close then bell:close() end
 end
 
+local function downloads(close)
+  local options = { parallel = 2, tries = 2, timeout = 2, stall = 1, first_pause = 0.001, longest_pause = 0.01, max_bytes = 10,
+    headers = { "X-Token: secret" } }
+  local some = assert(core.downloads(options))
+  assert(some:add("http://127.0.0.1:1/x?y"))
+  assert(some:add("nonsense://x"))
+  fails("^invalid: cannot write", some:add("http://127.0.0.1:1/", "/nowhere/x"))
+  for left = 1, 0, -1 do
+    assert(assert(some:wait(10)).error)
+    assert(some:left() == left)
+  end
+  assert(some:wait(10) == nil)
+  assert(some:add("http://127.0.0.1:1/never"))
+  if close then some:close() end
+  options.parallel = 0
+  fails("^invalid: ", core.downloads(options))
+end
+
 for i = 1, 5 do
+  downloads(i % 2 == 0)
   tokens(i % 2 == 0)
   bells(i % 2 == 0)
   codec()

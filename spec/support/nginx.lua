@@ -83,8 +83,9 @@ end
 
 --- Removes nginx and its folder when this process is gone, however it ends.
 local function watch(dir)
-  return assert(io.popen(("exec setsid sh -c 'trap \"\" HUP INT QUIT TERM; cat >/dev/null; " ..
-    "kill -9 $(cat %s/pid) $(cat %s/workers) 2>/dev/null; rm -rf %s' >/dev/null 2>&1"):format(dir, dir, dir), "w"))
+  return assert(io.popen(("exec setsid sh -c 'trap \"\" HUP INT QUIT TERM; cat >/dev/null; pid=$(cat %s/pid) && " ..
+    "tr \"\\0\" \" \" </proc/$pid/cmdline | grep -qF %s && kill -TERM $pid; rm -rf %s' >/dev/null 2>&1"):format(dir, dir, dir),
+    "w"))
 end
 
 local function write(path, text)
@@ -140,7 +141,6 @@ function nginx.start(opts)
   if not database.eventually(function() return pcall(self.get, self, "/alive") end) then
     error("nginx does not answer:\n" .. self:log(), 2)
   end
-  self:workers() -- for the watchdog
   return self
 end
 
@@ -183,7 +183,6 @@ function Server:workers()
     for pid in (children:read("*a") or ""):gmatch("%d+") do pids[#pids + 1] = tonumber(pid) end
     children:close()
   end
-  write(self.dir .. "/workers", table.concat(pids, " "))
   return pids
 end
 

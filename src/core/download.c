@@ -48,6 +48,7 @@ struct fpc_downloads {
     int running_count;
     size_t left;
     uint64_t last_id;
+    uint64_t chance;
 };
 
 static void free_item(item *one) {
@@ -70,6 +71,7 @@ fpc_status fpc_downloads_new(const fpc_downloads_options *options, fpc_downloads
     fpc_downloads *self = calloc(1, sizeof *self);
     if (self == NULL) return fpc_fail(err, FPC_NOMEM, "downloads");
     self->options = *options;
+    self->chance = (uint64_t)fpc_clock_ns() ^ (uint64_t)getpid();
     self->multi = curl_multi_init();
     if (options->ca_file != NULL) self->ca_file = strdup(options->ca_file);
     bool ok = self->multi != NULL && (options->ca_file == NULL || self->ca_file != NULL);
@@ -318,7 +320,8 @@ static fpc_status judge(const fpc_downloads *self, item *one, CURLcode code, boo
 
 /* Half of the pause is fixed, half is chance, so that many clients do not come back at once. */
 static double next_pause(fpc_downloads *self, item *one, double asked_for) {
-    double pause = one->pause_s * (0.5 + 0.5 * (double)rand() / (double)RAND_MAX);
+    self->chance = self->chance * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    double pause = one->pause_s * (0.5 + 0.5 * (double)(self->chance >> 40) / (double)(1 << 24));
     one->pause_s = 2 * one->pause_s;
     if (one->pause_s > self->options.longest_pause_s) one->pause_s = self->options.longest_pause_s;
     return asked_for > pause ? asked_for : pause;

@@ -292,6 +292,7 @@ void fpc_feed_get_stats(fpc_feed *feed, fpc_feed_stats *out) {
     pthread_mutex_lock(&feed->lock);
     out->filter_load_s = feed->load_s;
     snprintf(out->incarnation, sizeof out->incarnation, "%s", feed->incarnation);
+    snprintf(out->position, sizeof out->position, "%s", feed->position);
     snprintf(out->last_error, sizeof out->last_error, "%s", feed->last_error);
     pthread_mutex_unlock(&feed->lock);
 }

@@ -61,6 +61,7 @@ struct fpc_feed {
     bool is_abandoned; /* ... but frees the feed, as nobody waited for it */
     double load_s;
     char incarnation[FPC_FEED_INCARNATION_SIZE];
+    char position[FPC_FEED_POSITION_SIZE];
     char last_error[256];
     pthread_t thread;
 };

@@ -92,6 +92,14 @@ bool fpc_feed_answer_change(const fpc_feed_answer *answer, int row, fpc_feed_cha
     return true;
 }
 
+void fpc_feed_bounds(const char *position, char *out, size_t size) {
+    const char *colon = strchr(position, ':'), *end = colon == NULL ? NULL : strchr(colon + 1, ':');
+    size_t length = end == NULL ? 0 : (size_t)(end - position);
+    if (length >= size) length = size - 1;
+    memcpy(out, position, length);
+    out[length] = '\0';
+}
+
 /* The middle number of "xmin:xmax:running,..." */
 static uint64_t snapshot_xmax(const char *snapshot) {
     const char *colon = strchr(snapshot, ':');

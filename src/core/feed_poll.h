@@ -35,6 +35,9 @@ int fpc_feed_answer_rows(const fpc_feed_answer *answer);
 /* False: this row is no change. */
 bool fpc_feed_answer_change(const fpc_feed_answer *answer, int row, fpc_feed_change *out);
 
+/* The first two numbers of a position, as a text that is cut to `size`. */
+void fpc_feed_bounds(const char *position, char *out, size_t size);
+
 /* Whether the server's transactions go back from one snapshot to a later one: it is another server, or was
  * restored. */
 bool fpc_feed_goes_back(const char *position, const char *later);

@@ -181,6 +181,7 @@ static void publish(reader *r, int64_t began) {
     atomic_fetch_add_explicit(&feed->polls, 1, memory_order_relaxed);
     pthread_mutex_lock(&feed->lock);
     memcpy(feed->incarnation, r->incarnation, sizeof feed->incarnation);
+    fpc_feed_bounds(r->position, feed->position, sizeof feed->position);
     if (r->load_failures == 0) feed->last_error[0] = '\0';
     pthread_cond_broadcast(&feed->moved);
     pthread_mutex_unlock(&feed->lock);

@@ -369,6 +369,7 @@ static int feed_stats(lua_State *L) {
     set_number(L, "filter_fpr", stats.filter_fpr);
     set_number(L, "filter_load_s", stats.filter_load_s);
     set_text(L, "incarnation", stats.incarnation);
+    set_text(L, "position", stats.position);
     set_text(L, "last_error", stats.last_error);
     return 1;
 }

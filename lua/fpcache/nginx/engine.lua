@@ -43,28 +43,47 @@ local function keep(slot, called, ...)
   for i = 7, slot.n do slot[i] = select(i, ...) end
 end
 
---- Copies what has been answered into its slots.
-local function drain()
-  local next_id = queue.next
-  while true do
-    local id = next_id(queue)
-    if not id then return end
-    local slot = slots[id]
-    if slot then
-      slots[id], in_flight = nil, in_flight - 1
-      keep(slot, pcall(queue[slot.method], queue, slot.a, slot.b, slot.c, slot.d))
-      slot.is_done = true
-      if slot.is_asleep then slot.semaphore:post(1) end
-    end
-  end
-end
-
 local function kick()
   for pool in next, to_kick do
     to_kick[pool] = nil
     pool:kick()
   end
   submitted = 0
+end
+
+--- Who waits for a slot may go on.
+local function wake(slot)
+  slot.is_done = true
+  if slot.is_asleep then slot.semaphore:post(1) end
+end
+
+local function recycle(slot)
+  if last_spare >= MAX_SPARE then return end
+  for i = 1, slot.n do slot[i] = nil end
+  slot.a, slot.b, slot.c, slot.d, slot.on_done = nil, nil, nil, nil, nil
+  last_spare = last_spare + 1
+  spare[last_spare] = slot
+end
+
+--- Copies what has been answered into its slots.
+local function drain()
+  local next_id = queue.next
+  while true do
+    local id = next_id(queue)
+    if not id then break end
+    local slot = slots[id]
+    if slot then
+      slots[id], in_flight = nil, in_flight - 1
+      keep(slot, pcall(queue[slot.method], queue, slot.a, slot.b, slot.c, slot.d))
+      if slot.on_done then
+        slot:on_done()
+        recycle(slot)
+      else
+        wake(slot)
+      end
+    end
+  end
+  if next(to_kick) ~= nil then kick() end -- what on_done launched
 end
 
 --- One warning for each worker.
@@ -103,14 +122,6 @@ local function new_slot()
     return slot
   end
   return { semaphore = false, is_done = false, is_asleep = false }
-end
-
-local function recycle(slot)
-  if last_spare >= MAX_SPARE then return end
-  for i = 1, slot.n do slot[i] = nil end
-  slot.a, slot.b, slot.c, slot.d = nil, nil, nil, nil
-  last_spare = last_spare + 1
-  spare[last_spare] = slot
 end
 
 --- Submits, waiting for room while too much is on its way.
@@ -160,6 +171,19 @@ local function results(slot)
   return unpack(slot, 1, slot.n)
 end
 
+--- From now on the answer to `id` goes to a slot.
+local function track(id, slot, method, pool)
+  slot.method = method
+  slots[id], in_flight = slot, in_flight + 1
+  counts.requests = counts.requests + 1
+  to_kick[pool], submitted = true, submitted + 1
+end
+
+local function wait(slot, timeout)
+  if bell_channel.is_open then sleep_until_done(slot, timeout) else poll_until_done(slot, timeout) end
+  return slot.is_done
+end
+
 --- Sends a statement and waits for its answer.
 ---@param pool userdata
 ---@param method string of the completion queue, which converts the answer; a to d are its arguments
@@ -176,18 +200,49 @@ function engine.call(pool, method, a, b, c, d, statement, timeout, ...)
   id, err = submit(pool, statement, timeout, ...)
   if not id then return nil, err end
   local slot = new_slot()
-  slot.method, slot.a, slot.b, slot.c, slot.d = method, a, b, c, d
-  slots[id], in_flight = slot, in_flight + 1
-  counts.requests = counts.requests + 1
-  to_kick[pool], submitted = true, submitted + 1
+  slot.a, slot.b, slot.c, slot.d = a, b, c, d
+  track(id, slot, method, pool)
   if was_idle or submitted >= KICK_EVERY or not bell_channel:kick_later() then kick() end
-  if bell_channel.is_open then sleep_until_done(slot, timeout) else poll_until_done(slot, timeout) end
-  if slot.is_done then return results(slot) end
+  if wait(slot, timeout) then return results(slot) end
   slots[id], in_flight = nil, in_flight - 1
   counts.abandoned = counts.abandoned + 1
   queue:abandon(id)
   return nil, LATE:format(timeout)
 end
+
+-- --- for those who wait for a statement of somebody else's; see together.lua ---
+
+--- A slot without a request; to be answered by engine.answer().
+function engine.seat()
+  engine.start()
+  return new_slot()
+end
+
+--- Waits in a seat.
+---@return boolean done, any first, any second
+function engine.wait(seat, timeout)
+  if not wait(seat, timeout) then return false, nil, LATE:format(timeout) end
+  return true, results(seat)
+end
+
+--- Gives a seat its two results.
+function engine.answer(seat, first, second)
+  seat.called, seat.n, seat[1], seat[2] = true, 2, first, second
+  wake(seat)
+end
+
+--- Sends a statement for which nobody waits: on_done(slot) is called with the results in it, by who drains; it must not wait.
+---@return boolean? true, string? err
+function engine.launch(pool, method, on_done, statement, timeout, ...)
+  local id, err = pool:submit(queue, statement, timeout, ...)
+  if not id then return nil, err end
+  local slot = new_slot()
+  slot.on_done = on_done
+  track(id, slot, method, pool)
+  return true
+end
+
+engine.kick = kick
 
 --- Counts of this worker: requests, in_flight, polled (waited without the channel), abandoned, channel ("open", "none"), lost.
 ---@return table

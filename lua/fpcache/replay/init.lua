@@ -92,7 +92,10 @@ local function play(source, o, settings, state)
       if state.bad > o.max_errors then
         return nil, ("invalid: %s, record %d: %s; more than %d bad records"):format(source.name, source:place(), op, o.max_errors)
       end
-    elseif not limit or is_sampled(key, limit) then
+    elseif op ~= "set" and op ~= "delete" then
+      state.reads = state.reads + 1
+    end
+    if time and (not limit or is_sampled(key, limit)) then
       state.calls = state.calls + 1
       state.first = state.first or time
       if time > (state.last or time - 1) then state.last = time end
@@ -141,7 +144,7 @@ function replay.run(opts)
   end
   local sources, err = open_all(o)
   if not sources then return nil, err end
-  local settings, state, formats = {}, { calls = 0, bad = 0 }, {}
+  local settings, state, formats = {}, { calls = 0, reads = 0, bad = 0 }, {}
   for i, one in ipairs(wanted) do
     one.sample = o.sample * sources[1].sample
     settings[i], err = setting.new(one)
@@ -160,6 +163,7 @@ function replay.run(opts)
   end
   local results = {}
   for i, one in ipairs(settings) do
+    if o.sample < 1 then one:correct(state.reads * o.sample) end
     results[i] = one:result()
     one:close()
   end

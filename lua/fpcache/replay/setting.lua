@@ -185,6 +185,18 @@ end
 
 local function share(part, whole) return whole > 0 and part / whole or 0 end
 
+--- A sample of the keys has more or fewer of the reads than its share, by which of the few hottest keys are in it.  What is
+-- missing, or too much, is reads of hot keys, which hit: the correction of SHARDS (Waldspurger et al., FAST 2015).
+---@param reads number that were to be expected
+function Setting:correct(reads)
+  local hits = #self.near > 0 and "near_hits" or "server_hits"
+  local missing = math.max(math.floor(reads - self.reads + 0.5), -self[hits])
+  if hits == "server_hits" and self.server_hits > 0 then
+    self.server_bytes = self.server_bytes * (1 + missing / self.server_hits)
+  end
+  self[hits], self.reads = self[hits] + missing, self.reads + missing
+end
+
 --- What it came to.  Counts are of all keys, also where a sample was played.
 ---@return table result
 function Setting:result()

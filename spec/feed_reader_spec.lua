@@ -1,0 +1,164 @@
+-- feed_reader_spec.lua -- the life of the feed's reader against a real server: lost connections, wipes, staleness, several in one
+-- process; and when it cannot know, it says nothing.
+local core = require "fpcache.core"
+local feeds = require "support.feeds"
+local fpcache = require "fpcache"
+local statements = require "fpcache.statements"
+
+local eventually, system = feeds.eventually, core.system
+local SIGCONT, SIGSTOP = 18, 19
+
+describe("The reader of the change feed", function()
+  local f = feeds.new()
+  local open, open_fresh, absent, stamp_of, backend, sql = f.open, f.open_fresh, f.absent, f.stamp_of, f.backend, f.sql
+
+  setup(f.setup)
+  before_each(f.begin)
+  after_each(f.finish)
+
+  it("goes on where it was when its connection is cut", function()
+    local feed = open_fresh()
+    local stamp = stamp_of(feed, "kept")
+    local pid = backend "fpcache feed"
+    sql(("SELECT cache_set('fpcache', 'cut', '1', NULL), pg_terminate_backend(%d)"):format(pid))
+    assert(feed:wait_fresh(5))
+    assert.not_equal(pid, backend "fpcache feed")
+    assert.is_false(absent(feed, "cut"))
+    assert.equal(stamp, stamp_of(feed, "kept"))
+    local stats = feed:stats()
+    assert.same({ 0, 0, 0 }, { stats.fell_behind, stats.incarnation_changes, stats.reloads })
+    assert.equal("", stats.last_error)
+  end)
+
+  it("notices TRUNCATE and a schema that was made anew", function()
+    local feed = open_fresh()
+    assert(f.cache:set("a", 1))
+    for count, wipe in ipairs {
+      function() sql "TRUNCATE cache" end,
+      function() assert(fpcache.setup_cache { connection_string = f.url, force = true, grant = "public" }) end,
+    } do
+      local stamp, incarnation = stamp_of(feed, "a"), feed:stats().incarnation
+      wipe()
+      assert(feed:wait_fresh(5))
+      assert.equal(count, feed:stats().incarnation_changes)
+      assert.not_equal(incarnation, feed:stats().incarnation)
+      assert.not_equal(stamp, stamp_of(feed, "a"))
+      assert.is_true(absent(feed, "a"))
+      assert(f.cache:set("a", 1))
+      assert(feed:wait_fresh(5))
+      assert.is_false(absent(feed, "a"))
+    end
+  end)
+
+  it("answers nothing once it is stale", function()
+    local feed = open_fresh { max_staleness = 0.3 }
+    local _, spot, stamp = feed:look(f.seed, "a")
+    assert.is_true(feed:is_current(spot, stamp))
+    local pid = backend "fpcache feed"
+    system.kill(pid, SIGSTOP)
+    eventually("staleness", function() return feed:stats().feed == "stale" end, 2)
+    assert.equal("stale", feed:stats().filter)
+    assert.same({ false, spot }, { feed:look(f.seed, "a") })
+    assert.is_false(feed:is_current(spot, stamp))
+    assert.is_nil((feed:wait_fresh(0.01)))
+    system.kill(pid, SIGCONT)
+    assert(feed:wait_fresh(5))
+    assert.is_true(feed:is_current(spot, stamp)) -- nothing was changed and nothing missed
+  end)
+
+  it("ends within a second while the server hangs, and can be opened again", function()
+    local feed = open_fresh()
+    local pid = backend "fpcache feed"
+    system.kill(pid, SIGSTOP)
+    eventually("a poll without an answer", function() return feed:stats().lag_s > 0.05 end)
+    local began = system.now()
+    feed:close()
+    assert.is_true(system.now() - began < 1)
+    assert.same({ "off", "off" }, { feed:stats().feed, feed:stats().filter })
+    assert.is_false(absent(feed, "a"))
+    assert.is_nil(stamp_of(feed, "a"))
+    assert.matches("^closed: ", select(2, feed:wait_fresh(1)))
+    system.kill(pid, SIGCONT)
+    open_fresh()
+  end)
+
+  it("is one for all caches of a process, with the strictest staleness", function()
+    local other = assert(fpcache.new { connection_string = f.url, feed = false })
+    f.keep(other)
+    local first = open_fresh()
+    local second = open_fresh({ max_staleness = 0.2 }, other.pool)
+    assert.equal("1", sql(([[SELECT count(*) FROM pg_stat_activity
+      WHERE datname = '%s' AND application_name = 'fpcache feed']]):format(f.name)))
+    first:wrote(f.seed, "mine")
+    assert.is_false(absent(second, "mine"))
+    system.kill(backend "fpcache feed", SIGSTOP)
+    eventually("staleness", function() return first:stats().feed == "stale" end, 0.9)
+    system.kill(backend "fpcache feed", SIGCONT)
+    second:close()
+    assert(first:wait_fresh(5))
+  end)
+
+  it("without rights on the table has no filter, and loads it when they are there", function()
+    local limited = assert(fpcache.new { connection_string = f.srv:create_user("without_rights", nil, f.name), feed = false })
+    f.keep(limited)
+    sql "REVOKE SELECT ON cache FROM public"
+    local feed = open({}, limited.pool)
+    eventually("failures", function() return feed:stats().load_failures >= 2 end, 5)
+    assert.same({ "fresh", "loading" }, { feed:stats().feed, feed:stats().filter })
+    assert.matches("^filter: denied: ", feed:stats().last_error)
+    assert.is_false(absent(feed, "a"))
+    assert.is_number(stamp_of(feed, "a"))
+    assert.matches("^timeout: the feed is not fresh: filter: denied", select(2, feed:wait_fresh(0.05)))
+    sql "GRANT SELECT ON cache TO public"
+    assert(feed:wait_fresh(15))
+    assert.is_true(absent(feed, "a"))
+  end)
+
+  it("does not trust polls in REPEATABLE READ, and asks for better where it may", function()
+    local strict = f.srv:create_user("strict", nil, f.name)
+    sql "ALTER ROLE strict SET default_transaction_isolation = 'repeatable read'"
+    local pooled = assert(fpcache.new { connection_string = strict, prepared = false, feed = false })
+    f.keep(pooled)
+    local feed = open({ prepared = false }, pooled.pool)
+    eventually("a failure", function() return feed:stats().poll_failures > 0 end)
+    assert.matches("read committed", feed:stats().last_error)
+    assert.equal("loading", feed:stats().feed)
+    feed:close()
+    open_fresh({ prepared = true }, pooled.pool)
+  end)
+
+  it("works without a session's state, as behind a transaction pooler", function()
+    local feed = open_fresh { prepared = false }
+    sql "SELECT cache_set('fpcache', 'a', '1', NULL)"
+    assert(feed:wait_fresh(5))
+    assert.is_false(absent(feed, "a"))
+  end)
+
+  it("loads a new filter when too many questions went to the server in vain", function()
+    local feed = open_fresh()
+    assert(f.cache:set_many((function()
+      local rows = {}
+      for i = 1, 3000 do rows["k" .. i] = i end
+      return rows
+    end)()))
+    eventually("a filter for as many keys", function() return feed:stats().filter_capacity >= 3000 end)
+    assert(f.cache:delete("k1"))
+    assert(feed:wait_fresh(5))
+    assert.is_false(absent(feed, "k1"))
+    for _ = 1, 2000 do feed:missed() end
+    eventually("a new filter", function() return absent(feed, "k1") end)
+    assert.is_false(absent(feed, "k2"))
+    assert.equal(0, feed:stats().filter_dead)
+  end)
+
+  it("refuses options that make no sense", function()
+    for option, value in pairs { interval = 0, max_staleness = -1, connect_timeout = 0 / 0, filter_fpr = 1 } do
+      local options = { schema = "x", interval = 1, max_staleness = 1, connect_timeout = 1, filter_capacity = 1,
+        filter_fpr = 0, statements = statements.feed("x") }
+      options[option] = value
+      local feed, err = core.feed(f.cache.pool, options)
+      assert.is_nil(feed)
+      assert.matches("^invalid: ", err)
+    end
+  end)
+end)
