@@ -300,6 +300,26 @@ describe("nginx and its faults", function()
     assert.is_true(server:reload(3) < 3)
   end)
 
+  it("takes no more memory the longer it runs", function()
+    start({}, { init_worker = "collectgarbage('setpause', 100)" })
+    local pid = server:workers()[1]
+    local function use(seconds)
+      for _, path in ipairs { "/get", "/near", "/set", "/fetch" } do
+        server:load { path = path, connections = 16, seconds = seconds }
+      end
+      local file = assert(io.open(("/proc/%d/status"):format(pid)))
+      local kilobytes = tonumber(file:read("*a"):match("VmRSS:%s+(%d+)"))
+      file:close()
+      return kilobytes
+    end
+    server:body("/set")
+    use(1)
+    local before = use(1)
+    local after = use(2)
+    assert.is_true(after - before < 1500, ("%d kB, then %d kB"):format(before, after))
+    assert.equal(pid, server:workers()[1])
+  end)
+
   it("leaves no folder behind", function()
     start()
     server:body("/set")

@@ -9,7 +9,17 @@ describe("a cache inside nginx", function()
 
   setup(function()
     db = database.new()
+    db:url_of("with_password", "secret")
     server = nginx.start {
+      init_worker = ([[
+        local asked = 0
+        require("fpcache.nginx").init_worker { name = "login", host = %q, database = %q, user = "with_password",
+          feed = false, password = function()
+            asked = asked + 1
+            ngx.shared.counts:set("asked", asked)
+            return "secret"
+          end }]]):format(db.srv.host, db.name),
+      http = "lua_shared_dict counts 1m;",
       cache = { connection_string = db:url_of(), max_staleness = 0.5, feed_interval = 0.02 },
       server = [[
         location = /run { content_by_lua_block {
@@ -69,6 +79,14 @@ describe("a cache inside nginx", function()
     assert.equal("true nil invalid: a key must not be empty", run 'return cache:get("")')
     assert.matches("^true nil invalid: a transaction would block", run 'return cache:transaction(function() end)')
     assert.matches("^true nil invalid: nginx has its event loop", run 'return fpcache.run()')
+  end)
+
+  it("logs in by a password that a function gives", function()
+    assert.equal("true true 1", run [[
+      local login = require("fpcache.nginx").cache("login")
+      assert(login:set("mine", 1))
+      return ngx.shared.counts:get("asked") >= 1, (login:get("mine"))]])
+    assert.matches("no cache is called", run 'return require("fpcache.nginx").cache("none")')
   end)
 
   it("lets others go on while one waits", function()
