@@ -123,7 +123,8 @@ describe("sets that wait together", function()
           if not ok and err:find("^timeout:") then late = late + 1 end
         end)
         ngx.update_time()
-        return { late = late, seconds = ngx.now() - began }]]):gsub("CONNECTION", function() return ("%q"):format(db:url_of()) end)))
+        return { late = late, seconds = ngx.now() - began }]]):gsub("CONNECTION",
+        function() return ("%q"):format(db:url_of()) end)))
       assert.equal(10, answer.late)
       assert.is_true(answer.seconds < 2.5, answer.seconds)
       return true
