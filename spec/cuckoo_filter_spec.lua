@@ -92,7 +92,7 @@ describe("CuckooFilter", function()
     local stated = filter:false_positive_rate()
     assert.is_true(stated <= 0.01)
     assert.is_true(wrong / 100000 > 0.8 * stated and wrong / 100000 < 1.2 * stated, tostring(wrong))
-    assert.is_true(filter:load_factor() > 0.92 and filter:load_factor() < 0.94)
+    assert.is_true(filter:load_factor() > 0.90 and filter:load_factor() < 0.92)
   end)
 
   it("works on lists", function()
@@ -170,7 +170,7 @@ describe("CuckooFilter", function()
     assert.equal(1, stats.size)
     assert.equal(1000, stats.capacity)
     assert.equal(12, stats.fingerprint_bits)
-    assert.is_true(stats.slots > 1000 and stats.slots < 1100)
+    assert.is_true(stats.slots > 1000 and stats.slots < 1150)
     assert.equal(stats.load_factor, filter:load_factor())
     assert.equal(stats.estimated_fpr, filter:false_positive_rate())
     assert.equal(0, stats.full_adds)
@@ -185,7 +185,7 @@ describe("CuckooFilter", function()
     for i = 1, 30 do filter:insert("key " .. i) end
     local sum = 0
     for _, byte in ipairs({ filter:save():byte(1, -1) }) do sum = (sum * 31 + byte) % 1000003 end
-    assert.equal(329116, sum)
+    assert.equal(872996, sum)
   end)
 
   describe("refuses", function()

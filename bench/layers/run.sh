@@ -7,13 +7,10 @@
 # lua-resty-lrucache is measured where Debian's package of that name is installed.
 #
 # Last run: 2026-11-23, `run.sh build --large`, 2 virtual processors (AMD EPYC) shared with other programs (load 1.8 at the
-# start, 3.9 at most), PostgreSQL 15.18, 157 s.  feed_cost a second time, at load 2.9 to 3.9: the figures in parentheses.
-#   near hit     177 ns (5.4)  27 ns (LuaJIT)   lua-resty-lrucache 20 ns  bare table 31 ns, 9 ns   the server 70 us, 17 us
-#   absent       252 ns, 54 ns
-#   feed, with / without        set 0.78 (0.76; MISSED, bar 0.85)   set_many 0.94 (1.09)
-#     by processor time         set (0.75)  set_many (0.98)
-#   switched off / no triggers  set 1.32 (0.93)  set_many 0.99 (0.84)   bar 0.98: too noisy to judge
-#     by processor time         set (0.91)  set_many (0.96)
+# start, 3.9 at most), PostgreSQL 15.18, 157 s; near_hit and feed_cost later that day, as told.
+#   near hit     178 ns (5.4)  26 ns (LuaJIT)   lua-resty-lrucache 22 ns  bare table 30 ns, 13 ns      1,000 keys, at load 23
+#   absent       210 ns, 41 ns
+#   feed_cost    at a load of 26: docs/performance.md says what little that tells
 #   idle         0.037 % of a processor (bar 0.2), the server for it 0.12 %
 #   load         1M keys 0.40 s, filter 2.0 MB, RSS + 2.7 MB   10M keys 6.2 s, 20.3 MB, + 20.9 MB
 #   hit ratio    zipf 1.0: SIEVE 77.5 %, LRU 73.4 %   with walks 77.3 %, 68.9 %

@@ -13,7 +13,8 @@
  * following the feed.  Keys are never taken out one by one (two keys may share a fingerprint); when too many
  * lookups went to the server in vain, or the filter outgrew its capacity, a new one is loaded beside the old.
  *
- * A writer may wake the reader by NOTIFY, with the quoted schema as payload; that makes it poll sooner, no more.
+ * A writer may wake the reader by NOTIFY, with the quoted schema as payload; that makes it poll sooner, no
+ * more.
  *
  * The feed can be switched off in the database; then nothing is answered, and what was kept is worth nothing
  * when it is switched on again.
@@ -73,9 +74,9 @@ typedef struct fpc_feed_stats {
     fpc_feed_state filter; /* OFF, LOADING, FRESH, STALE */
     double lag_s;          /* since the last successful poll began; infinite before the first */
     uint64_t polls, poll_failures, changes; /* changes: keys told by the feed */
-    bool listening;                         /* now: writers who notify the channel "fpcache" wake the reader */
-    uint64_t wakeups;                       /* polls that began early for it */
-    uint64_t reloads;                       /* loads of the filter after the first */
+    bool listening;   /* now: writers who notify the channel "fpcache" wake the reader */
+    uint64_t wakeups; /* polls that began early for it */
+    uint64_t reloads; /* loads of the filter after the first */
     uint64_t load_failures;
     uint64_t fell_behind; /* times that the feed may have been truncated before we read it */
     uint64_t incarnation_changes;

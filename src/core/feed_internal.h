@@ -48,7 +48,8 @@ struct fpc_feed {
 
     /* -- counters of the thread -- */
     atomic_bool is_listening;
-    _Atomic uint64_t wakeups, polls, poll_failures, changes, loads, load_failures, fell_behind, incarnation_changes;
+    _Atomic uint64_t wakeups, polls, poll_failures, changes, loads, load_failures, fell_behind,
+        incarnation_changes;
 
     /* -- the registry's, under its lock -- */
     fpc_feed *next;

@@ -123,7 +123,8 @@ static fpc_deadline poll_deadline(const reader *r) {
     return fpc_deadline_in(r->feed->options.connect_timeout_s);
 }
 
-/* Whether the new session listens, which is asked for where the feed's SQL says so, and may not be possible. */
+/* Whether the new session listens, which is asked for where the feed's SQL says so, and may not be possible.
+ */
 static fpc_status find_whether_listening(reader *r, fpc_error *err) {
     const char *question = r->feed->options.sql.is_listening;
     if (question == NULL) return FPC_OK;
@@ -319,8 +320,8 @@ static void drain(int event_fd) {
     }
 }
 
-/* Sleeps until then, until a poll is wanted, or the end: false.  A writer's notification brings it forward, to
- * a little after the last poll began. */
+/* Sleeps until then, until a poll is wanted, or the end: false.  A writer's notification brings it forward,
+ * to a little after the last poll began. */
 static bool sleep_until(reader *r, fpc_deadline until, int64_t polled_at) {
     fpc_feed *feed = r->feed;
     struct pollfd fds[3] = {{.fd = feed->stop_fd, .events = POLLIN}, {.fd = feed->wake_fd, .events = POLLIN}};

@@ -110,35 +110,24 @@ static inline uint64_t fpc_table_match(const fpc_table *table, fpc_print p) {
     return (((a - table->low) & ~a) | ((b - table->low) & ~b)) & table->high;
 }
 
-static inline uint64_t fpc_table_version(const fpc_table *table) {
-    fpc_filter_step();
-    return atomic_load_explicit(&table->version, memory_order_acquire);
-}
-
-static inline unsigned fpc_table_elsewhere(const fpc_table *table) {
-    fpc_filter_step();
-    return atomic_load_explicit(&table->elsewhere, memory_order_acquire);
-}
-
 /* Whether the table is in no cache, so that fetching early pays. */
 static inline bool fpc_table_is_large(const fpc_table *table) {
     return table->word_count * sizeof *table->words > ((size_t)4 << 20);
 }
 
-/* Fetches the window that begins at bit number `bit`, also where it lies on two lines: one in nine does, and
- * waiting for those took two thirds of an add to a large table. */
+/* Fetches the window at bit number `bit`.  One in nine lies on two lines: waiting for those took two thirds
+ * of an add to a large table. */
 static inline void fpc_table_prefetch(const fpc_table *table, uint64_t bit) {
-    const char *at = (const char *)table->words + (bit >> 3);
-    __builtin_prefetch(at);
-    __builtin_prefetch(at + 7);
+    __builtin_prefetch((const char *)table->words + (bit >> 3));
+    __builtin_prefetch((const char *)table->words + (bit >> 3) + 7);
 }
 
 /* --- The way of an add: nearly all find an empty slot at once --- */
 
 #if FPC_FILTER_UNALIGNED
-/* One store whether the slot straddles two words or not: that branch depends on the slot found and is missed
- * one time in six, which cost half of an add to a table not yet full (measured).  The store may be seen in
- * two parts where it crosses a cache line, as two words may be: filter_table.h rests on neither. */
+/* One store whether the slot straddles two words or not: that branch is missed one time in six (measured). It
+ * may be seen in two parts where it crosses a cache line, as two words may be: filter_table.h rests on
+ * neither. */
 static inline void fpc_table_store(fpc_table *t, uint64_t bit, uint64_t raw) {
     fpc_filter_step();
     __asm__ volatile("movq %1, %0" /* x86 keeps the order of stores; "memory" makes the compiler keep it */
@@ -171,8 +160,9 @@ static inline void fpc_table_put(fpc_table *t, uint32_t slot, uint32_t entry) {
     uint64_t mask = (UINT64_C(1) << t->bits) - 1;
     _Atomic uint64_t *word = t->words + (bit >> 6);
     fpc_table_replace(word, mask << shift, (uint64_t)entry << shift);
-    if (shift + t->bits <= 64) return;
-    fpc_table_replace(word + 1, mask >> (64 - shift), (uint64_t)entry >> (64 - shift));
+    if (shift + t->bits > 64) {
+        fpc_table_replace(word + 1, mask >> (64 - shift), (uint64_t)entry >> (64 - shift));
+    }
 }
 
 static inline void fpc_table_fill(fpc_table *t, uint64_t bit, uint64_t raw, uint64_t offset, uint64_t entry) {

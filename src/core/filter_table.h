@@ -29,7 +29,8 @@
  * `elsewhere` is set before the add that went there returns, so a reader whose key is there sees it.  A key
  * that gets a second copy there meanwhile loses the first one by (2) only.
  *
- * Thread rule: one writer, many readers of fpc_table_look(), _match() and _size(). */
+ * Thread rule: one writer, many readers of fpc_table_look(), _match(), _version(), _elsewhere() and _size().
+ */
 #ifndef FPC_FILTER_TABLE_H
 #define FPC_FILTER_TABLE_H
 
@@ -103,6 +104,16 @@ size_t fpc_table_bytes(const fpc_table *table);
 
 /* Tells readers to look there too; for FPC_IN_TABLES it stays so. */
 void fpc_table_send_on(fpc_table *table, unsigned where);
+
+static inline uint64_t fpc_table_version(const fpc_table *table) {
+    fpc_filter_step();
+    return atomic_load_explicit(&table->version, memory_order_acquire);
+}
+
+static inline unsigned fpc_table_elsewhere(const fpc_table *table) {
+    fpc_filter_step();
+    return atomic_load_explicit(&table->elsewhere, memory_order_acquire);
+}
 
 static inline uint64_t fpc_table_size(const fpc_table *table) {
     return atomic_load_explicit(&table->size, memory_order_relaxed);

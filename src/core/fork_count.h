@@ -1,4 +1,5 @@
-/* fork_count.h -- fpc_fork_generation() for one load and no call, for what is asked millions of times a second.
+/* fork_count.h -- fpc_fork_generation() for one load and no call, for what is asked millions of times a
+ * second.
  *
  * For who has called the other before, which installs what counts.  Thread rule: any thread. */
 #ifndef FPC_FORK_COUNT_H

@@ -172,9 +172,9 @@ static int feed_is_unchanged_since(lua_State *L) {
     return 1;
 }
 
-/* core.feed_bound(feed, most) -> look, is_current: the two methods without the feed, which they find at once and keep, and
- * with arguments that are taken as they are.  look(seed, key) answers nothing for a key that is no string of 1
- * to `most` bytes. */
+/* core.feed_bound(feed, most) -> look, is_current: the two methods without the feed, which they find at once
+ * and keep, and with arguments that are taken as they are.  look(seed, key) answers nothing for a key that is
+ * no string of 1 to `most` bytes. */
 static int bound_look(lua_State *L) {
     size_t length, most = (size_t)lua_tonumber(L, lua_upvalueindex(2));
     const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &length) : NULL;
