@@ -155,6 +155,17 @@ describe("local_server", function()
     assert.equal("once\n", read(s.dir .. "/started"))
   end)
 
+  it("takes a folder in which another process is about to put its marker", function()
+    local folder = require "fpcache.local_server.folder"
+    local dir = base .. "/half"
+    assert(folder.make(dir))
+    assert(folder.write(dir .. "/fpcache-local-server.new.new", "")) -- what is not our own name is foreign
+    assert.is_nil(folder.make(dir))
+    assert(system.unlink(dir .. "/fpcache-local-server.new.new"))
+    assert(folder.write(dir .. "/fpcache-local-server.new", ""))
+    assert.is_true(folder.make(dir))
+  end)
+
   it("runs a failed setup again, and lets go of its lock when the setup raises", function()
     local answer
     local s = shared { timeout = 20, on_start = function() return answer() end }

@@ -94,12 +94,12 @@ local function make_parents(dir)
   return true
 end
 
--- Ours, or new: nothing in it but what another starting process has just put there.
+-- Ours, or new: nothing in it but what another starting process puts there before the marker.
 local function may_use(dir)
   local names, err = system.readdir(dir)
   if not names then return nil, err end
   for _, name in ipairs(names) do
-    if name ~= "lock" then
+    if name ~= "lock" and name ~= MARKER .. ".new" then
       if folder.is_ours(dir) then return true end
       return nil, ("invalid: %s is not empty and is no private server of fpcache; choose another folder"):format(dir)
     end
