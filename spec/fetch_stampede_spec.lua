@@ -102,10 +102,10 @@ describe("a stampede", function()
   end)
 
   it("goes on after the lease's deadline when who loads is killed, never two at once", function()
-    start(4, 8, "{ ttl = 60, hard_timeout = 1, lock_timeout = 20 }")
+    start(8, 32, "{ ttl = 60, hard_timeout = 1, lock_timeout = 20 }")
     local first = database.eventually(function() return tonumber(db:sql("SELECT pid FROM loads LIMIT 1")) end)
     assert(core.system.kill(first, 9))
-    finish(4, 8, ("%d"):format(first))
+    finish(8, 32, ("%d"):format(first))
     assert.equal("begin,begin,end", db:sql("SELECT string_agg(what, ',' ORDER BY id) FROM loads"))
     assert.equal("t", db:sql([[SELECT b.at - a.at >= interval '0.95 s' AND b.pid <> a.pid
       FROM (SELECT * FROM loads ORDER BY id LIMIT 1) a, (SELECT * FROM loads ORDER BY id OFFSET 1 LIMIT 1) b]]))
