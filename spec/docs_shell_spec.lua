@@ -4,6 +4,7 @@
 -- the world is put in its place: a database, a web server, a folder.  What never ends is ended.
 local admin = require "fpcache.admin"
 local core = require "fpcache.core"
+local documents = require "support.documents"
 local server = require "support.server"
 local workspace = require "support.workspace"
 
@@ -19,27 +20,15 @@ local ELSEWHERE = {
   ["fpcache-admin --databricks "] = "databricks_setup_spec", ["fpcache token test "] = "token_spec, databricks_setup_spec",
 }
 
-local function documents()
-  local list = { "README.md" }
-  for _, name in ipairs(core.system.readdir("docs")) do
-    if name:find("%.md$") then list[#list + 1] = "docs/" .. name end
-  end
-  table.sort(list)
-  return list
-end
-
 --- { place, line } of every command of every block for the shell, without its comment.
 local function commands()
   local list = {}
-  for _, path in ipairs(documents()) do
-    local at, is_shell = 0, false
-    for line in io.lines(path) do
-      at = at + 1
-      if line:find("^```") then
-        is_shell = line == "```sh"
-      elseif is_shell then
-        line = line:gsub("%s+#.*$", "")
-        if line:find("%S") then list[#list + 1] = { place = path .. ", line " .. at, line = line } end
+  for _, snippet in ipairs(documents.snippets()) do
+    local at = snippet.line
+    for line in snippet.code:gmatch("([^\n]*)\n") do
+      at, line = at + 1, line:gsub("%s+#.*$", "")
+      if snippet.language == "sh" and line:find("%S") then
+        list[#list + 1] = { place = snippet.path .. ", line " .. at, line = line }
       end
     end
   end

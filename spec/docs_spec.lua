@@ -2,6 +2,7 @@
 -- link leads somewhere, every public function is annotated and named.
 local admin = require "fpcache.admin"
 local core = require "fpcache.core"
+local documents = require "support.documents"
 local fpcache = require "fpcache"
 local server = require "support.server"
 
@@ -13,36 +14,6 @@ local function read(path)
   local text = file:read("*a")
   file:close()
   return text
-end
-
-local function documents()
-  local list = { "README.md" }
-  for _, name in ipairs(core.system.readdir("docs")) do
-    if name:find("%.md$") then list[#list + 1] = "docs/" .. name end
-  end
-  table.sort(list)
-  return list
-end
-
---- { path, line, language, code } of every fenced block.
-local function snippets()
-  local list = {}
-  for _, path in ipairs(documents()) do
-    local at, block = 0, nil
-    for line in (read(path) .. "\n"):gmatch("(.-)\n") do
-      at = at + 1
-      local language = line:match("^```(.*)$")
-      if language and block then
-        list[#list + 1], block = block, nil
-      elseif language then
-        block = { path = path, line = at, language = language, code = "" }
-      elseif block then
-        block.code = block.code .. line .. "\n"
-      end
-    end
-    assert(not block, path .. " has a block without an end")
-  end
-  return list
 end
 
 -- What the words of a snippet stand for.  A snippet of Lua that is not here runs with `fpcache` and `cache` alone.  Where one
@@ -67,7 +38,7 @@ describe("the snippets", function()
   local url, all, dir
 
   setup(function()
-    all = snippets()
+    all = documents.snippets()
     url = server.start():fresh_database()
     assert(admin.setup { connection_string = url })
     dir = assert(core.system.mkdtemp("/tmp/fpcache-docs-"))
@@ -151,7 +122,7 @@ end)
 describe("the documents", function()
   it("link to what is there, and all are in the index", function()
     local index = read("docs/README.md")
-    for _, path in ipairs(documents()) do
+    for _, path in ipairs(documents.paths()) do
       local folder = path:match("^(.*/)") or ""
       for target in read(path):gsub("```.-```", ""):gmatch("%]%(([^)#]+)[^)]*%)") do
         if not target:find("^https?:") then assert.is_truthy(core.system.stat(folder .. target), path .. ": " .. target) end
@@ -198,7 +169,7 @@ describe("public functions", function()
 
   it("are named in the documentation", function()
     local text = {}
-    for _, path in ipairs(documents()) do text[#text + 1] = read(path) end
+    for _, path in ipairs(documents.paths()) do text[#text + 1] = read(path) end
     text = table.concat(text, "\n")
     local function named(owner, name)
       assert.is_truthy(text:find("[`.:%s·]" .. name .. "%f[^%w_]"), ("%s.%s is in no document"):format(owner, name))

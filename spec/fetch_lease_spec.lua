@@ -1,6 +1,7 @@
 -- Who loads a key: leases, and coroutines that share one loading.  Times as in fetch_spec.lua.
 local database = require "support.database"
 local fpcache = require "fpcache"
+local origin = require "support.origin"
 local tasks = require "support.tasks"
 
 describe("fetch, when many ask,", function()
@@ -12,16 +13,6 @@ describe("fetch, when many ask,", function()
     cache = db:open()
   end)
   after_each(function() db:close_all() end)
-
-  --- A loader that counts and gives what it is told.
-  local function origin(...)
-    local self = { calls = 0, results = { ... } }
-    return setmetatable(self, { __call = function(_, ...)
-      self.calls, self.arguments = self.calls + 1, { ... }
-      self.context = self.arguments[select("#", ...)]
-      return self.results[1], self.results[2]
-    end })
-  end
 
   local function fetch(key, policy, loader, ...)
     local value, err, source, why = cache:fetch(key, policy, loader, ...)

@@ -4,6 +4,7 @@ local database = require "support.database"
 local fpcache = require "fpcache"
 local chance = require "fpcache.policy.chance"
 local layers = require "support.layers"
+local origin = require "support.origin"
 local tasks = require "support.tasks"
 
 describe("fetch", function()
@@ -15,16 +16,6 @@ describe("fetch", function()
     cache = db:open()
   end)
   after_each(function() db:close_all() end)
-
-  --- A loader that counts and gives what it is told.
-  local function origin(...)
-    local self = { calls = 0, results = { ... } }
-    return setmetatable(self, { __call = function(_, ...)
-      self.calls, self.arguments = self.calls + 1, { ... }
-      self.context = self.arguments[select("#", ...)]
-      return self.results[1], self.results[2]
-    end })
-  end
 
   local function fetch(key, policy, loader, ...)
     local value, err, source, why = cache:fetch(key, policy, loader, ...)
