@@ -48,9 +48,10 @@ local function take(self)
   return entry
 end
 
---- Whether two writes may travel together: plain ones of one kind, in one namespace, with the same life.
+--- Whether two writes may travel together: plain ones of one kind, in one namespace (each request may have its own view of
+-- it), with the same life.
 local function are_alike(a, b)
-  return not a.opts and not b.opts and a.is_delete == b.is_delete and a.cache == b.cache and a.ttl == b.ttl
+  return not a.opts and not b.opts and a.is_delete == b.is_delete and a.cache.space == b.cache.space and a.ttl == b.ttl
 end
 
 --- The next writes that are alike; of a key that comes twice the last one counts.
@@ -81,10 +82,14 @@ local function write(batch)
   return cache:set_many(items, lead.ttl)
 end
 
-local function count(self, batch, bytes, called, result, err)
-  self.queued, self.bytes = self.queued - #batch, self.bytes - bytes
+local function count(self, batch, called, result, err)
   if called and result ~= nil then
     self.done = self.done + #batch
+  elseif #batch > 1 and called and err:find("^invalid:") then -- one that cannot be stored keeps no other from it
+    for i = 1, #batch do
+      local alone = { batch[i] }
+      count(self, alone, pcall(write, alone))
+    end
   else
     self.failed, self.last_error = self.failed + #batch, called and err or tostring(result)
   end
@@ -95,7 +100,8 @@ local function run(self)
   while true do
     local batch, bytes = take_batch(self)
     if not batch then break end
-    count(self, batch, bytes, pcall(write, batch))
+    count(self, batch, pcall(write, batch))
+    self.queued, self.bytes = self.queued - #batch, self.bytes - bytes
   end
   self.is_running = false
 end
