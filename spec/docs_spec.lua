@@ -28,7 +28,7 @@ local BEFORE = {
   ["docs/tags.md"] = 'local product, products = { id = 17 }, { ["product:1"] = 1 }',
   ["docs/warm.md"] = 'local f = io.open("products.jsonl", "w") f:write(\'{"id":1}\\n\') f:close()',
 }
--- Handlers inside nginx are read by Lua and not run; nginx_response_spec has the same calls.
+-- Handlers inside nginx are read by Lua here, and run by nginx_docs_spec.
 local ONLY_READ = { ["docs/nginx_responses.md"] = true }
 
 --- Leaves out what stands for "and so on".
