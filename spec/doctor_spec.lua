@@ -95,6 +95,18 @@ describe("fpcache doctor", function()
     says("advice", "emptied", examine().feed)
   end)
 
+  it("sees a feed that nobody rotates", function()
+    db:sql([[BEGIN; SET LOCAL fpcache.keeps = 'on';
+      INSERT INTO fpcache_feed (namespace, keys)
+      SELECT 'n', ARRAY[decode(repeat('ab', 100), 'hex')] FROM generate_series(1, 10000);
+      COMMIT]])
+    says("advice", "kB, never rotated", examine().feed)
+    db:sql("UPDATE fpcache_state SET slot = extract(epoch FROM clock_timestamp())::bigint / 20 - 90")
+    says("advice", "last rotated 30 min ago", examine().feed)
+    db:sql("UPDATE fpcache_state SET slot = extract(epoch FROM clock_timestamp())::bigint / 20 - 2")
+    says("good", "kB", examine().feed)
+  end)
+
   it("is a command with exit codes for scripts", function()
     local fpcache = interpreter.new { FPCACHE_URL = db:url_of() }
     local answer = fpcache { "doctor" }

@@ -171,8 +171,9 @@ local CHECKS = {
     if not f then return end
     if f.states ~= 1 then
       return "advice", "the table was emptied, and no process has noticed yet", "a process with feed = true begins anew by itself"
-    elseif f.bytes > 256 * 1024 * 1024 or (f.bytes > 1024 * 1024 and f.slots_behind > 12) then
-      return "advice", ("%s, last rotated %s ago"):format(bytes(f.bytes), duration(10 * math.max(f.slots_behind, 0))),
+    elseif f.bytes > 256 * 1024 * 1024 or (f.bytes > 1024 * 1024 and (f.rotated_ago or math.huge) > 120) then
+      return "advice", bytes(f.bytes) .. (f.rotated_ago and ", last rotated %s ago" or ", never rotated"):format(
+        duration(f.rotated_ago or 0)),
         "no process reads it, or a long transaction holds it up: let one run with feed = true"
     end
     return "good", bytes(f.bytes)

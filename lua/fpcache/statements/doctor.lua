@@ -42,7 +42,8 @@ WHERE n.nspname = $1 AND c.relname = 'cache']],
   versions = "SELECT coalesce(max(version), 0) AS version FROM {schema}.fpcache_schema",
   feed = [[
 SELECT (SELECT count(*) FROM {schema}.fpcache_state) AS states,
-       (SELECT extract(epoch FROM clock_timestamp())::bigint / 10 - slot FROM {schema}.fpcache_state) AS slots_behind,
+       (SELECT CASE WHEN slot >= 0 THEN greatest(extract(epoch FROM clock_timestamp())::bigint - 20 * slot, 0) END
+        FROM {schema}.fpcache_state) AS rotated_ago, -- seconds; a slot has 20
        pg_total_relation_size('{schema}.fpcache_feed_0') + pg_total_relation_size('{schema}.fpcache_feed_1')
          + pg_total_relation_size('{schema}.fpcache_feed_2') AS bytes]],
   -- $1: per cent of the pages

@@ -65,7 +65,8 @@ local function server_lines(lines, server, rates)
   local feed = server.feed
   if feed then
     lines[#lines + 1] = feed.states ~= 1 and "feed     emptied, not noticed yet"
-      or ("feed     %s, rotated %s ago"):format(bytes(feed.bytes), units.duration(10 * math.max(feed.slots_behind, 0)))
+      or ("feed     %s, " .. (feed.rotated_ago and "rotated %s ago" or "never rotated")):format(bytes(feed.bytes),
+        units.duration(feed.rotated_ago or 0))
   end
 end
 
