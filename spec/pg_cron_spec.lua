@@ -1,13 +1,13 @@
 -- pg_cron_spec.lua -- the database sweeps by itself: the real pg_cron calls fpcache_keep(), as docs/quotas.md says.
 --
--- pg_cron looks once a minute, so this takes one.  Nothing of it depends on the client's Lua: Lua 5.4 alone runs it.
+-- pg_cron looks once a minute, so this takes one.  Nothing of it is the client's: it runs on Lua 5.4, and not again elsewhere.
 local admin = require "fpcache.admin"
 local core = require "fpcache.core"
 local fpcache = require "fpcache"
 local programs = require "fpcache.local_server.programs"
 local server = require "support.server"
 
-if rawget(_G, "jit") then return end
+if rawget(_G, "jit") or os.getenv("ASAN_OPTIONS") then return end
 
 local DEADLINE = 150 -- seconds: two of pg_cron's minutes and some
 
