@@ -5,6 +5,7 @@
 --   local job = fpcache:start{ "script.lua" }       -- job.pid; job:kill(15) -> code
 local core = require "fpcache.core"
 local database = require "support.database"
+local files = require "support.files"
 
 local system = core.system
 local BUILD = assert(system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
@@ -25,20 +26,9 @@ function interpreter.new(env)
   return self
 end
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
-
 --- Writes a file into the folder of this interpreter; returns its path.
 function Interpreter:file(name, text)
-  local path = self.dir .. "/" .. name
-  local file = assert(io.open(path, "wb"))
-  assert(file:write(text))
-  file:close()
-  return path
+  return files.write(self.dir .. "/" .. name, text)
 end
 
 --- Runs it to its end.
@@ -51,7 +41,7 @@ function Interpreter:__call(words)
   for _, line in ipairs(self.env) do env[#env + 1] = line end
   local result = assert(core.run { argv = argv, env = env, clear_env = true, input = words.input or "",
     timeout = words.timeout or 60, dir = self.dir, max_output = 1024 * 1024 })
-  return { code = result.status or 128 + result.signal, out = result.output, err = read(self.dir .. "/stderr") }
+  return { code = result.status or 128 + result.signal, out = result.output, err = assert(files.read(self.dir .. "/stderr")) }
 end
 
 --- Runs it on a terminal, on which `typed` is typed.
@@ -77,11 +67,11 @@ function Interpreter:start(words)
   os.remove(self.dir .. "/pid.done")
   assert(core.spawn { argv = argv, env = env, clear_env = true, dir = self.dir, log = self.dir .. "/log" })
   assert(database.eventually(function() return system.stat(self.dir .. "/pid.done") end))
-  return setmetatable({ pid = tonumber(read(self.dir .. "/pid.done")), dir = self.dir }, Job)
+  return setmetatable({ pid = tonumber(assert(files.read(self.dir .. "/pid.done"))), dir = self.dir }, Job)
 end
 
 --- What it has written so far.
-function Job:output() return read(self.dir .. "/out") end
+function Job:output() return assert(files.read(self.dir .. "/out")) end
 
 --- Sends a signal and waits for the end; the exit code as a shell tells it, or nil when it did not end.
 function Job:kill(signal)
@@ -94,7 +84,7 @@ function Job:wait()
     system.kill(self.pid, 9)
     return nil
   end
-  return tonumber(read(self.dir .. "/code"))
+  return tonumber(assert(files.read(self.dir .. "/code")))
 end
 
 function Interpreter:remove()
