@@ -3,6 +3,7 @@
 --   local fpcache = interpreter.new{ FPCACHE_URL = url }
 --   local answer = fpcache{ "get", "k" }            -- { code, out, err }
 --   local job = fpcache:start{ "script.lua" }       -- job.pid; job:kill(15) -> code
+--   local theirs = interpreter.of_nobody(env)       -- as a user without rights, when we are root
 local core = require "fpcache.core"
 local database = require "support.database"
 local files = require "support.files"
@@ -26,6 +27,19 @@ function interpreter.new(env)
   return self
 end
 
+--- One that is run as nobody if we are root, whose private server is one for the whole machine.  Its folder is its HOME.
+---@param env table<string, string>?
+function interpreter.of_nobody(env)
+  local self = interpreter.new(env)
+  if system.geteuid() ~= 0 then return self end
+  self.account = system.user("nobody")
+  self.program = self.dir .. "/fpcache" -- a copy: the build tree may be closed to others
+  assert(core.run { argv = { "cp", interpreter.path, self.program } }.status == 0)
+  assert(system.chmod(self.program, tonumber("755", 8)))
+  assert(system.chown(self.dir, self.account.uid, self.account.gid))
+  return self
+end
+
 --- Writes a file into the folder of this interpreter; returns its path.
 function Interpreter:file(name, text)
   return files.write(self.dir .. "/" .. name, text)
@@ -35,12 +49,13 @@ end
 ---@param words string[] `program` instead of fpcache, `input` for its standard input, `timeout` in seconds (60)
 ---@return {code: integer, out: string, err: string}
 function Interpreter:__call(words)
-  local argv = { "/bin/sh", "-c", 'exec "$0" "$@" 2>"$ERR"', words.program or interpreter.path }
+  local argv = { "/bin/sh", "-c", 'exec "$0" "$@" 2>"$ERR"', words.program or self.program or interpreter.path }
   for _, word in ipairs(words) do argv[#argv + 1] = word end
   local env = { "ERR=" .. self.dir .. "/stderr" }
   for _, line in ipairs(self.env) do env[#env + 1] = line end
   local result = assert(core.run { argv = argv, env = env, clear_env = true, input = words.input or "",
-    timeout = words.timeout or 60, dir = self.dir, max_output = 1024 * 1024 })
+    timeout = words.timeout or 60, dir = self.dir, max_output = 1024 * 1024, uid = self.account and self.account.uid,
+    gid = self.account and self.account.gid })
   return { code = result.status or 128 + result.signal, out = result.output, err = assert(files.read(self.dir .. "/stderr")) }
 end
 
