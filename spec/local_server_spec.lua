@@ -1,25 +1,13 @@
 -- local_server_spec.lua -- the private PostgreSQL: real clusters in temporary folders.
 local child = require "support.child"
 local core = require "fpcache.core"
+local files = require "support.files"
 local local_server = require "fpcache.local_server"
 local server = require "support.server"
 local system = core.system
 
 local unpack = table.unpack or unpack
 local IS_ROOT = system.geteuid() == 0
-
-local function write(path, text)
-  local file = assert(io.open(path, "w"))
-  file:write(text)
-  file:close()
-end
-
-local function read(path)
-  local file = io.open(path, "rb")
-  local text = file and file:read("*a")
-  if file then file:close() end
-  return text
-end
 
 describe("local_server", function()
   local base, made, sql
@@ -152,7 +140,7 @@ describe("local_server", function()
     })
     local s = new { dir = base .. "/race" }
     assert.equal((s:url() .. "\n"):rep(5), result.output)
-    assert.equal("once\n", read(s.dir .. "/started"))
+    assert.equal("once\n", files.read(s.dir .. "/started"))
   end)
 
   it("takes a folder in which another process is about to put its marker", function()
@@ -198,7 +186,7 @@ describe("local_server", function()
     while s:status().state == "running" do system.sleep(0.01) end -- its children end by themselves
     -- As after a reboot: the number is that of a living process, ours.
     local file = s.dir .. "/data/postmaster.pid"
-    write(file, (read(file):gsub("^%d+", tostring(system.pid()))))
+    files.write(file, (files.read(file):gsub("^%d+", tostring(system.pid()))))
     assert.equal("stopped", s:status().state)
     assert.is_true(s:stop()) -- must not hit us
     assert.truthy(s:start())
@@ -218,7 +206,7 @@ describe("local_server", function()
     local s = shared()
     s:start()
     s:stop()
-    write(s.dir .. "/custom.conf", "max_connections = 'many'\n")
+    files.write(s.dir .. "/custom.conf", "max_connections = 'many'\n")
     assert(system.chmod(s.dir .. "/custom.conf", tonumber("644", 8)))
     local url, err = s:start()
     assert.is_nil(url)
@@ -243,14 +231,14 @@ describe("local_server", function()
     local s = new { dir = base .. "/" .. ("long"):rep(25) }
     local url = assert(s:start())
     assert.equal("1", query(s, "SELECT 1"))
-    local short = read(s.dir .. "/socket-dir"):gsub("\n", "")
+    local short = files.read(s.dir .. "/socket-dir"):gsub("\n", "")
     assert.truthy(url:find("host=" .. short:gsub("/", "%%2F") .. "&", 1, true))
     assert.equal(tonumber("700", 8), system.stat(short).mode)
     s:stop()
     assert(system.remove_tree(short)) -- as a cleaner of /tmp does
     assert.truthy(s:start())
     assert.equal("1", query(s, "SELECT 1"))
-    short = read(s.dir .. "/socket-dir"):gsub("\n", "")
+    short = files.read(s.dir .. "/socket-dir"):gsub("\n", "")
     assert.is_true(s:destroy())
     assert.is_nil(system.lstat(short))
     assert.is_nil(system.lstat(s.dir))
@@ -259,7 +247,7 @@ describe("local_server", function()
   it("touches no folder that is not its own", function()
     local dir = base .. "/foreign"
     assert(system.mkdir(dir))
-    write(dir .. "/thesis.txt", "ten years of work")
+    files.write(dir .. "/thesis.txt", "ten years of work")
     local s = new { dir = dir }
     local words = ("invalid: %s is not empty and is no private server of fpcache; choose another folder"):format(dir)
     assert.same({ n = 2, nil, words }, { n = 2, s:start() })
@@ -280,7 +268,7 @@ describe("local_server", function()
     assert.is_true(s:destroy())
     assert.is_nil(system.lstat(s.dir))
     assert.equal("absent", s:status().state)
-    assert.equal("", read(("/proc/%d/cmdline"):format(pid)) or "") -- gone, or dead and not yet waited for
+    assert.equal("", files.read(("/proc/%d/cmdline"):format(pid)) or "") -- gone, or dead and not yet waited for
     assert.is_true(s:destroy())
   end)
 
@@ -322,7 +310,7 @@ describe("local_server", function()
     s:start()
     s:stop()
     assert(system.rename(s.dir .. "/data/PG_VERSION", s.dir .. "/true-version"))
-    write(s.dir .. "/data/PG_VERSION", "7\n")
+    files.write(s.dir .. "/data/PG_VERSION", "7\n")
     local url, err = s:start()
     assert(system.rename(s.dir .. "/true-version", s.dir .. "/data/PG_VERSION"))
     assert.is_nil(url)
