@@ -155,7 +155,7 @@ function nginx.free_ports()
 end
 
 function Server:log()
-  local file = io.open(self.dir .. "/error.log")
+  local file = self.dir and io.open(self.dir .. "/error.log")
   if not file then return "" end
   local text = file:read("*a")
   file:close()

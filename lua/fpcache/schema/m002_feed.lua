@@ -25,6 +25,7 @@ DECLARE
     late       bigint;
     done       text := 'nothing to truncate';
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN RETURN 'only in READ COMMITTED'; END IF;
     IF half_slots % 2 = 0 THEN RETURN 'the slot before may still be written'; END IF;
     PERFORM set_config('lock_timeout', '50ms', true);
     BEGIN
