@@ -12,11 +12,13 @@ local IS_ROOT = system.geteuid() == 0
 describe("local_server", function()
   local base, made, sql
 
+  local UNSAFE = { fsync = "off" } -- what a spec makes need not survive a power cut
+
   -- A private server in `dir` (default: a new folder), removed after the test.
   local function new(options)
     options = options or {}
     options.dir = options.dir or base .. "/" .. #made
-    if options.sync == nil then options.sync = false end
+    options.sync, options.settings = false, options.settings or UNSAFE
     local object = assert(local_server.new(options))
     made[#made + 1] = object
     return object
@@ -26,7 +28,7 @@ describe("local_server", function()
 
   local function shared(options)
     options = options or {}
-    options.dir, options.sync = shared_dir, false
+    options.dir, options.sync, options.settings = shared_dir, false, options.settings or UNSAFE
     local object = assert(local_server.new(options))
     assert(object:stop())
     return object
@@ -35,7 +37,7 @@ describe("local_server", function()
   setup(function()
     sql = server.start()
     shared_dir = assert(system.mkdtemp("/tmp/fpcache-spec-"))
-    assert(assert(local_server.new { dir = shared_dir, sync = false }):start())
+    assert(assert(local_server.new { dir = shared_dir, sync = false, settings = UNSAFE }):start())
   end)
   teardown(function()
     child.clean()
@@ -85,7 +87,7 @@ describe("local_server", function()
   end)
 
   it("is fit for a cache, and shut to the network", function()
-    local s = shared()
+    local s = shared { settings = {} }
     s:start()
     local settings = { listen_addresses = "", synchronous_commit = "off", wal_level = "minimal",
       fsync = "on", server_encoding = "UTF8", autovacuum = "on", logging_collector = "on", max_connections = "100",
@@ -113,12 +115,11 @@ describe("local_server", function()
   end)
 
   it("outlives the process that started it", function()
-    local dir = base .. "/daemon"
+    local s = shared()
     local result = child.run([[
-      local s = assert(require("fpcache.local_server").new { dir = ..., sync = false })
-      io.write(assert(s:start()))]], { dir })
+      local s = assert(require("fpcache.local_server").new { dir = ..., sync = false, settings = { fsync = "off" } })
+      io.write(assert(s:start()))]], { s.dir })
     assert.equal(0, result.status, result.output)
-    local s = new { dir = dir }
     assert.equal("running", s:status().state)
     assert.equal(result.output, s:start())
     assert.equal("1", query(s, "SELECT 1"))
@@ -127,7 +128,8 @@ describe("local_server", function()
   it("is started once by processes that start at once", function()
     local what = child.command([[
       local dir = ...
-      local s = assert(require("fpcache.local_server").new { dir = dir, sync = false, on_start = function()
+      local settings = { fsync = "off" }
+      local s = assert(require("fpcache.local_server").new { dir = dir, sync = false, settings = settings, on_start = function()
         local file = assert(io.open(dir .. "/started", "a"))
         file:write("once\n")
         file:close()
@@ -323,7 +325,7 @@ describe("local_server", function()
 
     it("root's server runs under an account of its own, which owns only what it needs", function()
       local lines = {}
-      local s = new { log = function(line) lines[#lines + 1] = line end }
+      local s = shared { log = function(line) lines[#lines + 1] = line end }
       s:start()
       local account = system.user("postgres") or nobody
       assert.equal(("PostgreSQL refuses to run as root: the server runs as %s, in %s"):format(account.name, s.dir),
@@ -343,7 +345,7 @@ describe("local_server", function()
       local result = child.run([[
         local local_server = require "fpcache.local_server"
         local system = require("fpcache.core").system
-        local s = assert(local_server.new { sync = false, log = print })
+        local s = assert(local_server.new { sync = false, settings = { fsync = "off" }, log = print })
         assert(s.dir == os.getenv("HOME") .. "/.local/state/fpcache", s.dir)
         assert(s:start() == s:url())
         local status = assert(s:status())
@@ -365,7 +367,7 @@ describe("local_server", function()
     end)
 
     it("another user's folder is refused", function()
-      local s = new()
+      local s = shared()
       s:start()
       local result = child.run([[
         local s = assert(require("fpcache.local_server").new { dir = ... })
