@@ -12,6 +12,7 @@ local MIGRATIONS = {
   (require("fpcache.schema.m008_sealing")),
   (require("fpcache.schema.m010_namespaces")),
   (require("fpcache.schema.m011_feed_quick")),
+  (require("fpcache.schema.m013_watch_races")),
 }
 
 local schema = { MIGRATIONS = MIGRATIONS, VERSION = MIGRATIONS[#MIGRATIONS].version } -- a number may have been passed over
