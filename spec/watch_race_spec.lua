@@ -179,27 +179,58 @@ describe("fetch beside a writer of a watched table", function()
     assert.equal("0", db:sql("SELECT count(*) FROM cache WHERE lease_until IS NOT NULL"))
   end)
 
-  it("waits for a lease that is just being granted, and takes it away", function()
-    local claim = writer("SELECT fpcache_missed('', 'product:1', NULL, 10, NULL, NULL, NULL)") -- granted, not committed
-    claim()
-    local system = core.system
-    local log = assert(system.mkdtemp("/tmp/fpcache-race-")) .. "/log"
-    finally(function() system.remove_tree(log:match("^(.*)/")) end)
-    assert(core.spawn { argv = { "psql", "-qAt", "-v", "ON_ERROR_STOP=1", "-d", db.url, "-c", ONE .. " RETURNING 'done'" },
-      log = log })
-    local function written()
-      local file = io.open(log)
-      local text = file and file:read("*a") or ""
-      if file then file:close() end
-      return text
+  describe("while a lease is being granted", function()
+    local dir
+    before_each(function() dir = assert(core.system.mkdtemp("/tmp/fpcache-race-")) end)
+    after_each(function() core.system.remove_tree(dir) end)
+
+    local CLAIM = "SELECT fpcache_missed('', 'product:1', NULL, 10, NULL, NULL, NULL)"
+    local count = 0
+
+    --- SQL in a process beside us; gives a function that waits for what it says.
+    local function beside(url, text)
+      count = count + 1
+      local log = dir .. "/" .. count
+      assert(core.spawn { argv = { "psql", "-qAt", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", text }, log = log })
+      return function(seconds)
+        return database.eventually(function()
+          local file = io.open(log)
+          local said = file and file:read("*a") or ""
+          if file then file:close() end
+          return said:match("(.+)\n$")
+        end, seconds)
+      end
     end
-    assert.is_truthy(database.eventually(function()
-      return written() ~= "" or db:sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == "1"
-    end))
-    assert.is_true(claim())
-    assert.is_truthy(database.eventually(function() return written() ~= "" end))
-    assert.equal("done\n", written())
-    assert.equal("0", db:sql("SELECT count(*) FROM cache"), "the lease went with the key")
+
+    local function waiting_for(kind)
+      return db:sql(("SELECT count(*) FROM pg_locks WHERE locktype = '%s' AND NOT granted"):format(kind)) == "1"
+    end
+
+    it("the writer waits for it, and takes it away", function()
+      local claim = writer(CLAIM) -- granted, not committed
+      claim()
+      local said = beside(db.url, ONE .. " RETURNING 'done'")
+      assert.is_truthy(database.eventually(function() return said(0) or waiting_for("advisory") end))
+      assert.is_true(claim())
+      assert.equal("done", said())
+      assert.equal("0", db:sql("SELECT count(*) FROM cache"), "the lease went with the key")
+    end)
+
+    it("and the writer was quicker, nothing is stored by it", function()
+      local other = writer("SELECT cache_set('app', 'product:1', '1')") -- it holds up who wants the lease
+      other()
+      local said = beside(db:url_of(), CLAIM)
+      assert.is_truthy(database.eventually(function() return waiting_for("transactionid") end))
+      cache = db:open()
+      local write = writer(ONE)
+      write()
+      other("roll back")
+      local words = assert(said())
+      local text = words:gsub("^\\x", ""):gsub("%x%x", function(hex) return string.char(tonumber(hex, 16)) end)
+      assert.matches(" true %-1 ", text)
+      assert.equal("0", db:sql("SELECT count(*) FROM cache WHERE lease_until IS NOT NULL"))
+      assert.is_true(write())
+    end)
   end)
 
   it("a writer in REPEATABLE READ cannot overlook what was cached after it began", function()
