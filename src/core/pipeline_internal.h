@@ -1,7 +1,7 @@
 /* pipeline_internal.h -- the engine from inside.  Inside the core only.
  *
  *   engine   what callers share with the I/O thread; under a lock           pipeline.c
- *   io       what the I/O thread alone touches                              pipeline_io.c
+ *   io       what belongs to whose turn it is                               pipeline_io.c
  *   queue    waiting requests of one lane, by caller                        pipeline_queue.c
  *   lane     a queue and the connections that serve it                      pipeline_lane.c
  *   pipe     one connection, and what it owes answers for                   pipeline_pipe.c, pipeline_send.c
@@ -57,7 +57,7 @@ typedef struct fpc_opened { /* what an opener brings */
 typedef struct fpc_pipeline_counters {
     atomic_int open, opening, silent;
     atomic_size_t waiting, in_flight;
-    atomic_uint_fast64_t submitted, finished, groups, merged, resent, expired, dropped;
+    atomic_uint_fast64_t submitted, finished, groups, merged, resent, expired, dropped, by_callers;
     atomic_uint_fast64_t opened_total, open_failures, lost, went_silent;
 } fpc_pipeline_counters;
 
@@ -70,7 +70,10 @@ struct fpc_pipeline {
     fpc_pipeline_counters counters;
     atomic_bool
         asleep; /* the thread is in poll(2), or about to be: whoever sets it to false writes wake_fd */
-    pthread_mutex_t lock; /* never held while waiting for the server */
+    pthread_mutex_t turn; /* whoever holds it acts for the engine; the thread lets go of it around poll(2) */
+    struct fpc_io
+        *resting; /* only while `turn` is held: of the thread that sleeps, for a caller to send with */
+    pthread_mutex_t lock; /* taken inside a turn or without one; never held while waiting for the server */
     pthread_cond_t ended;
     /* -- only while `lock` is held -- */
     unsigned fork_generation;
@@ -114,6 +117,8 @@ typedef struct fpc_pipe {
     bool commit_failed;          /* at the sync that is the head */
     bool unflushed;              /* libpq could not write all */
     bool silent, retiring;
+    bool broken;    /* sending failed; the thread is to end it */
+    bool unread;    /* libpq read an answer while it was sending: no descriptor tells of it */
     bool not_run;   /* the server said that it ended the session before running what is in the ring */
     fpc_error lost; /* ... and why; status FPC_OK: it said nothing */
     fpc_request *committing; /* the write that succeeded and waits for its sync */
@@ -163,8 +168,11 @@ typedef struct fpc_lane_state {
 } fpc_lane_state;
 
 void fpc_lane_init(fpc_lane_state *lane, struct fpc_io *io, fpc_lane which);
-/* Opens what is needed and sends what can be sent. */
+/* Opens what is needed and sends what can be sent; ends what broke. */
 void fpc_lane_serve(fpc_lane_state *lane);
+/* Sends what can be sent over the connections there are, and leaves the rest to the thread.  True: there is
+ * something that only the thread can do. */
+bool fpc_lane_send(fpc_lane_state *lane);
 /* Watches over silence, idleness and age; returns when it wants to look again. */
 fpc_deadline fpc_lane_watch(fpc_lane_state *lane);
 void fpc_lane_opened(fpc_lane_state *lane, fpc_opened *opened);
@@ -177,6 +185,8 @@ typedef struct fpc_io {
     fpc_lane_state lanes[FPC_LANES];
     int64_t now;                /* of this turn */
     fpc_deadline next_deadline; /* of any request; may be too early */
+    fpc_deadline sleeps_until;  /* the thread, when nothing wakes it */
+    bool was_asked;             /* something was submitted since the thread last slept */
     bool stopping;
     fpc_deadline stop_by;
     uint64_t random;
@@ -185,6 +195,8 @@ typedef struct fpc_io {
 } fpc_io;
 
 void *fpc_io_run(void *io);
+/* In the turn of a caller, while the thread sleeps: sends what was submitted.  True: wake the thread. */
+bool fpc_io_send_for_caller(fpc_io *io);
 fpc_io *fpc_io_new(fpc_pipeline *engine);
 /* The request has its outcome. */
 void fpc_io_finish(fpc_io *io, fpc_request *request);

@@ -143,9 +143,9 @@ static void count_lost(fpc_lane_state *lane) {
     atomic_fetch_add_explicit(&lane->io->engine->counters.lost, 1, memory_order_relaxed);
 }
 
-void fpc_lane_serve(fpc_lane_state *lane) {
+bool fpc_lane_send(fpc_lane_state *lane) {
     fpc_request *requests[FPC_PIPE_WINDOW];
-    drop_old(lane);
+    bool is_left = false;
     while (lane->queue.count > 0) {
         fpc_pipe *pipe = choose(lane);
         if (pipe == NULL) break;
@@ -159,11 +159,30 @@ void fpc_lane_serve(fpc_lane_state *lane) {
                 requests[count++] = request;
             }
         }
-        if (count > 0 && !fpc_pipe_send(pipe, requests, count)) {
-            count_lost(lane);
-            fpc_pipe_lose(pipe, NULL);
-        }
+        if (count == 0) continue;
+        if (!fpc_pipe_send(pipe, requests, count)) pipe->broken = true;
+        is_left = is_left || pipe->broken || pipe->unflushed || pipe->unread;
     }
+    return is_left || lane->queue.count > 0;
+}
+
+/* Losing one puts reads back, which others can take. */
+static bool end_broken(fpc_lane_state *lane) {
+    bool ended = false;
+    for (int i = 0; i < places(lane); i++) {
+        if (!lane->pipes[i].broken) continue;
+        count_lost(lane);
+        fpc_pipe_lose(&lane->pipes[i], NULL);
+        ended = true;
+    }
+    return ended;
+}
+
+void fpc_lane_serve(fpc_lane_state *lane) {
+    drop_old(lane);
+    end_broken(lane); /* a caller's turn left it */
+    do fpc_lane_send(lane);
+    while (end_broken(lane));
     open_needed(lane);
 }
 

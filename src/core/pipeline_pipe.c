@@ -53,6 +53,7 @@ void fpc_pipe_begin(fpc_pipe *pipe, fpc_conn *conn) {
     pipe->pg = fpc_conn_pg(conn);
     pipe->state = FPC_PIPE_OPEN;
     pipe->silent = pipe->retiring = pipe->unflushed = pipe->has_result = pipe->commit_failed = false;
+    pipe->broken = pipe->unread = false;
     pipe->not_run = false;
     pipe->lost.status = FPC_OK;
     pipe->opened_ns = pipe->heard_ns = pipe->io->now;
@@ -62,7 +63,7 @@ void fpc_pipe_begin(fpc_pipe *pipe, fpc_conn *conn) {
 }
 
 bool fpc_pipe_is_usable(const fpc_pipe *pipe) {
-    return pipe->state == FPC_PIPE_OPEN && !pipe->silent && !pipe->retiring;
+    return pipe->state == FPC_PIPE_OPEN && !pipe->silent && !pipe->retiring && !pipe->broken;
 }
 
 bool fpc_pipe_is_idle(const fpc_pipe *pipe) {
@@ -179,7 +180,7 @@ void fpc_pipe_lose(fpc_pipe *pipe, const fpc_error *why) {
     pipe->state = FPC_PIPE_CLOSED;
     atomic_fetch_sub(&io->engine->counters.open, 1);
     if (pipe->silent) atomic_fetch_sub(&io->engine->counters.silent, 1);
-    pipe->silent = false;
+    pipe->silent = pipe->broken = false;
     fpc_id_set_clear(&pipe->prepared);
     fpc_conn_delete(conn);
 }
@@ -356,6 +357,7 @@ static bool take_result(fpc_pipe *pipe, PGresult *result) {
 
 bool fpc_pipe_read(fpc_pipe *pipe) {
     bool is_open = PQconsumeInput(pipe->pg);
+    pipe->unread = false;
     pipe->heard_ns = pipe->io->now;
     while (pipe->owed > 0 && !PQisBusy(pipe->pg)) {
         PGresult *result = PQgetResult(pipe->pg);

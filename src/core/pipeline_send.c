@@ -164,6 +164,7 @@ bool fpc_pipe_send(fpc_pipe *pipe, fpc_request **requests, size_t count) {
     }
     if (is_fine && is_open) is_fine = send_sync(pipe);
     if (is_fine) is_fine = fpc_pipe_flush(pipe);
+    if (is_fine && pipe->owed > 0) pipe->unread = !PQisBusy(pipe->pg);
     for (size_t i = count; i-- > sent;) fpc_io_put_back(pipe->io, requests[i]);
     return is_fine;
 }
