@@ -27,6 +27,8 @@
 #define FPC_SLOW_WINDOW 4
 /* From so many waiting reads on they travel merged (see docs/pipeline.md for the measurement). */
 #define FPC_MERGE_FROM 16
+/* Writes that wait travel merged in any case, up to so many bytes of parameters. */
+#define FPC_MERGE_BYTES ((size_t)1 << 20)
 
 /* --- queue --- */
 
@@ -41,6 +43,7 @@ typedef struct fpc_queue {
 bool fpc_queue_append(fpc_queue *queue, fpc_request *request);
 bool fpc_queue_put_back(fpc_queue *queue, fpc_request *request); /* first of its caller */
 fpc_request *fpc_queue_take(fpc_queue *queue);                   /* in turns; NULL: empty */
+const fpc_request *fpc_queue_first(const fpc_queue *queue);      /* what take() would give */
 /* Takes out those for which `is_out` holds, as a list. */
 fpc_request *fpc_queue_filter(fpc_queue *queue, bool (*is_out)(const fpc_request *request, void *arg),
                               void *arg);
@@ -121,7 +124,7 @@ typedef struct fpc_pipe {
     bool unread;    /* libpq read an answer while it was sending: no descriptor tells of it */
     bool not_run;   /* the server said that it ended the session before running what is in the ring */
     fpc_error lost; /* ... and why; status FPC_OK: it said nothing */
-    fpc_request *committing; /* the write that succeeded and waits for its sync */
+    fpc_request *committing; /* a list: the writes of one statement, which succeeded and wait for its sync */
     int64_t heard_ns;        /* when it last said something, or was asked while it owed nothing */
     int64_t opened_ns;
     fpc_id_set prepared;
@@ -149,6 +152,8 @@ bool fpc_pipe_is_idle(const fpc_pipe *pipe);
 /* Sends requests, an array that is the lane's for the call: one group, or for writes one each.  False: the
  * connection is lost; requests not sent were put back. */
 bool fpc_pipe_send(fpc_pipe *pipe, fpc_request **requests, size_t count);
+/* Where a key is among requests for one statement in the order of keys, or would be. */
+bool fpc_find_key(fpc_request *const *requests, size_t count, const char *key, size_t length, size_t *at);
 /* Room for `more` entries. */
 bool fpc_pipe_reserve(fpc_pipe *pipe, size_t more);
 
@@ -190,8 +195,8 @@ typedef struct fpc_io {
     bool stopping;
     fpc_deadline stop_by;
     uint64_t random;
-    fpc_array keys;                      /* of the merged statement being sent */
-    fpc_request *first_done, *last_done; /* to be handed over at the end of the turn */
+    fpc_array arrays[FPC_MANY_WIDTH_MAX]; /* of the merged statement being sent */
+    fpc_request *first_done, *last_done;  /* to be handed over at the end of the turn */
 } fpc_io;
 
 void *fpc_io_run(void *io);

@@ -30,7 +30,7 @@ fpc_io *fpc_io_new(fpc_pipeline *engine) {
     io->next_deadline = FPC_NEVER;
     io->random = (uint64_t)fpc_clock_ns() ^ (uint64_t)getpid();
     for (int lane = 0; lane < FPC_LANES; lane++) fpc_lane_init(&io->lanes[lane], io, (fpc_lane)lane);
-    fpc_array_create(&io->keys, FPC_OID_BYTEA);
+    for (int i = 0; i < FPC_MANY_WIDTH_MAX; i++) fpc_array_create(&io->arrays[i], FPC_OID_BYTEA);
     return io;
 }
 
@@ -307,7 +307,7 @@ static void end(fpc_io *io) {
     take_news(io);
     close_pipes(io);
     hand_over(io);
-    fpc_array_destroy(&io->keys);
+    for (int i = 0; i < FPC_MANY_WIDTH_MAX; i++) fpc_array_destroy(&io->arrays[i]);
     free(io);
     pthread_mutex_lock(&engine->lock);
     pthread_cond_broadcast(&engine->ended);

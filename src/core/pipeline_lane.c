@@ -143,12 +143,20 @@ static void count_lost(fpc_lane_state *lane) {
     atomic_fetch_add_explicit(&lane->io->engine->counters.lost, 1, memory_order_relaxed);
 }
 
+/* Writes that may travel merged wait for the one that is on its way: the next statement takes all of them. */
+static bool is_to_gather(const fpc_lane_state *lane, const fpc_pipe *pipe) {
+    const fpc_request *first = fpc_queue_first(&lane->queue);
+    return lane->lane == FPC_LANE_WRITE && pipe->in_flight > 0 && first->statement->many != NULL &&
+           !first->alone;
+}
+
 bool fpc_lane_send(fpc_lane_state *lane) {
     fpc_request *requests[FPC_PIPE_WINDOW];
     bool is_left = false;
     while (lane->queue.count > 0) {
         fpc_pipe *pipe = choose(lane);
         if (pipe == NULL) break;
+        if (is_to_gather(lane, pipe)) return is_left; /* its answer wakes the thread */
         size_t room = window(lane) - (size_t)pipe->in_flight, count = 0;
         fpc_request *request;
         while (count < room && (request = fpc_queue_take(&lane->queue)) != NULL) {
