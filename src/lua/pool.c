@@ -357,6 +357,7 @@ static int pool_pipeline_stats(lua_State *L) {
     set_count(L, "submitted", stats.submitted);
     set_count(L, "finished", stats.finished);
     set_count(L, "groups", stats.groups);
+    set_count(L, "by_callers", stats.by_callers);
     set_count(L, "merged", stats.merged);
     set_count(L, "resent", stats.resent);
     set_count(L, "expired", stats.expired);
