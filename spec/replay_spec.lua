@@ -1,6 +1,7 @@
 -- replay_spec.lua -- traces: written, read in every format, played.
 local core = require "fpcache.core"
 local database = require "support.database"
+local files = require "support.files"
 local replay = require "fpcache.replay"
 local trace = require "fpcache.replay.trace"
 
@@ -12,13 +13,7 @@ describe("traces", function()
   setup(function() dir = assert(system.mkdtemp("/tmp/fpcache-trace-")) end)
   teardown(function() assert(system.remove_tree(dir)) end)
 
-  local function write(name, text)
-    local path = dir .. "/" .. name
-    local file = assert(io.open(path, "wb"))
-    file:write(text)
-    file:close()
-    return path
-  end
+  local function write(name, text) return files.write(dir .. "/" .. name, text) end
 
   --- All records as { time, op, key, key_bytes, bytes, ttl }, bad ones as texts.
   local function read(path, opts)

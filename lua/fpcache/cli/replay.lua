@@ -1,6 +1,6 @@
 --- `fpcache record` and `fpcache replay`.
+local answer = require("fpcache.cli.answer")
 local argparse = require("argparse")
-local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local core = require("fpcache.core")
 local replay = require("fpcache.replay")
@@ -11,10 +11,7 @@ local units = require("fpcache.units")
 local system = core.system
 local cli = {}
 
-local function fail(err)
-  io.stderr:write("fpcache: ", tostring(err), "\n")
-  return 1
-end
+local fail = answer.failed
 
 -- --- record ---
 
@@ -263,8 +260,7 @@ local function play(words)
     if not measured then return fail(err) end
     for i, one in ipairs(measured) do report.settings[i].measured = one end
   end
-  if flags.json then print(assert(codec.json.encode(report))) else print_report(report) end
-  return 0
+  return answer.found(report, flags.json, print_report)
 end
 
 ---@param words string[]

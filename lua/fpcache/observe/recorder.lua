@@ -27,18 +27,9 @@ Recorder.__index = Recorder
 
 local recorder = { VERSION = 1, HEADER = "#fpcache-trace" }
 
-local function read(given)
-  if type(given) == "string" then given = { file = given } end
-  local o = options.read(OPTIONS, given, 1, "record")
-  if not o.file or o.file == "" then error("record.file: the name of a file is expected", 0) end
-  return o
-end
+local read, check = options.table_or_string("record", "file", "the name of a file", OPTIONS)
 
---- Why an option cannot be used, or nil.
-function recorder.check(given)
-  local ok, reason = pcall(read, given)
-  if not ok then return (tostring(reason):gsub("^.-:%d+: ", "")) end
-end
+recorder.check = check
 
 --- What the environment wants recorded: FPCACHE_RECORD=FILE, FPCACHE_RECORD_KEYS=1, FPCACHE_RECORD_SAMPLE=0.1,
 -- FPCACHE_RECORD_SECRET; as `fpcache record` sets them.
