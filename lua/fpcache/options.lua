@@ -121,6 +121,10 @@ function options.not_negative(value)
   if not (value >= 0 and value < math.huge) then return ("must not be negative, got %s"):format(tostring(value)) end
 end
 
+function options.share(value)
+  if not (value > 0 and value < 1) then return ("must be between 0 and 1, got %s"):format(tostring(value)) end
+end
+
 --- A check that a number is from `low` to `high`; `unit` is for the message.
 function options.between(low, high, unit)
   return function(value)

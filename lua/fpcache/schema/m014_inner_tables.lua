@@ -1,6 +1,6 @@
 --- Migration 14: what the cache keeps for itself is its owner's, whatever a role was granted.
 --
--- Places as in migration 1, and {format} the schema inside a template of format().
+-- Places as in migration 1, and {format} the schema inside E'...', a template of format().
 --
 -- ALTER DEFAULT PRIVILEGES and GRANT … ON ALL TABLES are common, and give roles of applications rights on tables that they were
 -- never meant to see: the slots of the feed tell everybody's keys, what is planned to be evicted is anybody's rows.  So each has
