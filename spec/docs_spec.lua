@@ -3,18 +3,12 @@
 local admin = require "fpcache.admin"
 local core = require "fpcache.core"
 local documents = require "support.documents"
+local files = require "support.files"
 local fpcache = require "fpcache"
 local server = require "support.server"
 
 local BUILD = assert(core.system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
 local load_text = rawget(_G, "loadstring") or load
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
 
 -- What the words of a snippet stand for.  A snippet of Lua that is not here runs with `fpcache` and `cache` alone.  Where one
 -- needs an account in a cloud, fpcache.new takes its options and returns an error.
@@ -123,10 +117,10 @@ end)
 
 describe("the documents", function()
   it("link to what is there, and all are in the index", function()
-    local index = read("docs/README.md")
+    local index = assert(files.read("docs/README.md"))
     for _, path in ipairs(documents.paths()) do
       local folder = path:match("^(.*/)") or ""
-      for target in read(path):gsub("```.-```", ""):gmatch("%]%(([^)#]+)[^)]*%)") do
+      for target in assert(files.read(path)):gsub("```.-```", ""):gmatch("%]%(([^)#]+)[^)]*%)") do
         if not target:find("^https?:") then assert.is_truthy(core.system.stat(folder .. target), path .. ": " .. target) end
       end
       local name = path:match("^docs/(.*)$")
@@ -152,7 +146,7 @@ describe("public functions", function()
     local count = 0
     for _, path in ipairs(sources()) do
       local comment = {}
-      for line in read(path):gmatch("(.-)\n") do
+      for line in assert(files.read(path)):gmatch("(.-)\n") do
         local owner, name, parameters = line:match("^function (%a+)[.:]([%w_]+)%((.-)%)")
         if owner and PUBLIC[owner] and not name:find("^_") then
           local text = table.concat(comment, "\n")
@@ -171,7 +165,7 @@ describe("public functions", function()
 
   it("are named in the documentation", function()
     local text = {}
-    for _, path in ipairs(documents.paths()) do text[#text + 1] = read(path) end
+    for _, path in ipairs(documents.paths()) do text[#text + 1] = assert(files.read(path)) end
     text = table.concat(text, "\n")
     local function named(owner, name)
       assert.is_truthy(text:find("[`.:%s·]" .. name .. "%f[^%w_]"), ("%s.%s is in no document"):format(owner, name))

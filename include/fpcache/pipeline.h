@@ -49,6 +49,7 @@ typedef struct fpc_pipeline_stats {
     size_t waiting, in_flight; /* requests, now */
     uint64_t submitted, finished;
     uint64_t groups;           /* syncs sent */
+    uint64_t by_callers;       /* kicks that sent from the caller's own thread */
     uint64_t merged;           /* requests that travelled in a statement for many */
     uint64_t resent;           /* after an abort, a loss or a silence */
     uint64_t expired, dropped; /* past the deadline; abandoned before they were sent */
@@ -72,7 +73,8 @@ void fpc_pipeline_delete(fpc_pipeline *engine);
 fpc_status fpc_pipeline_submit(fpc_pipeline *engine, fpc_completions *to, const fpc_statement *statement,
                                const fpc_params *params, fpc_deadline deadline, fpc_request **out,
                                fpc_error *err);
-/* Wakes the I/O thread if it sleeps.  Cheap when it does not. */
+/* Has what was submitted sent: here and now, without waiting, while the I/O thread sleeps; else by that
+ * thread. */
 void fpc_pipeline_kick(fpc_pipeline *engine);
 
 void fpc_pipeline_get_stats(fpc_pipeline *engine, fpc_pipeline_stats *out);

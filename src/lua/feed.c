@@ -118,15 +118,17 @@ static bool look(fpc_feed **ud, double seed, const char *key, double length, dou
 
 #define LAST_END 9e9 /* seconds; in nanoseconds it would not fit */
 
-static bool is_current(fpc_feed **ud, double spot, double stamp, double ends) {
+/* See fpc_feed_is_current_until(). */
+static double is_current(fpc_feed **ud, double spot, double stamp, double ends, double seen) {
     fpc_deadline until = ends < LAST_END ? (fpc_deadline)(ends * (double)FPC_NS_PER_SECOND) : FPC_NEVER;
-    return *ud != NULL && fpc_feed_is_current_until(*ud, (uint64_t)spot, (uint64_t)stamp, until);
+    if (*ud == NULL) return 0;
+    return (double)fpc_feed_is_current_until(*ud, (uint64_t)spot, (uint64_t)stamp, until, (uint64_t)seen);
 }
 
 /* core.feed_functions() -> the addresses of look() and is_current() as light userdata */
 static int feed_functions(lua_State *L) {
     bool (*to_look)(fpc_feed **, double, const char *, double, double *) = look;
-    bool (*to_is_current)(fpc_feed **, double, double, double) = is_current;
+    double (*to_is_current)(fpc_feed **, double, double, double, double) = is_current;
     void *address;
     memcpy(&address, &to_look, sizeof address); /* C has no cast from one to the other */
     lua_pushlightuserdata(L, address);
@@ -155,7 +157,7 @@ static int feed_is_current(lua_State *L) {
     fpc_feed **ud = check(L);
     double spot = luaL_checknumber(L, 2), stamp = luaL_checknumber(L, 3),
            ends = luaL_optnumber(L, 4, HUGE_VAL);
-    lua_pushboolean(L, is_current(ud, spot, stamp, ends));
+    lua_pushboolean(L, is_current(ud, spot, stamp, ends, 0) != 0);
     return 1;
 }
 
@@ -190,7 +192,8 @@ static int bound_look(lua_State *L) {
 
 static int bound_is_current(lua_State *L) {
     fpc_feed **ud = lua_touserdata(L, lua_upvalueindex(1));
-    lua_pushboolean(L, is_current(ud, lua_tonumber(L, 1), lua_tonumber(L, 2), lua_tonumber(L, 3)));
+    lua_pushnumber(L, (lua_Number)is_current(ud, lua_tonumber(L, 1), lua_tonumber(L, 2), lua_tonumber(L, 3),
+                                             lua_tonumber(L, 4)));
     return 1;
 }
 

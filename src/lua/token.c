@@ -20,13 +20,13 @@ fpc_lua_keeper *fpc_lua_check_keeper(lua_State *L, int index) {
 }
 
 fpc_lua_keeper *fpc_lua_keeper_share(fpc_lua_keeper *self) {
-    if (self != NULL) self->references++;
+    if (self != NULL) atomic_fetch_add(&self->references, 1);
     return self;
 }
 
 void fpc_lua_keeper_drop(lua_State *L, fpc_lua_keeper *self) {
-    if (self == NULL || --self->references > 0) return;
-    luaL_unref(L, LUA_REGISTRYINDEX, self->function);
+    if (self == NULL || atomic_fetch_sub(&self->references, 1) > 1) return;
+    if (self->function != LUA_NOREF) luaL_unref(L, LUA_REGISTRYINDEX, self->function);
     fpc_token_keeper_close(self->keeper);
     free(self);
 }
