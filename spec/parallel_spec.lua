@@ -216,7 +216,8 @@ describe("tasks", function()
       local task = fpcache.spawn(function() return cache:set("held", 2) end)
       assert.is_truthy(database.eventually(function() -- it was sent, and waits
         fpcache.step()
-        return db:sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()") == "1"
+        return db:sql([[SELECT count(*) FROM pg_stat_activity
+          WHERE wait_event_type = 'Lock' AND datname = current_database()]]) == "1"
       end))
       local began = core.system.now()
       cache:close()
