@@ -48,6 +48,20 @@ describe("isolation", function()
     assert.equal(1, bob:count())
   end)
 
+  it("lets a role that only reads read, and says why it cannot write", function()
+    db:url_of("reader")
+    assert(admin.setup { connection_string = db:url_of("keeper"), schema = "shared", grant = "reader" })
+    assert(db:open { as = "reader" }:set("k", "before"))
+    db:sql("ALTER ROLE reader SET default_transaction_read_only = on")
+    local reader = db:open { as = "reader" }
+    assert.equal("before", reader:get("k"))
+    local _, err = reader:set("k", 1)
+    assert.equal("server: cannot execute INSERT in a read-only transaction; either this server is a standby, and unlogged "
+      .. "tables live on the primary only (connect with target_session_attrs=read-write), or the role or database has "
+      .. "default_transaction_read_only on (SQLSTATE 25006)", err)
+    assert.equal("loaded", (reader:fetch("new", 5, function() return "loaded" end)))
+  end)
+
   it("hides the others' rows from any SQL", function()
     assert(ann:set("secret", "ann's"))
     assert.same({ { n = 0 } }, sql(bob, "SELECT count(*) AS n FROM shared.cache"))
