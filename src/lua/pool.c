@@ -21,6 +21,7 @@ void fpc_lua_shared_pool_drop(fpc_lua_shared_pool *shared) {
     if (!last) return;
     fpc_pipeline_delete(shared->pipeline);
     fpc_pool_delete(shared->pool);
+    fpc_lua_keeper_drop(NULL, shared->token); /* one with a function is gone already */
     free(shared);
 }
 
@@ -53,6 +54,12 @@ static pool_call begin_call(lua_State *L) {
 const fpc_conninfo *fpc_lua_check_pool_conninfo(lua_State *L, int index) {
     pool_ud *ud = luaL_checkudata(L, index, POOL_TYPE);
     return ud->shared == NULL ? NULL : fpc_pool_conninfo(ud->shared->pool);
+}
+
+fpc_pool *fpc_lua_check_pool_to_connect(lua_State *L, int index) {
+    pool_ud *ud = luaL_checkudata(L, index, POOL_TYPE);
+    if (ud->shared != NULL && ud->shared->token != NULL) fpc_lua_keeper_pull(L, ud->shared->token);
+    return ud->shared == NULL ? NULL : ud->shared->pool; /* the function may have closed it */
 }
 
 static double number_field(lua_State *L, int index, const char *name) {
@@ -116,6 +123,13 @@ static int pool_new(lua_State *L) {
     const char *token_host = luaL_optstring(L, -1, NULL);
     lua_getfield(L, 4, "token_user");
     const char *token_user = luaL_optstring(L, -1, NULL);
+    bool is_common = description != NULL && (token == NULL || token->function == LUA_NOREF);
+    if (is_common && token != NULL) { /* equal settings have one keeper in the whole process */
+        lua_pushvalue(L, 5);
+        lua_pushfstring(L, "token=%p", (void *)token->keeper);
+        lua_concat(L, 2);
+        description = lua_tolstring(L, -1, &description_length);
+    }
     pool_ud *ud = lua_newuserdata(L, sizeof *ud);
     ud->shared = NULL;
     luaL_setmetatable(L, POOL_TYPE);
@@ -147,7 +161,7 @@ static int pool_new(lua_State *L) {
     *shared = (fpc_lua_shared_pool){
         .pool = pool, .pipeline = pipeline, .token = fpc_lua_keeper_share(token), .references = 1};
     fpc_lua_pool_family *family = fpc_lua_pool_family_of(L);
-    if (family != NULL && token == NULL && description != NULL) {
+    if (family != NULL && is_common) {
         fpc_lua_shared_pool *joined =
             fpc_lua_pool_family_join(family, shared, description, description_length);
         if (joined != shared) fpc_lua_shared_pool_drop(shared); /* it had nothing open yet */
@@ -291,15 +305,12 @@ static int server_of(lua_State *L) {
 /* pool:submit(completions, statement, timeout, ...) -> id | nil, err: the answer arrives at the queue. */
 static int pool_submit(lua_State *L) {
     fpc_error err;
-    pool_call call = begin_call(L);
     fpc_completions *to = fpc_lua_check_completions(L, 2);
     fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 4));
     fpc_request *request = NULL;
     fpc_lua_binding binding;
-    if (call.shared != NULL && call.shared->token != NULL) {
-        fpc_lua_keeper_pull(L, call.shared->token);
-        call = begin_call(L); /* a password function may have closed the pool */
-    }
+    fpc_lua_check_pool_to_connect(L, 1);
+    pool_call call = begin_call(L); /* after it: a password function may have closed the pool */
     if (!fpc_lua_bind(L, 3, 5, &binding, &err)) return fpc_lua_failure(L, &err);
     fpc_status status = call.shared == NULL
                             ? fpc_fail(&err, FPC_CLOSED, "the cache was closed")
@@ -357,6 +368,7 @@ static int pool_pipeline_stats(lua_State *L) {
     set_count(L, "submitted", stats.submitted);
     set_count(L, "finished", stats.finished);
     set_count(L, "groups", stats.groups);
+    set_count(L, "by_callers", stats.by_callers);
     set_count(L, "merged", stats.merged);
     set_count(L, "resent", stats.resent);
     set_count(L, "expired", stats.expired);

@@ -53,8 +53,8 @@ function setting.new(o)
   if o.near_entries > 0 then
     for i = 1, o.processes do
       self.near[i] = near_cache.new {
-        feed = feed, is_current = function(_, _, ends) return self.clock < ends end, now = function() return self.clock end,
-        copy = false,
+        feed = feed, is_current = function(_, _, ends) return self.clock < ends and 1 or 0 end,
+        now = function() return self.clock end, copy = false,
         size = scaled(o.near_entries, o.sample), bytes = o.near_bytes * o.sample, ttl = o.near_ttl,
         negative_size = math.floor(o.near_negative_entries * o.sample + 0.5), negative_ttl = o.near_negative_ttl,
       }
