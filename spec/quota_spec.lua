@@ -5,7 +5,7 @@ local connection = require "fpcache.connection"
 local database = require "support.database"
 local fpcache = require "fpcache"
 local layers = require "support.layers"
-local options = require "fpcache.options"
+local options_of = require "fpcache.options"
 local raises = require "support.raises"
 local sample = require "fpcache.top.sample"
 local touches = require "fpcache.touches"
@@ -55,7 +55,8 @@ describe("quotas", function()
     assert(quota { max_entries = 200 })
     fill(cache, 200)
     assert.equal(0, assert(sweep()).evicted)
-    local sampler = assert(sample.open(options.read(connection.OPTIONS, { connection_string = db:url_of(), schema = "q" }, 1), {}))
+    local opts = options_of.read(connection.OPTIONS, { connection_string = db:url_of(), schema = "q" }, 1)
+    local sampler = assert(sample.open(opts, {}))
     local first = sampler:look()
     fill(cache, 400)
     assert.equal(210, assert(sweep()).evicted)
