@@ -144,7 +144,7 @@ describe("public functions", function()
     Cache = true, fpcache = true, admin = "lua/fpcache/admin.lua", CuckooFilter = true, Counter = true, RateLimiter = true,
     Sweeper = true, Scan = true, Provider = true, Context = true, policy = "lua/fpcache/policy/init.lua",
     replay = "lua/fpcache/replay/init.lua", report = "lua/fpcache/report/init.lua", charts = true,
-    nginx = "lua/fpcache/nginx/init.lua", Responses = true, Status = true, WarmState = true, waiting = "lua/fpcache/waiting.lua",
+    nginx = "lua/fpcache/nginx/init.lua", Responses = true, Status = true, waiting = "lua/fpcache/waiting.lua",
     parallel = true,
   }
   -- Those that Lua itself calls, or only our own modules.
