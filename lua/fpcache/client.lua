@@ -8,6 +8,7 @@
 -- Every call returns its value, or nil and "code: message" (see docs/errors.md).  A wrong argument type raises.
 local announce = require("fpcache.announce")
 local core = require("fpcache.core")
+local flights = require("fpcache.policy.flights")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 
@@ -81,7 +82,10 @@ end
 
 --- Announces a change of one key, by the answer to its statement.
 local function told(self, stored, first, err, ...)
-  if first ~= nil or not announce.is_surely_undone(err) then self.feed:wrote(self.seed, stored) end
+  if first ~= nil or not announce.is_surely_undone(err) then
+    self.feed:wrote(self.seed, stored)
+    flights.forget(self.flow.flights, self.space, stored)
+  end
   return first, err, ...
 end
 
@@ -93,14 +97,8 @@ local function write(self, statement, key, value, ttl, expires_at, level, ...)
   if not stored then return nil, long end
   local bytes, format = encode(self, value, stored)
   if not bytes then return nil, format end
-  local written, answer, old_format
-  local db = self.db
-  if statement == "set" and not expires_at and db.set then -- a transport that gathers them
-    written, answer = told(self, stored, db:set(self.statements, self.timeout, self.space, key, stored, long, bytes, format, ttl))
-  else
-    written, answer, old_format = told(self, stored, db:row(self.statements[statement], self.timeout, self.space, stored, long,
-      bytes, format, ttl, expires_at, ...))
-  end
+  local written, answer, old_format = told(self, stored, self.db:row(self.statements[statement], self.timeout, self.space, stored,
+    long, bytes, format, ttl, expires_at, ...))
   if written then
     local counts = self.counts
     counts.sets = counts.sets + 1

@@ -1,5 +1,7 @@
 #include "screen.h"
 
+#include "types.h"
+
 #include <errno.h>
 #include <lauxlib.h>
 #include <poll.h>
@@ -13,6 +15,7 @@
 #define SCREEN_TYPE "fpcache.Screen"
 #define ENTER       "\033[?1049h\033[?25l"
 #define LEAVE       "\033[?25h\033[?1049l"
+#define ESCAPE      '\033'
 
 typedef struct screen {
     bool open;
@@ -95,25 +98,23 @@ static int screen_key(lua_State *L) {
     }
     if (ready < 0) return no_key(L, errno == EINTR ? "interrupted" : "closed");
     if (ready == 0) return no_key(L, "timeout");
-    char bytes[16];
-    ssize_t count = read(STDIN_FILENO, bytes, sizeof bytes);
+    char bytes[16]; /* of one key: what was typed after it waits for the next call */
+    ssize_t count = read(STDIN_FILENO, bytes, 1);
     if (count < 0 && errno == EINTR) return no_key(L, "interrupted");
     if (count <= 0) return no_key(L, "closed");
-    lua_pushlstring(L, bytes, (size_t)count);
+    size_t length = 1;
+    if (bytes[0] == ESCAPE && poll(&input, 1, 0) > 0) { /* the others of an arrow, a function key */
+        count = read(STDIN_FILENO, bytes + 1, sizeof bytes - 1);
+        if (count > 0) length += (size_t)count;
+    }
+    lua_pushlstring(L, bytes, length);
     return 1;
 }
 
 int fpc_cli_open_screen(lua_State *L) {
-    static const luaL_Reg methods[] = {
-        {"size", screen_size}, {"key", screen_key}, {"close", screen_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"size", screen_size}, {"key", screen_key}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"open", screen_open}, {NULL, NULL}};
-    luaL_newmetatable(L, SCREEN_TYPE);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pushcfunction(L, screen_close);
-    lua_setfield(L, -2, "__gc");
-    lua_pop(L, 1);
+    fpc_lua_new_type(L, SCREEN_TYPE, methods, screen_close);
     luaL_newlib(L, functions);
     return 1;
 }
