@@ -51,7 +51,7 @@ describe("A change feed", function()
   end)
 
   it("says quicker that a copy is current where no key has changed since it was asked", function()
-    local feed = open_fresh()
+    local feed = open_fresh { max_staleness = 60 } -- a slow machine is not what this is about
     local _, is_current = fast_feed.bind(fast_feed.of(feed), 100)
     local ends = system.now() + 1000
     local function stamped(key)
@@ -74,7 +74,7 @@ describe("A change feed", function()
       spot, stamp = stamped "a"
       seen = is_current(spot, stamp, ends, 0)
       sql(change)
-      assert(feed:wait_fresh(5))
+      assert(feed:wait_fresh(20))
       assert.equal(0, is_current(spot, stamp, ends, seen))
     end
   end)
