@@ -63,7 +63,7 @@ static int opened(lua_State *L, fpc_status status, const fpc_error *err) {
     return 1;
 }
 
-/* filter(capacity, fpr or nil, fingerprint_bits or nil, grow, seed or nil) -> filter | nil, err
+/* filter(capacity, fpr or nil, fingerprint_bits or nil, grow, seed or nil, compact) -> filter | nil, err
  * A number that cannot be right becomes one that the core refuses in its own words. */
 static int filter_new(lua_State *L) {
     fpc_error err;
@@ -71,7 +71,8 @@ static int filter_new(lua_State *L) {
     lua_Number capacity = luaL_checknumber(L, 1);
     lua_Number fpr = luaL_optnumber(L, 2, 0), bits = luaL_optnumber(L, 3, 0);
     fpc_filter_options options = {.grow = lua_toboolean(L, 4),
-                                  .seed = luaL_optlstring(L, 5, NULL, &seed_length)};
+                                  .seed = luaL_optlstring(L, 5, NULL, &seed_length),
+                                  .compact = lua_toboolean(L, 6)};
     luaL_argcheck(L, options.seed == NULL || seed_length == FPC_FILTER_SEED_BYTES, 5,
                   "the seed has 16 bytes");
     options.capacity = capacity >= 1 && capacity <= 1e15 ? (uint64_t)capacity : 0;
@@ -244,7 +245,7 @@ static void set_integer(lua_State *L, const char *name, uint64_t value) {
 
 static int filter_stats(lua_State *L) {
     fpc_filter_stats stats = stats_of(L);
-    lua_createtable(L, 0, 12);
+    lua_createtable(L, 0, 13);
     set_integer(L, "size", stats.size);
     set_integer(L, "capacity", stats.capacity);
     set_integer(L, "slots", stats.slots);
@@ -258,6 +259,8 @@ static int filter_stats(lua_State *L) {
     set_number(L, "estimated_fpr", stats.estimated_fpr);
     lua_pushboolean(L, stats.grow);
     lua_setfield(L, -2, "grow");
+    lua_pushboolean(L, stats.compact);
+    lua_setfield(L, -2, "compact");
     return 1;
 }
 
