@@ -3,7 +3,7 @@ fpc_embed_modules(FPC_EMBEDDED_LIBRARY embedded_library "^fpcache/(cli|shell|top
 # The static libraries of Debian are made for programs: this one takes the shared ones.
 find_library(CJSON54_SHARED liblua5.4-cjson.so REQUIRED)
 set(abi ${CMAKE_CURRENT_SOURCE_DIR}/src/embed/abi.map)
-add_library(fpc_embed SHARED src/embed/preload.c src/embed/runtime.c src/embed/values.c src/embed/watch.c
+add_library(fpc_embed SHARED src/embed/guards.c src/embed/preload.c src/embed/runtime.c src/embed/values.c src/embed/watch.c
             ${FPC_EMBEDDED_LIBRARY} ${FPC_LUA_SOURCES})
 target_include_directories(fpc_embed PUBLIC include PRIVATE ${LUA54_INCLUDE_DIR} src/embed src/lua
                            ${CMAKE_CURRENT_BINARY_DIR}/generated)

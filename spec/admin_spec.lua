@@ -234,6 +234,15 @@ describe("admin", function()
         .. "OR proname LIKE 'fpcache%'"))
     end)
 
+    it("may hold backslashes where these escape in any literal", function()
+      local name = "a\\x41'%s"
+      db.srv:sql(("ALTER DATABASE %s SET standard_conforming_strings = off"):format(db.name))
+      assert(call("setup", { schema = name, grant = "public" }))
+      local cache = db:open { schema = name }
+      assert(cache:set("k", 1, { tags = "t" }))
+      assert.equal(1, cache:invalidate_tag("t"))
+    end)
+
     it("that cannot be are refused", function()
       for _, name in ipairs { "setup", "upgrade", "status", "drop" } do
         refused("invalid: an SQL name must not be empty", name, { schema = "" })

@@ -50,8 +50,8 @@ describe("fpcache record and replay", function()
     assert.equal(1, answer.code)
     assert.matches("^fpcache: invalid: cannot read ", answer.err)
     fpcache:file("t.csv", "1,a,1\n")
-    answer = fpcache { "replay", "t.csv", "--policy", "jitter=0.5" }
-    assert.matches("jitter is not simulated", answer.err)
+    answer = fpcache { "replay", "t.csv", "--policy", "ttl=5,soft_timeout=1" }
+    assert.matches("soft_timeout is not simulated: it is about loading that fails", answer.err)
     assert.equal(1, answer.code)
     assert.equal(1, fpcache { "replay", "t.csv", "--server", "host=/nowhere" }.code)
   end)

@@ -205,12 +205,9 @@ describe("fpcache", function()
   end)
 
   it("without a URL uses a private server of its own", function()
-    local state = assert(core.system.mkdtemp("/tmp/fpcache-spec-state-"))
-    assert(core.system.chmod(state, tonumber("755", 8)))
-    local own = interpreter.new { XDG_STATE_HOME = state }
+    local own = interpreter.of_nobody() -- root's is the machine's: not ours to use, less to destroy
     finally(function()
       assert.equal(0, own { "local", "destroy", "--force" }.code)
-      core.system.remove_tree(state)
       own:remove()
     end)
     local answer = own { "set", "k", "private" }
@@ -219,7 +216,7 @@ describe("fpcache", function()
     answer = own { "-e", "print((require'fpcache'.new():get('k')))" }
     assert.equal("private\n", answer.out)
     local url = own { "local", "url" }.out
-    assert.matches("^postgresql:///.*\n$", url)
+    assert.matches("host=" .. own.dir:gsub("/", "%%2F"), url, 1, true) -- in its own HOME
     assert.equal("private\n", own { "get", "k", "--url", (url:gsub("\n", "")) }.out)
     assert.equal("1\n", own { "count" }.out)
   end)

@@ -1,15 +1,9 @@
 -- completion_spec.lua -- completion in bash and zsh, and the manual page: they know what the program knows.
 local core = require "fpcache.core"
+local files = require "support.files"
 local interpreter = require "support.interpreter"
 
 local ROOT = assert(core.system.realpath("."))
-
-local function read(path)
-  local file = assert(io.open(path))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
 
 --- Whether a program is there.
 local function has(program)
@@ -19,7 +13,8 @@ end
 --- Every command of the program, from its own table.
 local function commands()
   local list = {}
-  for name, in_brackets in read("lua/fpcache/cli/main.lua"):match("local COMMANDS = {(.-)\n}"):gmatch('([%w%["%]]+) = "()') do
+  local main = assert(files.read("lua/fpcache/cli/main.lua"))
+  for name, in_brackets in main:match("local COMMANDS = {(.-)\n}"):gmatch('([%w%["%]]+) = "()') do
     list[#list + 1] = in_brackets and name:match("%w+")
   end
   return list

@@ -5,6 +5,7 @@
 local admin = require "fpcache.admin"
 local core = require "fpcache.core"
 local documents = require "support.documents"
+local files = require "support.files"
 local server = require "support.server"
 local workspace = require "support.workspace"
 
@@ -46,11 +47,7 @@ if os.getenv("ASAN_OPTIONS") then return end -- other specs run the same C
 describe("a shell snippet of the documentation", function()
   local srv, ws, url, dir
 
-  local function write(name, text)
-    local file = assert(io.open(dir .. "/" .. name, "wb"))
-    assert(file:write(text))
-    file:close()
-  end
+  local function write(name, text) return files.write(dir .. "/" .. name, text) end
 
   local function serve(path, body)
     ws:fault { path = "^GET " .. path .. "$", times = ALWAYS, status = 200, body = body }

@@ -3,18 +3,13 @@
 local admin = require "fpcache.admin"
 local core = require "fpcache.core"
 local documents = require "support.documents"
+local files = require "support.files"
 local fpcache = require "fpcache"
 local server = require "support.server"
+local workspace = require "support.workspace"
 
 local BUILD = assert(core.system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
 local load_text = rawget(_G, "loadstring") or load
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
 
 -- What the words of a snippet stand for.  A snippet of Lua that is not here runs with `fpcache` and `cache` alone.  Where one
 -- needs an account in a cloud, fpcache.new takes its options and returns an error.
@@ -37,15 +32,18 @@ local function without_ellipsis(code) return (code:gsub("…,? ?", "")) end
 if os.getenv("ASAN_OPTIONS") then return end -- other specs run the same C
 
 describe("the snippets", function()
-  local url, all, dir
+  local url, all, dir, ws
 
   setup(function()
-    all = documents.snippets()
+    all, ws = documents.snippets(), workspace.start()
     url = server.start():fresh_database()
     assert(admin.setup { connection_string = url })
     dir = assert(core.system.mkdtemp("/tmp/fpcache-docs-"))
   end)
-  teardown(function() assert(core.system.remove_tree(dir)) end)
+  teardown(function()
+    ws:stop()
+    assert(core.system.remove_tree(dir))
+  end)
 
   local function each(language, check)
     local count = 0
@@ -60,7 +58,10 @@ describe("the snippets", function()
 
   local function run(argv, input)
     return assert(core.run { argv = argv, timeout = 60, dir = dir, input = input, max_output = 1024 * 1024,
-      env = { "FPCACHE_URL=" .. url, "CACHE_KEY=" .. ("k"):rep(32) } })
+      env = { "FPCACHE_URL=" .. url, "CACHE_KEY=" .. ("k"):rep(32),
+        -- A stand-in of the clouds' metadata services, which knows nobody: none of this machine's is asked.
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT=" .. ws.plain_url, "AZURE_POD_IDENTITY_AUTHORITY_HOST=" .. ws.plain_url,
+        "GCE_METADATA_HOST=" .. ws.plain_url:match("//(.*)$") } })
   end
 
   it("are of a kind that is checked", function()
@@ -123,10 +124,10 @@ end)
 
 describe("the documents", function()
   it("link to what is there, and all are in the index", function()
-    local index = read("docs/README.md")
+    local index = assert(files.read("docs/README.md"))
     for _, path in ipairs(documents.paths()) do
       local folder = path:match("^(.*/)") or ""
-      for target in read(path):gsub("```.-```", ""):gmatch("%]%(([^)#]+)[^)]*%)") do
+      for target in assert(files.read(path)):gsub("```.-```", ""):gmatch("%]%(([^)#]+)[^)]*%)") do
         if not target:find("^https?:") then assert.is_truthy(core.system.stat(folder .. target), path .. ": " .. target) end
       end
       local name = path:match("^docs/(.*)$")
@@ -152,7 +153,7 @@ describe("public functions", function()
     local count = 0
     for _, path in ipairs(sources()) do
       local comment = {}
-      for line in read(path):gmatch("(.-)\n") do
+      for line in assert(files.read(path)):gmatch("(.-)\n") do
         local owner, name, parameters = line:match("^function (%a+)[.:]([%w_]+)%((.-)%)")
         if owner and PUBLIC[owner] and not name:find("^_") then
           local text = table.concat(comment, "\n")
@@ -171,7 +172,7 @@ describe("public functions", function()
 
   it("are named in the documentation", function()
     local text = {}
-    for _, path in ipairs(documents.paths()) do text[#text + 1] = read(path) end
+    for _, path in ipairs(documents.paths()) do text[#text + 1] = assert(files.read(path)) end
     text = table.concat(text, "\n")
     local function named(owner, name)
       assert.is_truthy(text:find("[`.:%s·]" .. name .. "%f[^%w_]"), ("%s.%s is in no document"):format(owner, name))

@@ -1,6 +1,7 @@
 -- embed_spec.lua -- libfpcache.so: what it shows of itself, and the example server with real clients.
 local core = require "fpcache.core"
 local database = require "support.database"
+local files = require "support.files"
 local interpreter = require "support.interpreter"
 
 local BUILD = assert(core.system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
@@ -12,13 +13,6 @@ local function output_of(argv)
   return result.output
 end
 
-local function read(path)
-  local file = assert(io.open(path))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
-
 local function sorted(list)
   table.sort(list)
   return list
@@ -27,10 +21,10 @@ end
 describe("libfpcache.so", function()
   it("shows the symbols of its list, which are the functions of its header, and no others", function()
     local listed, declared, shown = {}, {}, {}
-    for name in read("src/embed/abi.map"):gsub("/%*.-%*/", ""):match("global:(.-)local:"):gmatch("[%w_]+") do
+    for name in assert(files.read("src/embed/abi.map")):gsub("/%*.-%*/", ""):match("global:(.-)local:"):gmatch("[%w_]+") do
       listed[#listed + 1] = name
     end
-    local header = read("include/fpcache/fpcache.h"):gsub("#define[^\n]*", "")
+    local header = assert(files.read("include/fpcache/fpcache.h")):gsub("#define[^\n]*", "")
     for name in header:gmatch("FPC_API[^;(]-([%w_]+)%(") do declared[#declared + 1] = name end
     for line in output_of { "nm", "-D", "--defined-only", LIBRARY }:gmatch("[^\n]+") do
       local kind, name = line:match("%x+ (%a) ([%w_]+)")

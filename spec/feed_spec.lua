@@ -1,5 +1,6 @@
 -- feed_spec.lua -- the change feed against a real server: what others change is told, in every race.
 local core = require "fpcache.core"
+local fast_feed = require "fpcache.fast_feed"
 local feeds = require "support.feeds"
 local statements = require "fpcache.statements"
 
@@ -47,6 +48,35 @@ describe("A change feed", function()
     assert(f.cache:clear())
     assert(feed:wait_fresh(5))
     assert.not_equal(b, stamp_of(feed, "b"))
+  end)
+
+  it("says quicker that a copy is current where no key has changed since it was asked", function()
+    local feed = open_fresh()
+    local _, is_current = fast_feed.bind(fast_feed.of(feed), 100)
+    local ends = system.now() + 1000
+    local function stamped(key)
+      local _, spot, stamp = feed:look(f.seed, key)
+      return spot, stamp
+    end
+    local spot, stamp = stamped "a"
+    local other = stamped "b"
+    local seen = is_current(spot, stamp, ends, 0)
+    assert.is_true(seen > 0)
+    assert.equal(0, is_current(spot, stamp + 1, ends, 0))
+    assert.equal(seen, is_current(spot, stamp + 1, ends, seen)) -- not compared: nothing has changed
+    assert.equal(0, is_current(spot, stamp, system.now() - 1, seen))
+    feed:wrote(f.seed, "b")
+    assert.not_equal(stamp, select(2, stamped "b"))
+    local later = is_current(spot, stamp, ends, seen)
+    assert.is_true(later > seen and other ~= spot)
+    assert.equal(0, is_current(spot, stamp + 1, ends, seen))
+    for _, change in ipairs { "SELECT cache_set('fpcache', 'a', '1', NULL)", "TRUNCATE cache" } do
+      spot, stamp = stamped "a"
+      seen = is_current(spot, stamp, ends, 0)
+      sql(change)
+      assert(feed:wait_fresh(5))
+      assert.equal(0, is_current(spot, stamp, ends, seen))
+    end
   end)
 
   it("holds keys of other namespaces and users apart", function()

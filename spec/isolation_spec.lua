@@ -168,6 +168,66 @@ describe("isolation", function()
       .. "VALUES ('', '{}') RETURNING user_id"))
   end)
 
+  describe("of what the cache keeps for itself", function()
+    -- As ALTER DEFAULT PRIVILEGES and GRANT ... ON ALL TABLES leave it, where all of an application's tables are in one schema.
+    local ALL = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shared"
+    local INNER = { "fpcache_feed_0", "fpcache_feed_1", "fpcache_feed_2", "fpcache_frozen", "fpcache_passes",
+      "fpcache_evictions", "fpcache_watches" }
+    local TO_BE_READ = { "fpcache_state", "fpcache_quotas", "fpcache_schema" }
+
+    before_each(function() db:sql("CREATE ROLE app_owner; GRANT app_owner TO bob; GRANT " .. ALL .. " TO app_owner") end)
+    after_each(function() db:sql("REVOKE " .. ALL .. " FROM app_owner; DROP ROLE app_owner") end)
+
+    it("shows nothing to who was granted all tables", function()
+      assert(ann:set("inner secret", 1))
+      db:sql("INSERT INTO shared.fpcache_quotas VALUES ('ann', 5, NULL)")
+      finally(function() db:sql("DELETE FROM shared.fpcache_quotas; DELETE FROM shared.fpcache_evictions") end)
+      db:sql("INSERT INTO shared.fpcache_evictions VALUES ('ann', 9223372036854775807, 0)")
+      for _, name in ipairs(INNER) do
+        assert.same({ { n = 0 } }, sql(bob, ("SELECT count(*) AS n FROM shared.%s"):format(name)), name)
+      end
+      assert.equal("1", db:sql("SELECT count(*) FROM shared.fpcache_feed WHERE keys[1] = 'inner secret'"))
+    end)
+
+    it("is not changed by him either", function()
+      db:sql("INSERT INTO shared.fpcache_quotas VALUES ('ann', 5, NULL)")
+      finally(function() db:sql("DELETE FROM shared.fpcache_quotas; DELETE FROM shared.fpcache_evictions") end)
+      assert(ann:set("k", 1))
+      for _, text in ipairs { "UPDATE shared.fpcache_state SET marker = 0", "DELETE FROM shared.fpcache_state",
+        "UPDATE shared.fpcache_quotas SET max_entries = 0", "DELETE FROM shared.fpcache_schema",
+        "DELETE FROM shared.fpcache_feed_0", "DELETE FROM shared.fpcache_feed_1", "DELETE FROM shared.fpcache_feed_2",
+        "UPDATE shared.fpcache_passes SET began = now()" } do
+        assert.equal(0, sql(bob, text), text)
+      end
+      for _, text in ipairs { "fpcache_evictions VALUES ('ann', 9223372036854775807, 1000)", "fpcache_quotas VALUES ('', 0, 0)",
+        "fpcache_state (single) VALUES (true)", "fpcache_schema (version, name) VALUES (99, 'x')",
+        "fpcache_feed_0 (slot, user_id, namespace) VALUES (1, 'ann', '')",
+        "fpcache_watches (relation, definition) VALUES ('pg_class', '{}')" } do
+        local _, err = sql(bob, "INSERT INTO shared." .. text)
+        assert.matches("violates row%-level security policy", err, nil, text)
+      end
+      assert.same({ { n = 0 } }, sql(bob, "SELECT shared.fpcache_evict(0, 1000) AS n"))
+      assert.equal(1, ann:get("k"))
+    end)
+
+    it("is all of the tables there are", function()
+      assert.equal("", db:sql("SELECT relname FROM pg_class WHERE relnamespace = 'shared'::regnamespace "
+        .. "AND relkind IN ('r', 'p') AND NOT relrowsecurity"))
+      for _, name in ipairs(TO_BE_READ) do
+        assert.is_true(#sql(ann, ("SELECT * FROM shared.%s"):format(name)) >= (name == "fpcache_quotas" and 0 or 1), name)
+      end
+    end)
+
+    it("is not rotated by a transaction that does not see what was told late", function()
+      for _, level in ipairs { "REPEATABLE READ", "SERIALIZABLE" } do
+        assert.same({ { done = "only in READ COMMITTED" } }, bob:transaction(function(tx)
+          assert(tx:query("SET TRANSACTION ISOLATION LEVEL " .. level))
+          return tx:query("SELECT shared.fpcache_rotate_feed() AS done")
+        end))
+      end
+    end)
+  end)
+
   describe("of the owner, who is no superuser", function()
     it("hides living rows from it, too", function()
       assert.equal("f", db:sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'keeper'"))

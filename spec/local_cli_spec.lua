@@ -1,17 +1,11 @@
 -- `fpcache local`, its words and exit codes.
 local child = require "support.child"
 local core = require "fpcache.core"
+local files = require "support.files"
 local local_server = require "fpcache.local_server"
 local system = core.system
 
 local unpack = table.unpack or unpack
-
-local function read(path)
-  local file = io.open(path, "rb")
-  local text = file and file:read("*a")
-  if file then file:close() end
-  return text
-end
 
 describe("fpcache local", function()
   local dir
@@ -25,7 +19,7 @@ describe("fpcache local", function()
     what.argv = { "sh", "-c", '"$@" 2>"$ERRORS"', "sh", unpack(what.argv) }
     what.env[#what.env + 1] = "ERRORS=" .. dir .. ".errors"
     local result = assert(core.run(what))
-    return result.status, result.output, read(dir .. ".errors")
+    return result.status, result.output, files.read(dir .. ".errors")
   end
 
   setup(function()

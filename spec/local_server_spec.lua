@@ -1,6 +1,7 @@
 -- local_server_spec.lua -- the private PostgreSQL: real clusters in temporary folders.
 local child = require "support.child"
 local core = require "fpcache.core"
+local files = require "support.files"
 local local_server = require "fpcache.local_server"
 local server = require "support.server"
 local system = core.system
@@ -8,27 +9,16 @@ local system = core.system
 local unpack = table.unpack or unpack
 local IS_ROOT = system.geteuid() == 0
 
-local function write(path, text)
-  local file = assert(io.open(path, "w"))
-  file:write(text)
-  file:close()
-end
-
-local function read(path)
-  local file = io.open(path, "rb")
-  local text = file and file:read("*a")
-  if file then file:close() end
-  return text
-end
-
 describe("local_server", function()
   local base, made, sql
+
+  local UNSAFE = { fsync = "off" } -- what a spec makes need not survive a power cut
 
   -- A private server in `dir` (default: a new folder), removed after the test.
   local function new(options)
     options = options or {}
     options.dir = options.dir or base .. "/" .. #made
-    if options.sync == nil then options.sync = false end
+    options.sync, options.settings = false, options.settings or UNSAFE
     local object = assert(local_server.new(options))
     made[#made + 1] = object
     return object
@@ -38,7 +28,7 @@ describe("local_server", function()
 
   local function shared(options)
     options = options or {}
-    options.dir, options.sync = shared_dir, false
+    options.dir, options.sync, options.settings = shared_dir, false, options.settings or UNSAFE
     local object = assert(local_server.new(options))
     assert(object:stop())
     return object
@@ -47,7 +37,7 @@ describe("local_server", function()
   setup(function()
     sql = server.start()
     shared_dir = assert(system.mkdtemp("/tmp/fpcache-spec-"))
-    assert(assert(local_server.new { dir = shared_dir, sync = false }):start())
+    assert(assert(local_server.new { dir = shared_dir, sync = false, settings = UNSAFE }):start())
   end)
   teardown(function()
     child.clean()
@@ -97,7 +87,7 @@ describe("local_server", function()
   end)
 
   it("is fit for a cache, and shut to the network", function()
-    local s = shared()
+    local s = shared { settings = {} }
     s:start()
     local settings = { listen_addresses = "", synchronous_commit = "off", wal_level = "minimal",
       fsync = "on", server_encoding = "UTF8", autovacuum = "on", logging_collector = "on", max_connections = "100",
@@ -125,12 +115,11 @@ describe("local_server", function()
   end)
 
   it("outlives the process that started it", function()
-    local dir = base .. "/daemon"
+    local s = shared()
     local result = child.run([[
-      local s = assert(require("fpcache.local_server").new { dir = ..., sync = false })
-      io.write(assert(s:start()))]], { dir })
+      local s = assert(require("fpcache.local_server").new { dir = ..., sync = false, settings = { fsync = "off" } })
+      io.write(assert(s:start()))]], { s.dir })
     assert.equal(0, result.status, result.output)
-    local s = new { dir = dir }
     assert.equal("running", s:status().state)
     assert.equal(result.output, s:start())
     assert.equal("1", query(s, "SELECT 1"))
@@ -139,7 +128,8 @@ describe("local_server", function()
   it("is started once by processes that start at once", function()
     local what = child.command([[
       local dir = ...
-      local s = assert(require("fpcache.local_server").new { dir = dir, sync = false, on_start = function()
+      local settings = { fsync = "off" }
+      local s = assert(require("fpcache.local_server").new { dir = dir, sync = false, settings = settings, on_start = function()
         local file = assert(io.open(dir .. "/started", "a"))
         file:write("once\n")
         file:close()
@@ -152,7 +142,7 @@ describe("local_server", function()
     })
     local s = new { dir = base .. "/race" }
     assert.equal((s:url() .. "\n"):rep(5), result.output)
-    assert.equal("once\n", read(s.dir .. "/started"))
+    assert.equal("once\n", files.read(s.dir .. "/started"))
   end)
 
   it("takes a folder in which another process is about to put its marker", function()
@@ -198,7 +188,7 @@ describe("local_server", function()
     while s:status().state == "running" do system.sleep(0.01) end -- its children end by themselves
     -- As after a reboot: the number is that of a living process, ours.
     local file = s.dir .. "/data/postmaster.pid"
-    write(file, (read(file):gsub("^%d+", tostring(system.pid()))))
+    files.write(file, (files.read(file):gsub("^%d+", tostring(system.pid()))))
     assert.equal("stopped", s:status().state)
     assert.is_true(s:stop()) -- must not hit us
     assert.truthy(s:start())
@@ -218,7 +208,7 @@ describe("local_server", function()
     local s = shared()
     s:start()
     s:stop()
-    write(s.dir .. "/custom.conf", "max_connections = 'many'\n")
+    files.write(s.dir .. "/custom.conf", "max_connections = 'many'\n")
     assert(system.chmod(s.dir .. "/custom.conf", tonumber("644", 8)))
     local url, err = s:start()
     assert.is_nil(url)
@@ -243,14 +233,14 @@ describe("local_server", function()
     local s = new { dir = base .. "/" .. ("long"):rep(25) }
     local url = assert(s:start())
     assert.equal("1", query(s, "SELECT 1"))
-    local short = read(s.dir .. "/socket-dir"):gsub("\n", "")
+    local short = files.read(s.dir .. "/socket-dir"):gsub("\n", "")
     assert.truthy(url:find("host=" .. short:gsub("/", "%%2F") .. "&", 1, true))
     assert.equal(tonumber("700", 8), system.stat(short).mode)
     s:stop()
     assert(system.remove_tree(short)) -- as a cleaner of /tmp does
     assert.truthy(s:start())
     assert.equal("1", query(s, "SELECT 1"))
-    short = read(s.dir .. "/socket-dir"):gsub("\n", "")
+    short = files.read(s.dir .. "/socket-dir"):gsub("\n", "")
     assert.is_true(s:destroy())
     assert.is_nil(system.lstat(short))
     assert.is_nil(system.lstat(s.dir))
@@ -259,7 +249,7 @@ describe("local_server", function()
   it("touches no folder that is not its own", function()
     local dir = base .. "/foreign"
     assert(system.mkdir(dir))
-    write(dir .. "/thesis.txt", "ten years of work")
+    files.write(dir .. "/thesis.txt", "ten years of work")
     local s = new { dir = dir }
     local words = ("invalid: %s is not empty and is no private server of fpcache; choose another folder"):format(dir)
     assert.same({ n = 2, nil, words }, { n = 2, s:start() })
@@ -280,7 +270,7 @@ describe("local_server", function()
     assert.is_true(s:destroy())
     assert.is_nil(system.lstat(s.dir))
     assert.equal("absent", s:status().state)
-    assert.equal("", read(("/proc/%d/cmdline"):format(pid)) or "") -- gone, or dead and not yet waited for
+    assert.equal("", files.read(("/proc/%d/cmdline"):format(pid)) or "") -- gone, or dead and not yet waited for
     assert.is_true(s:destroy())
   end)
 
@@ -322,7 +312,7 @@ describe("local_server", function()
     s:start()
     s:stop()
     assert(system.rename(s.dir .. "/data/PG_VERSION", s.dir .. "/true-version"))
-    write(s.dir .. "/data/PG_VERSION", "7\n")
+    files.write(s.dir .. "/data/PG_VERSION", "7\n")
     local url, err = s:start()
     assert(system.rename(s.dir .. "/true-version", s.dir .. "/data/PG_VERSION"))
     assert.is_nil(url)
@@ -335,7 +325,7 @@ describe("local_server", function()
 
     it("root's server runs under an account of its own, which owns only what it needs", function()
       local lines = {}
-      local s = new { log = function(line) lines[#lines + 1] = line end }
+      local s = shared { log = function(line) lines[#lines + 1] = line end }
       s:start()
       local account = system.user("postgres") or nobody
       assert.equal(("PostgreSQL refuses to run as root: the server runs as %s, in %s"):format(account.name, s.dir),
@@ -355,7 +345,7 @@ describe("local_server", function()
       local result = child.run([[
         local local_server = require "fpcache.local_server"
         local system = require("fpcache.core").system
-        local s = assert(local_server.new { sync = false, log = print })
+        local s = assert(local_server.new { sync = false, settings = { fsync = "off" }, log = print })
         assert(s.dir == os.getenv("HOME") .. "/.local/state/fpcache", s.dir)
         assert(s:start() == s:url())
         local status = assert(s:status())
@@ -377,7 +367,7 @@ describe("local_server", function()
     end)
 
     it("another user's folder is refused", function()
-      local s = new()
+      local s = shared()
       s:start()
       local result = child.run([[
         local s = assert(require("fpcache.local_server").new { dir = ... })

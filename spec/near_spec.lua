@@ -6,14 +6,17 @@ local ABSENT, OVERHEAD = near_cache.ABSENT, near_cache.OVERHEAD
 
 -- A feed whose stamps, freshness and clock the spec moves by hand.
 local function new_feed()
-  local feed = { stamps = {}, is_fresh = true, time = 1000 }
+  local feed = { stamps = {}, moves = 1, looks = 0, is_fresh = true, time = 1000 }
   function feed.stamp(gate, spot)
     if gate.is_fresh then return gate.stamps[spot] or 1 end
   end
-  function feed.is_current(spot, stamp, ends)
-    return feed.is_fresh and (feed.stamps[spot] or 1) == stamp and feed.time < ends
+  function feed.is_current(spot, stamp, ends, seen)
+    if not feed.is_fresh or feed.time >= ends then return 0 end
+    if seen == feed.moves then return seen end
+    feed.looks = feed.looks + 1
+    return (feed.stamps[spot] or 1) == stamp and feed.moves or 0
   end
-  function feed.change(spot) feed.stamps[spot] = (feed.stamps[spot] or 1) + 1 end
+  function feed.change(spot) feed.stamps[spot], feed.moves = (feed.stamps[spot] or 1) + 1, feed.moves + 1 end
   return feed
 end
 
@@ -65,6 +68,24 @@ describe("near cache", function()
     near:put_absent("", "a", feed.time, "a", 1, 3)
     feed.change("a")
     assert.same({}, told "a")
+  end)
+
+  it("asks for the stamp of a key once, as long as no key has changed", function()
+    load("a", 1)
+    near:put_absent("", "b", feed.time, "b", 1)
+    for _ = 1, 3 do
+      assert.equal(1, near:get("", "a"))
+      assert.equal(ABSENT, (near:get("", "b")))
+    end
+    assert.equal(2, feed.looks)
+    feed.change("c")
+    for _ = 1, 3 do assert.equal(1, near:get("", "a")) end
+    assert.equal(3, feed.looks)
+    feed.change("a")
+    assert.is_nil(near:get("", "a"))
+    load("a", 2)
+    assert.equal(2, near:get("", "a"))
+    assert.equal(5, feed.looks, "what was seen belongs to the old value")
   end)
 
   it("keeps namespaces apart", function()

@@ -1,19 +1,13 @@
 -- The README's words work as pasted, and what an example is said to print it prints.
 local admin = require "fpcache.admin"
 local core = require "fpcache.core"
+local files = require "support.files"
 local server = require "support.server"
 
 local BUILD = os.getenv("FPC_BUILD_DIR") or "build"
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
-
 describe("README.md", function()
-  local text, url = read("README.md"), nil
+  local text, url = assert(files.read("README.md")), nil
 
   setup(function()
     url = server.start():fresh_database()

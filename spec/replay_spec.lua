@@ -1,6 +1,7 @@
 -- replay_spec.lua -- traces: written, read in every format, played.
 local core = require "fpcache.core"
 local database = require "support.database"
+local files = require "support.files"
 local replay = require "fpcache.replay"
 local trace = require "fpcache.replay.trace"
 
@@ -12,13 +13,7 @@ describe("traces", function()
   setup(function() dir = assert(system.mkdtemp("/tmp/fpcache-trace-")) end)
   teardown(function() assert(system.remove_tree(dir)) end)
 
-  local function write(name, text)
-    local path = dir .. "/" .. name
-    local file = assert(io.open(path, "wb"))
-    file:write(text)
-    file:close()
-    return path
-  end
+  local function write(name, text) return files.write(dir .. "/" .. name, text) end
 
   --- All records as { time, op, key, key_bytes, bytes, ttl }, bad ones as texts.
   local function read(path, opts)
@@ -44,7 +39,7 @@ describe("traces", function()
         "0,abc,3,512,7,get,0\n5,a,b,c,5,0,7,gets,0\n6,abc,3,99,1,set,3600\n7,x,1,,1,delete,0\n"))
       assert.equal("twitter", format)
       assert.same({ 0, "get", "abc", 3, 512 }, list[1])
-      assert.same({ 5, "get", "a,b,c", 5 }, list[2])
+      assert.same({ 5, "get", "a,b,c", 5, nil, nil, { none = true } }, list[2])
       assert.same({ 6, "set", "abc", 3, 99, 3600 }, list[3])
       assert.equal("delete", list[4][2])
     end)
@@ -180,8 +175,82 @@ describe("traces", function()
       assert.equal(1, with({ ttl = 10, refresh_ahead = 0.8 }).renewals) -- at 9
       assert.equal(3, with({ ttl = 10, sliding = true }).loads)        -- 0, 25, 40
       assert.equal(1, only(text, { near_entries = 0, filter = false, ttl = 1000 }).loads)
-      assert.has_error(function() with { jitter = 0.5 } end)
+      assert.equal(6, with({ ttl = 10, beta = 5000 }).loads)           -- 250 s × -ln(chance) before its end: at each
+      assert.equal(4, with({ ttl = 10, beta = 0.01 }).loads)
+      local lines = {}
+      for round = 0, 1 do -- read again after three quarters of the ttl: about half of them are there still
+        for i = 1, 400 do lines[#lines + 1] = ("%g,a%d,1"):format(round * 7.5, i) end
+      end
+      local half = table.concat(lines, "\n") .. "\n"
+      local loads = only(half, { near_entries = 0, filter = false, policy = { ttl = 10, jitter = 0.5 } }).loads
+      assert.is_true(loads > 550 and loads < 650, loads)
+      assert.equal(loads, only(half, { near_entries = 0, filter = false, policy = { ttl = 10, jitter = 0.5 } }).loads)
+      assert.equal(400, only(half, { near_entries = 0, filter = false, policy = { ttl = 10 } }).loads)
+      assert.error_matches(function() with { ttl = 10, soft_timeout = 1 } end, "soft_timeout is not simulated: it is about load")
+      assert.error_matches(function() with { ttl = 10, tags = "x" } end, "tags is not simulated: it gives names")
+      assert.error_matches(function() with { ttl = 10, tll = 1 } end, "tll is not simulated, and is no field of a policy")
       assert.has_error(function() with { ttl = "never" } end)
+    end)
+
+    it("with near = false, and with marks of what the origin has not", function()
+      local head = "#fpcache-trace 1 keys=plain sample=1\n"
+      local text = head .. "0,fetch,a,1,,,loaded loader,9\n1,fetch,a,1,,,loaded loader,9\n2,fetch,a,1,,,loaded loader,9\n"
+        .. "30,fetch,a,1,,,loaded loader,9\n"
+      local function with(policy, near) return only(text, { near_entries = near or 0, policy = policy }) end
+      assert.equal(4, with({ ttl = 10 }).loads)
+      local result = with { ttl = 10, negative_ttl = 20 }
+      assert.same({ 2, 4 }, { result.loads, result.server_misses }) -- at 0 and 30; whatever the filter says, fetch asks
+      assert.equal(1, with({ ttl = 10, negative_ttl = 20 }, 10).near_absent) -- at 2: at 1 the server said it
+      text = head .. "0,fetch,a,1,7,,loaded loader,9\n1,get,a,1,7,,hit,9\n2,get,a,1,7,,hit,9\n"
+      assert.equal(1, with({ ttl = 10 }, 10).near_hits)
+      assert.equal(0, with({ ttl = 10, near = false }, 10).near_hits)
+    end)
+
+    it("with one who loads, or each process by itself", function()
+      local lines = {}
+      for i = 1, 8 do lines[i] = ("0.%d,a,1"):format(i) end
+      local text = table.concat(lines, "\n") .. "\n2,a,1\n"
+      local function with(lock)
+        return only(text, { near_entries = 0, filter = false, processes = 4, load_seconds = 1,
+          policy = { ttl = 60, lock = lock } })
+      end
+      local result = with "cluster"
+      assert.same({ 1, 7, 1, 1 }, { result.loads, result.waits, result.server_hits, result.load_time })
+      result = with "process"
+      assert.same({ 4, 4, 1 }, { result.loads, result.waits, result.server_hits })
+    end)
+
+    it("with a filter of another size and rate", function()
+      local lines = {}
+      for i = 1, 3000 do lines[i] = ("0,k%d,2,5,1,set,0"):format(i) end
+      for i = 1, 3000 do lines[#lines + 1] = ("1,n%d,2,0,1,get,0"):format(i) end
+      local text = table.concat(lines, "\n") .. "\n"
+      local function misses(fpr)
+        return only(text, { near_entries = 0, filter_capacity = 3000, filter_fpr = fpr }).server_misses
+      end
+      assert.is_true(misses(0.0001) < 20)
+      assert.is_true(misses(0.1) > 30)
+      assert.is_true(only(text, { filter_capacity = 1000 }).filter_bytes < only(text, { filter_capacity = 1e6 }).filter_bytes)
+      text = ("1,a,1,0,1,get,0\n1,b,1,0,1,get,0\n"):rep(10) .. "8,a,1,0,1,get,0\n"
+      local function remembered(entries, seconds)
+        return only(text, { filter = false, near_negative_entries = entries, near_negative_ttl = seconds }).near_absent
+      end
+      assert.same({ 19, 18 }, { remembered(2, 10), remembered(2, 5) })
+      assert.is_true(remembered(1, 10) < 10)
+    end)
+
+    it("with clears, invalidated tags and walks", function()
+      local head = "#fpcache-trace 1 keys=plain sample=1\n"
+      local text = head .. "0,set,a,1,5,,done,1\n0,set,n/b,1,5,,done,1,n,t u\n0,set,n/c,1,5,,done,1,n\n"
+        .. "1,get,n/b,1,5,,hit,1,n\n2,tag,,,,,done,1,n,u\n3,get,n/b,1,,,miss,1,n\n3,get,n/c,1,5,,hit,1,n\n"
+        .. "4,clear,,,,,done,1,n\n5,get,n/c,1,,,miss,1,n\n5,get,a,1,5,,hit,1\n6,scan,,,500,,done 40,9\n"
+        .. "7,set,n/d,1,5,,done,1,n\n7,clear,*,,,,done,1\n8,get,a,1,,,miss,1\n8,get,n/d,1,,,miss,1,n\n9,clear,,what\n"
+      local result = only(text, { near_entries = 0, filter = false })
+      assert.same({ 3, 4 }, { result.server_hits, result.server_misses })
+      assert.same({ 1, 40, 3, 15 }, { result.scans, result.scan_rows, result.clears, result.statements })
+      result = only(text, { near_entries = 10, filter = true })
+      assert.same({ 3, 4 }, { result.server_hits + result.near_hits, result.filter_absent })
+      assert.equal(1, only(text, {}, { sample = 0.0001 }).scans) -- all of them, whatever the sample
     end)
 
     it("by a sample of the keys that tells about all of them", function()
@@ -246,6 +315,64 @@ describe("traces", function()
       cache:get("a,b\n%")
       cache:close()
       assert.equal("n/a%2cb%0a%25", read(dir .. "/plain-" .. system.pid())[1][3])
+    end)
+
+    it("with walks, clears, tags, and what an iterator gives", function()
+      for _, plain in ipairs { false, true } do
+        local path = dir .. "/whole" .. tostring(plain)
+        local cache = db:open { record = { file = path, keys = plain }, namespace = "n" }
+        assert(cache:clear())
+        local i = 0
+        assert.equal(3, cache:set_many(function()
+          i = i + 1
+          if i <= 3 then return "k" .. i, ("v"):rep(i), i == 2 and 9 or nil end
+        end, { ttl = "1m", tags = { "a b", "c" } }))
+        local seen = {}
+        for key in cache:scan { page = 2 } do seen[#seen + 1] = key end
+        assert.same({ "k1", "k2", "k3" }, seen)
+        assert.equal(3, cache:set_many(cache:scan {}))
+        assert.equal(3, #cache:keys())
+        assert.equal(3, cache:count())
+        assert(cache:transaction(function(tx)
+          for _ in tx:scan {} do i = i + 1 end
+          return true
+        end))
+        assert(cache:set("t", "x", { ttl = "2s", tags = "c" }))
+        assert(cache:invalidate_tag("c"))
+        assert(cache:clear { all = true })
+        local stats = cache:stats().events
+        cache:close()
+        local list, ops = read(path), {}
+        for at, one in ipairs(list) do
+          assert.is_table(one, tostring(one))
+          ops[at] = one[2]
+        end
+        assert.equal("clear set set set scan scan scan set set set scan scan scan set tag clear", table.concat(ops, " "))
+        assert.same({ 3, 60, 9, 60 }, { list[2][5] + list[3][5], list[2][6], list[3][6], list[4][6] })
+        assert.equal(2, #list[2][7].tags)
+        assert.equal(list[14][7].tags[1], list[2][7].tags[2])
+        assert.equal(list[15][7].tags[1], list[2][7].tags[2])
+        assert.equal(2, list[14][6])
+        assert.same({ 2, 1, 3 }, { list[5][7].rows, list[6][7].rows, list[11][7].rows })
+        assert.equal(plain and "n" or 8, plain and list[1][7].space or #list[1][7].space)
+        assert.is_true(list[16][7].all)
+        assert.is_nil(list[1][7].all)
+        assert.equal(0, stats.errors)
+        assert.equal(2, assert(replay.run { traces = { path } }).settings[1].clears - 1)
+      end
+    end)
+
+    it("whatever goes wrong in the calls", function()
+      local cache = db:open { record = dir .. "/wrong" }
+      assert.has_error(function() cache:set("k", "v", { tags = 7 }) end)
+      assert.has_error(function() cache:scan { page = "x" } end)
+      assert.has_error(function() cache:set_many(function() error("broken") end) end)
+      assert.is_nil((cache:set("k", "v", { tags = { ("x"):rep(10000) } })))
+      assert(cache:cas("k", 1, 99) ~= nil)
+      local scan = assert(cache:scan {})
+      cache:close()
+      assert.is_nil((scan:next()))
+      for _, one in ipairs(read(dir .. "/wrong")) do assert.is_table(one) end
     end)
 
     it("by several processes into one file, the ends of all of them", function()

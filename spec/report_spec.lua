@@ -4,15 +4,9 @@ local charts = require "fpcache.report.charts"
 local codec = require "fpcache.codec"
 local core = require "fpcache.core"
 local database = require "support.database"
+local files = require "support.files"
 local interpreter = require "support.interpreter"
 local report = require "fpcache.report"
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
 
 --- Fails unless every tag is closed in order: SVG and our HTML are written that way.
 local function assert_well_formed(html)
@@ -114,7 +108,7 @@ describe("fpcache bench and report", function()
     local answer = fpcache { "bench", "--seconds", "0.05", "--html", "bench.html" }
     assert.equal(0, answer.code, answer.err)
     assert.matches("^CALL +RATE +MEDIAN", answer.out)
-    assert_well_formed(read(fpcache.dir .. "/bench.html"))
+    assert_well_formed(assert(files.read(fpcache.dir .. "/bench.html")))
     assert.equal(2, fpcache { "report", "x" }.code)
     answer = fpcache { "bench", "--keys", "1" }
     assert.equal(1, answer.code)
@@ -148,7 +142,7 @@ describe("fpcache bench and report", function()
     local answer = fpcache { "report", "top.json", "bench.json", "replay.json", "kv.json", "--html", "page.html",
       "--title", "<Shop>" }
     assert.equal(0, answer.code, answer.err)
-    local html = read(fpcache.dir .. "/page.html")
+    local html = assert(files.read(fpcache.dir .. "/page.html"))
     assert_well_formed(html)
     for _, words in ipairs { "<title>&lt;Shop&gt;</title>", "Hit ratio over time", "Latency", "Throughput", "Load saved",
       "Against peers: single get", "pgbench &lt;b&gt;", "below the bar", "Calls, measured" } do
@@ -168,7 +162,7 @@ describe("fpcache bench and report", function()
     end
     assert.is_false(shoot("page.html", 1, "light.png"))
     assert.is_false(shoot("page.html", 0, "dark.png"))
-    local light, dark = read(fpcache.dir .. "/light.png"), read(fpcache.dir .. "/dark.png")
+    local light, dark = assert(files.read(fpcache.dir .. "/light.png")), assert(files.read(fpcache.dir .. "/dark.png"))
     assert.is_true(#light > 50000 and #dark > 50000)
     assert.is_true(light ~= dark)
     -- We would see it if there were something: a script, which the page's own rules forbid.

@@ -224,6 +224,75 @@ describe("tags", function()
     assert.equal(2, cache:invalidate_tag("x"))
   end)
 
+  it("go by the row as it is once it can be locked, when it was given other tags meanwhile", function()
+    -- The sweep has found what is in vain and waits; then a writer makes one of it needed.
+    assert(cache:set("a", 1, { tags = "x" }))
+    assert(cache:set("a", 1))
+    assert(cache:set("b", 1, { tags = "x" }))
+    assert(cache:set("b", 1))
+    local dir = assert(core.system.mkdtemp("/tmp/fpcache-sweep-"))
+    finally(function() core.system.remove_tree(dir) end)
+    local function run(name, text) -- psql beside us; gives what it said
+      assert(core.spawn { argv = { "psql", "-qAt", "-d", db.url, "-c", text }, log = dir .. "/" .. name })
+      return function()
+        return database.eventually(function()
+          local file = io.open(dir .. "/" .. name)
+          local said = file and file:read("*a") or ""
+          if file then file:close() end
+          return said:match("(.+)\n")
+        end)
+      end
+    end
+    local function is_waited_for(condition)
+      assert.is_truthy(database.eventually(function()
+        return db:sql("SELECT count(*) FROM pg_locks WHERE NOT granted AND " .. condition) == "1"
+      end))
+    end
+    local swept
+    assert(cache:transaction(function(tx)
+      assert(tx:query("LOCK TABLE fpcache_tags IN EXCLUSIVE MODE")) -- others may read it, and lock no row of it
+      swept = run("sweep", "SELECT fpcache_sweep_tags(0, 1000)")
+      is_waited_for("relation = 'fpcache_tags'::regclass")
+      return tx:set("a", 2, { tags = "x" })
+    end))
+    assert.equal("1", swept(), "the entry of b")
+    assert.same({ "a" }, cache:keys { tag = "x" })
+    assert.equal(1, entries())
+
+    -- An invalidation has found its rows and waits for a writer, who takes the tag off one and gives it to another.
+    assert(cache:set("b", 1, { tags = "x" }))
+    local gone
+    assert(cache:transaction(function(tx)
+      assert(tx:set("a", 3, { tags = "y" }))
+      gone = run("gone", [[SELECT fpcache_forget(ARRAY['app'], '', NULL, ARRAY['x'::bytea])]])
+      is_waited_for("locktype = 'transactionid'")
+      return true
+    end))
+    assert.equal("1", gone())
+    assert.same({ "a" }, cache:keys())
+    assert.equal(3, cache:get("a"))
+    assert.same({ "a" }, cache:keys { tag = "y" })
+
+    -- The same by our own call.
+    assert(cache:set("b", 1, { tags = "y" }))
+    local system = core.system
+    local code = assert(io.open(dir .. "/code.lua", "w"))
+    code:write([[
+      local cache = assert(require("fpcache").new { connection_string = ..., feed = false })
+      print(assert(cache:invalidate_tag("y"))) cache:close()]])
+    code:close()
+    assert(cache:transaction(function(tx)
+      assert(tx:set("a", 4, { tags = "z" }))
+      assert(core.spawn { argv = { system.exe(), dir .. "/code.lua", db:url_of() }, log = dir .. "/own",
+        env = { "LUA_PATH=" .. package.path, "LUA_CPATH=" .. package.cpath } })
+      is_waited_for("locktype = 'transactionid'")
+      return true
+    end))
+    assert.is_truthy(database.eventually(function() return cache:get("b") == nil end))
+    assert.equal(4, cache:get("a"))
+    assert.same({ "a" }, cache:keys { tag = "z" })
+  end)
+
   it("survive a storm of writers, invalidations and sweeps: what is tagged is always found", function()
     local code = [[
       local cache = assert(require("fpcache").new { connection_string = ..., feed = false })

@@ -2,6 +2,7 @@
 local core = require "fpcache.core"
 local database = require "support.database"
 local databricks = require "support.databricks"
+local files = require "support.files"
 local fpcache = require "fpcache"
 local lakebase = require "support.lakebase"
 local workspace = require "support.workspace"
@@ -23,10 +24,7 @@ describe("passwords from a source", function()
   after_each(database.assert_nothing_open)
 
   local function write(name, text, mode)
-    local path = dir .. "/" .. name
-    local file = assert(io.open(path, "w"))
-    file:write(text)
-    file:close()
+    local path = files.write(dir .. "/" .. name, text)
     assert(system.chmod(path, tonumber(mode or "600", 8)))
     return path
   end

@@ -2,6 +2,7 @@
 local codec = require "fpcache.codec"
 local core = require "fpcache.core"
 local database = require "support.database"
+local files = require "support.files"
 local fpcache = require "fpcache"
 local interpreter = require "support.interpreter"
 local workspace = require "support.workspace"
@@ -37,20 +38,7 @@ describe("a warm-up over HTTP", function()
     ws:fault(answer)
   end
 
-  local function read(path)
-    local file = io.open(path, "rb")
-    if not file then return nil end
-    local text = file:read("*a")
-    file:close()
-    return text
-  end
-
-  local function write(name, text)
-    local file = assert(io.open(dir .. "/" .. name, "wb"))
-    file:write(text)
-    file:close()
-    return dir .. "/" .. name
-  end
+  local function write(name, text) return files.write(dir .. "/" .. name, text) end
 
   local function requests(path) return ws:count("GET " .. path) end
 
@@ -137,7 +125,7 @@ describe("a warm-up over HTTP", function()
       url = "{line}", errors = dir .. "/err", http = { timeout = 0.3, tries = 2 } })
     assert.equal(1, state.bad)
     assert.is_true(core.system.now() - from < 4)
-    assert.matches("timeout: ", read(dir .. "/err"))
+    assert.matches("timeout: ", files.read(dir .. "/err"))
     ok, err = warm { source = "http://me:pw@127.0.0.1/x.jsonl", http = { tries = 1 } }
     assert.is_nil(ok)
     assert.is_nil(err:find("pw"))
@@ -162,7 +150,7 @@ describe("a warm-up over HTTP", function()
     assert.equal("", (cache:get("k:20")))
     assert.is_true(cache:ttl("k:1") <= 100)
     local errors = {}
-    for line in read(dir .. "/err"):gmatch("[^\n]+") do errors[#errors + 1] = codec.json.decode(line) end
+    for line in files.read(dir .. "/err"):gmatch("[^\n]+") do errors[#errors + 1] = codec.json.decode(line) end
     assert.same({ 19, 20 }, { errors[1].line, errors[2].line })
     assert.matches("^invalid: .*/v/19 is a chain of redirects$", errors[2].error)
     local told = ws:report().requests
@@ -181,7 +169,7 @@ describe("a warm-up over HTTP", function()
     end
     local job = { source = ws.plain_url .. "/r.jsonl", batch = 100, resume = dir .. "/resume", jobs = 1 }
     assert.has_error(function() warm(job) end)
-    local kept = read(dir .. "/resume")
+    local kept = files.read(dir .. "/resume")
     local state = assert(warm(job))
     assert.same({ true, 500, 500 }, { state.resumed, state.read, state.stored })
     assert.equal(500, cache:count())

@@ -2,6 +2,7 @@
 local codec = require "fpcache.codec"
 local core = require "fpcache.core"
 local database = require "support.database"
+local files = require "support.files"
 local fpcache = require "fpcache"
 local interpreter = require "support.interpreter"
 local layers = require "support.layers"
@@ -36,14 +37,6 @@ describe("a warm-up on the server", function()
     return found
   end
 
-  local function read(path)
-    local file = io.open(path, "rb")
-    if not file then return nil end
-    local text = file:read("*a")
-    file:close()
-    return text
-  end
-
   --- Runs the job both ways; they must come to the same, bad records included.
   local function both(job)
     job.cache, job.max_errors, job.batch = cache, 1000, job.batch or 7
@@ -58,7 +51,7 @@ describe("a warm-up on the server", function()
       local state = assert(fpcache.warm(job))
       job.sql = sql
       local places = {}
-      for line in read(dir .. "/err"):gmatch("[^\n]+") do places[#places + 1] = codec.json.decode(line).line end
+      for line in files.read(dir .. "/err"):gmatch("[^\n]+") do places[#places + 1] = codec.json.decode(line).line end
       table.sort(places)
       outcome[i] = { state.read, state.stored, state.bad, places, rows(), values() }
     end

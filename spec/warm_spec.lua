@@ -2,6 +2,7 @@
 local codec = require "fpcache.codec"
 local core = require "fpcache.core"
 local database = require "support.database"
+local files = require "support.files"
 local fpcache = require "fpcache"
 
 describe("fpcache.warm", function()
@@ -18,21 +19,7 @@ describe("fpcache.warm", function()
   end)
   after_each(function() db:close_all() end)
 
-  local function write(name, text)
-    local path = dir .. "/" .. name
-    local file = assert(io.open(path, "wb"))
-    file:write(text)
-    file:close()
-    return path
-  end
-
-  local function read(path)
-    local file = io.open(path, "rb")
-    if not file then return nil end
-    local text = file:read("*a")
-    file:close()
-    return text
-  end
+  local function write(name, text) return files.write(dir .. "/" .. name, text) end
 
   local function warm(opts)
     opts.cache = cache
@@ -87,7 +74,7 @@ describe("fpcache.warm", function()
       ["k:2"] = { id = "2", name = 'quoted "word", and\ntwo lines', ["odd, column"] = "" },
     }, all())
     local errors = {}
-    for line in read(dir .. "/err"):gmatch("[^\n]+") do errors[#errors + 1] = codec.json.decode(line) end
+    for line in files.read(dir .. "/err"):gmatch("[^\n]+") do errors[#errors + 1] = codec.json.decode(line) end
     assert.same({ 5, 6, 7 }, { errors[1].line, errors[2].line, errors[3].line })
     assert.equal("2 fields, the header has 3", errors[1].error)
     assert.equal("a quoted field ends before its separator", errors[2].error)
@@ -103,7 +90,7 @@ describe("fpcache.warm", function()
     local state = assert(warm { format = "deb822", errors = dir .. "/err", source = write("a.control", text) })
     assert.same({ 3, 2, 1 }, { state.read, state.stored, state.bad })
     assert.same({ ["k:1"] = { id = "1", Text = "first\n second\n." }, ["k:2"] = { id = "2", Empty = "" } }, all())
-    assert.matches('"line":13', read(dir .. "/err"))
+    assert.matches('"line":13', files.read(dir .. "/err"))
   end)
 
   it("comes to the same in every format, over records of any length", function()
@@ -173,7 +160,7 @@ describe("fpcache.warm", function()
     for key, why in pairs { ["{none}"] = "no field none", ["{a}"] = "is a list or an object" } do
       local state = assert(warm { source = path, key = key, errors = dir .. "/err" })
       assert.equal(1, state.bad)
-      assert.matches(why, read(dir .. "/err"), 1, true)
+      assert.matches(why, files.read(dir .. "/err"), 1, true)
     end
     for _, key in ipairs { "{", "a}", "{}", "{a{b}}" } do
       local ok, err = warm { source = path, key = key }
@@ -195,14 +182,14 @@ describe("fpcache.warm", function()
     path = write("big.jsonl", '{"id":1}\n{"id":2,"x":"' .. ("x"):rep(50) .. '"}\n{"id":3}\n')
     state = assert(warm { source = path, errors = dir .. "/err" })
     assert.same({ 3, 2, 1 }, { state.read, state.stored, state.bad })
-    assert.matches('"line":2', read(dir .. "/err"))
+    assert.matches('"line":2', files.read(dir .. "/err"))
   end)
 
   it("stores nothing in a dry run", function()
     local state = assert(warm { source = write("d.jsonl", '{"id":1}\n{"x":1}\n'), dry_run = true, resume = dir .. "/none" })
     assert.same({ 2, 1, 1 }, { state.read, state.stored, state.bad })
     assert.same({}, all())
-    assert.is_nil(read(dir .. "/none"))
+    assert.is_nil(files.read(dir .. "/none"))
   end)
 
   for _, format in ipairs { "jsonl", "json", "csv", "sql" } do
@@ -231,7 +218,7 @@ describe("fpcache.warm", function()
       assert.same({ 1000, 1000 }, { state.read, state.stored })
       for i = 1, 1000 do assert.equal(1, seen["k:" .. i], "key " .. i) end
       assert.equal(1000, cache:count())
-      assert.is_nil(read(resume), "a job that is done leaves no place behind")
+      assert.is_nil(files.read(resume), "a job that is done leaves no place behind")
     end)
   end
 
@@ -275,13 +262,13 @@ describe("fpcache.warm", function()
     local job = { source = path, batch = 20, jobs = 5, resume = resume, errors = errors, max_errors = 1000 }
     assert.has_error(function() warm(job) end, "killed here")
     local before = cache:count()
-    local place = codec.json.decode(read(resume))
+    local place = codec.json.decode(files.read(resume))
     assert.is_true(place.read <= 160 and before > place.read, "what is after the gap is not in the file")
     local state = assert(warm(job))
     assert.same({ 2000, 1980, 20 }, { state.read, state.stored, state.bad })
     assert.equal(1980, cache:count())
     local seen = {}
-    for line in read(errors):gmatch("[^\n]+") do seen[#seen + 1] = codec.json.decode(line).line end
+    for line in files.read(errors):gmatch("[^\n]+") do seen[#seen + 1] = codec.json.decode(line).line end
     local expected = {}
     for i = 50, 2000, 100 do expected[#expected + 1] = i end
     assert.same(expected, seen)

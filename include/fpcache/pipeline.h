@@ -2,13 +2,14 @@
  *
  *   engine   one fpc_pipeline: an I/O thread and its connections, for one server and login
  *   lane     reads, writes, and slow statements (see statement.h) each have connections of their own, so that
- * none waits behind the other kind group    what travels up to one sync of the protocol: many reads, or
- * exactly one write silent   a connection that owes an answer and said nothing for `silence_s`
+ *            none waits behind the other kind
+ *   group    what travels up to one sync of the protocol: many reads, or one statement that writes
+ *   silent   a connection that owes an answer and said nothing for `silence_s`
  *
  * What is promised for each request:
  *   - It is answered once, within its deadline (FPC_TIMEOUT; a write may still happen when it was sent).
  *   - An error is its own.  Reads that PostgreSQL aborts because another one in their group failed are sent
- * again.
+ * again, and so is each write that travelled in one statement with others that failed.
  *   - A write is reported when it is committed, not before.  Writes of one engine are executed in the order
  * of submission, except around a silent or lost connection.
  *   - On a lost connection a read is sent once more over another one; a write is only when the server said
@@ -49,6 +50,7 @@ typedef struct fpc_pipeline_stats {
     size_t waiting, in_flight; /* requests, now */
     uint64_t submitted, finished;
     uint64_t groups;           /* syncs sent */
+    uint64_t by_callers;       /* kicks that sent from the caller's own thread */
     uint64_t merged;           /* requests that travelled in a statement for many */
     uint64_t resent;           /* after an abort, a loss or a silence */
     uint64_t expired, dropped; /* past the deadline; abandoned before they were sent */
@@ -72,7 +74,8 @@ void fpc_pipeline_delete(fpc_pipeline *engine);
 fpc_status fpc_pipeline_submit(fpc_pipeline *engine, fpc_completions *to, const fpc_statement *statement,
                                const fpc_params *params, fpc_deadline deadline, fpc_request **out,
                                fpc_error *err);
-/* Wakes the I/O thread if it sleeps.  Cheap when it does not. */
+/* Has what was submitted sent: here and now, without waiting, while the I/O thread sleeps; else by that
+ * thread. */
 void fpc_pipeline_kick(fpc_pipeline *engine);
 
 void fpc_pipeline_get_stats(fpc_pipeline *engine, fpc_pipeline_stats *out);

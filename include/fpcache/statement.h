@@ -9,6 +9,8 @@
 
 #include "fpcache/params.h"
 
+#define FPC_MANY_WIDTH_MAX 5
+
 typedef struct fpc_statement {
     uint64_t id;   /* hash of text and types, never 0 */
     char name[24]; /* "fpc_" and the id in hexadecimal */
@@ -18,7 +20,8 @@ typedef struct fpc_statement {
     int param_count;
     uint32_t param_oids[FPC_PARAMS_MAX];
     struct fpc_statement *many; /* does what this one does for many keys at once, or NULL */
-    int many_param;             /* which parameter is an array there */
+    int many_param;             /* the parameter that is the key, an array there */
+    int many_width;             /* so many parameters from it on are arrays there */
     _Atomic(int) references;
 } fpc_statement;
 
@@ -30,9 +33,11 @@ void fpc_statement_delete(fpc_statement *statement);
 /* One more reference. */
 fpc_statement *fpc_statement_keep(const fpc_statement *statement);
 
-/* Before it is shared: `many` takes an array in the place of the bytea parameter `param` (from 0), all else
- * being equal, and returns for each row the element's number (bigint, from 1) before the columns of this
- * statement. */
+/* Before it is shared: `many` takes arrays in the place of the bytea parameter `param` (from 0), the key, and
+ * of those after it that are arrays there.  Single ones may travel in it that are alike in the other
+ * parameters it has, and NULL in those it has not.  A reading one returns for each row the element's number
+ * (bigint, from 1) before the columns of this statement; a writing one, which gets each key once and in
+ * order, the key. */
 void fpc_statement_set_many(fpc_statement *statement, const fpc_statement *many, int param);
 
 #endif

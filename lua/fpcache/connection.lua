@@ -113,7 +113,9 @@ local function describe(text, settings, how)
   local parts = { text or "" }
   for _, list in ipairs { settings, how } do
     local names = {}
-    for name in pairs(list) do names[#names + 1] = name end
+    for name in pairs(list) do
+      if name ~= "token" then names[#names + 1] = name end -- which the core knows by its keeper
+    end
     table.sort(names)
     for _, name in ipairs(names) do parts[#parts + 1] = name .. "=" .. tostring(list[name]) end
   end

@@ -204,7 +204,7 @@ local function lead(self, call, answer)
     end
     if answer.granted then
       enter(self, call)
-      return load(self, call, answer, answer.fence)
+      return load(self, call, answer, answer.fence ~= leases.NOTHING_STORED and answer.fence or nil)
     end
     local is_first = false
     if policy.lock == "host" and not call.host_lock then

@@ -17,11 +17,12 @@ local waiting = require("fpcache.waiting")
 local Cache = require("fpcache.client")
 
 local ABSENT = near_cache.ABSENT
-local COLUMNS = 10       -- of statement fetch_many
+local COLUMNS = 11       -- of statement fetch_many
 local BATCH_KEYS = 10000 -- asked for, and loaded, at a time
 
 --- Asks the server for a list of keys.
----@return table<string, fpcache.Answer>? answers by key, string? err
+---@return table<string, fpcache.Answer>? answers by key
+---@return boolean|string is_watched_or_err whether tables are watched
 local function ask(self, keys, policy)
   local batch = core.batch()
   for _, key in ipairs(keys) do
@@ -37,16 +38,16 @@ local function ask(self, keys, policy)
     share, times, policy.tags)
   batch:close()
   if not rows then return nil, count end
-  local answers = {}
+  local answers, is_watched = {}, false
   for row = 0, count - 1 do
     local at = row * COLUMNS
     local stored = limits.stored_key(rows[at + 1], self.max_key_bytes, 2)
     local answer, err = leases.read(self, stored, rows[at + 2], rows[at + 3], rows[at + 4], rows[at + 5], rows[at + 6],
       rows[at + 7], rows[at + 8], rows[at + 9], rows[at + 10])
     if not answer then return nil, err end
-    answers[rows[at + 1]] = answer
+    answers[rows[at + 1]], is_watched = answer, rows[at + 11]
   end
-  return answers
+  return answers, is_watched
 end
 
 --- Keeps a hit in the near cache.
@@ -127,6 +128,25 @@ local function older(self, call, keys, answers)
   return found
 end
 
+--- Of keys with a lease those under which what is loaded may be stored: no transaction of a watched table is changing them.
+local function storable(self, policy, keys, fence)
+  local stored = bulk.stored_keys(self, keys, 3)
+  local marked, err = self.db:rows(self.statements.fetch_marked, self.bulk_timeout, self.space, stored, policy.tags)
+  if not marked then
+    self.flow.breaker:failed(err)
+    return {}
+  end
+  if #marked == 0 then return keys end
+  local is_marked, free, taken = {}, {}, {}
+  for _, key in ipairs(marked) do is_marked[key] = true end
+  for i, key in ipairs(keys) do
+    local list = is_marked[stored[i]] and taken or free
+    list[#list + 1] = key
+  end
+  run_for_keys(self, "fetch_release_many", taken, 0, fence)
+  return free
+end
+
 --- Calls the loader for a list of keys and gives what it loaded to the caller, and with a fence to the server.
 ---@return boolean? ok, string? err
 local function load(self, call, keys, fence, answers)
@@ -135,6 +155,7 @@ local function load(self, call, keys, fence, answers)
   for _, key in ipairs(keys) do old[key] = answers and answers[key] and answers[key].value end
   local given = context.new(nil, policy, old)
   given.ttls = {}
+  local leased = call.is_watched and fence and storable(self, policy, keys, fence) or keys
   flow.counts.loads = flow.counts.loads + 1
   local ok, loaded, took = context.load(call.loader, given, keys, call.arguments())
   if ok and type(loaded) ~= "table" then
@@ -143,16 +164,16 @@ local function load(self, call, keys, fence, answers)
   if not ok then
     flow.counts.load_failures, flow.last_error = flow.counts.load_failures + 1, loaded
     local found = older(self, call, keys, answers)
-    if fence then run_for_keys(self, "fetch_release_many", keys, found and policy.error_backoff or 0, fence) end
+    if fence then run_for_keys(self, "fetch_release_many", leased, found and policy.error_backoff or 0, fence) end
     if not found then return nil, loaded end
     flow.counts.stale = flow.counts.stale + #keys
     for key, value in pairs(found) do call.values[key], call.sources[key] = value, "stale" end
     return true
   end
   if fence and given.store ~= false then
-    store(self, call, keys, fence, loaded, given, took)
+    store(self, call, leased, fence, loaded, given, took)
   elseif fence then
-    run_for_keys(self, "fetch_release_many", keys, 0, fence)
+    run_for_keys(self, "fetch_release_many", leased, 0, fence)
   end
   for _, key in ipairs(keys) do call.values[key], call.sources[key] = loaded[key], "loader" end
   return true
@@ -207,6 +228,7 @@ local function fetch_list(self, call, keys)
       answers, err = ask(self, keys, policy)
       if not answers then flow.breaker:failed(err) else flow.breaker:succeeded() end
     end
+    call.is_watched = answers and err
     if not answers then
       if err and fetch.is_final(err) then return nil, err end
       flow.counts.without_server = flow.counts.without_server + 1

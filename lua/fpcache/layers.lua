@@ -13,10 +13,6 @@ local waiting = require("fpcache.waiting")
 
 local layers = {}
 
-local function share(value)
-  if not (value > 0 and value < 1) then return ("must be between 0 and 1, got %s"):format(tostring(value)) end
-end
-
 layers.OPTIONS = {
   feed = { type = "boolean", default = true }, -- false: no near cache, no filter, no thread
   feed_interval = { type = "duration", default = 0.1, check = options.positive }, -- seconds between two looks at it
@@ -24,7 +20,7 @@ layers.OPTIONS = {
   max_staleness = { type = "duration", default = 1, check = options.positive },   -- seconds an answer may be old
   use_cuckoo_filter = { type = "boolean", default = true },
   cuckoo_capacity = { type = "integer", default = 1000000, check = options.positive }, -- keys; it grows
-  filter_fpr = { type = "number", default = 0.001, check = share }, -- absent keys that are asked for all the same
+  filter_fpr = { type = "number", default = 0.001, check = options.share }, -- absent keys that are asked for all the same
   near_size = { type = "integer", default = 10000, check = options.not_negative }, -- entries; 0 turns it off
   near_bytes = { type = "integer", default = 32 * 1024 * 1024, check = options.positive }, -- encoded values and keys
   near_ttl = { type = "duration", default = 60, check = options.positive },          -- seconds at most

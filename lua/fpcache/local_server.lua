@@ -293,7 +293,7 @@ end
 --- dir: its folder (default default_dir()); timeout: seconds for a start, default 60; log: gets a line
 --- for everything unusual; on_start: called with the URL when the server was started anew, before
 --- others see it, and again at the next start if it failed.
---- For tests also: settings (name to value as in the file), hba (access rules), sync (false: no fsync at initdb).
+--- For tests also: settings (name to value as in the file), hba (access rules), sync (false: no fsync before the server runs).
 ---@return fpcache.LocalServer? server
 ---@return string? err
 function local_server.new(options)

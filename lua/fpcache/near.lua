@@ -21,15 +21,15 @@ Near.__index = Near
 
 local near = { ABSENT = ABSENT, OVERHEAD = OVERHEAD }
 
---- A shelf: entries in SIEVE order, and when they are valid: spot, stamp and end of slot n stand at 3n, 3n + 1 and 3n + 2,
--- side by side, since a hit needs all three.
+--- A shelf: entries in SIEVE order, and when they are valid: spot, stamp, end and what is_current() said last of slot n stand at
+-- 4n to 4n + 3, side by side, since a hit needs them all.
 local function new_shelf(max_entries, max_bytes)
-  return { sieve = sieve.new(max_entries, max_bytes), terms = { 0, 0 } } -- from 1 on: an array
+  return { sieve = sieve.new(max_entries, max_bytes), terms = { 0, 0, 0 } } -- from 1 on: an array
 end
 
 ---@class fpcache.near.Options
 ---@field feed table|userdata with stamp(feed, spot), nil when stale
----@field is_current fun(spot: number, stamp: number, ends: number): boolean of the feed
+---@field is_current fun(spot: number, stamp: number, ends: number, seen: number): number of the feed, see fast_feed.bind()
 ---@field now fun(): number seconds on the clock that `ends` is compared with
 ---@field size integer entries
 ---@field bytes number keys, encoded values and overhead
@@ -71,7 +71,7 @@ end
 
 --- Why an entry is not current.  While the feed is stale nobody knows, so the entry stays.
 local function reconsider(self, shelf, slot)
-  local at, terms = slot * 3, shelf.terms
+  local at, terms = slot * 4, shelf.terms
   if self.now() >= terms[at + 2] then
     self.expired = self.expired + 1
   else
@@ -85,8 +85,10 @@ end
 --- Whether an absence that is remembered still holds.
 local function is_still_absent(self, slot)
   local shelf = self.absent
-  local at, terms = slot * 3, shelf.terms
-  if self.is_current(terms[at], terms[at + 1], terms[at + 2]) then
+  local at, terms = slot * 4, shelf.terms
+  local seen = self.is_current(terms[at], terms[at + 1], terms[at + 2], terms[at + 3])
+  if seen ~= 0 then
+    terms[at + 3] = seen
     shelf.sieve.visited[slot] = true
     self.negative_hits = self.negative_hits + 1
     return true, shelf.sieve.values[slot] == TOLD
@@ -104,8 +106,10 @@ function Near:get(name, key)
   local slots = self.spaces[name]
   local slot = slots and slots[key]
   if slot then
-    local at, terms = slot * 3, self.terms
-    if self.is_current(terms[at], terms[at + 1], terms[at + 2]) then
+    local at, terms = slot * 4, self.terms
+    local seen = self.is_current(terms[at], terms[at + 1], terms[at + 2], terms[at + 3])
+    if seen ~= 0 then
+      terms[at + 3] = seen
       self.visited[slot] = true
       self.hits = self.hits + 1
       if self.copy then return deep_copy(self.values[slot], {}) end
@@ -133,7 +137,7 @@ end
 function Near:remembered(name, key, grace)
   local slot = self.present.sieve:find(name, key)
   if not slot then return nil end
-  local at, terms = slot * 3, self.terms
+  local at, terms = slot * 4, self.terms
   local stamp = self.feed:stamp(terms[at])
   if (stamp ~= nil and stamp ~= terms[at + 1]) or self.now() >= terms[at + 2] + grace then return nil end
   if self.copy then return deep_copy(self.values[slot], {}) end
@@ -143,8 +147,8 @@ end
 local function keep(shelf, name, key, value, size, ends, spot, stamp)
   local slot = shelf.sieve:put(name, key, value, size)
   if not slot then return end
-  local at, terms = slot * 3, shelf.terms
-  terms[at], terms[at + 1], terms[at + 2] = spot, stamp, ends
+  local at, terms = slot * 4, shelf.terms
+  terms[at], terms[at + 1], terms[at + 2], terms[at + 3] = spot, stamp, ends, 0
 end
 
 local function forget(shelf, name, key)

@@ -84,6 +84,34 @@ function options.read(description, given, level, what)
   return read
 end
 
+--- A check for descriptions of one that may raise, as options.read does for a table within a table.
+---@param check fun(value: any): string? why the value cannot be used: answered, or raised
+---@return fun(value: any): string?
+function options.caught(check)
+  return function(value)
+    local ok, reason = pcall(check, value)
+    if ok then return reason end
+    return (tostring(reason):gsub("^.-:%d+: ", ""))
+  end
+end
+
+--- An option that is a table or, shorter, the string that its one necessary field has: `publish = "DIR"`.
+---@param name string of the option, for errors
+---@param field string
+---@param meaning string what `field` is, for errors
+---@param description table as for options.read
+---@return fun(given: string|table): table read raises where it cannot be used
+---@return fun(given: any): string? check why it cannot be used
+function options.table_or_string(name, field, meaning, description)
+  local function read(given)
+    if type(given) == "string" then given = { [field] = given } end
+    local o = options.read(description, given, 1, name)
+    if not o[field] or o[field] == "" then error(("%s.%s: %s is expected"):format(name, field, meaning), 0) end
+    return o
+  end
+  return read, options.caught(function(given) read(given) end)
+end
+
 --- Checks for descriptions: nil, or why the value cannot be used.
 function options.positive(value)
   if not (value > 0 and value < math.huge) then return ("must be more than 0, got %s"):format(tostring(value)) end
@@ -91,6 +119,10 @@ end
 
 function options.not_negative(value)
   if not (value >= 0 and value < math.huge) then return ("must not be negative, got %s"):format(tostring(value)) end
+end
+
+function options.share(value)
+  if not (value > 0 and value < 1) then return ("must be between 0 and 1, got %s"):format(tostring(value)) end
 end
 
 --- A check that a number is from `low` to `high`; `unit` is for the message.

@@ -13,11 +13,12 @@ local SCAN_OPTIONS = {
 
 ---@class fpcache.Scan
 ---@field err string? why the walk ended early
+---@field on_page fun(began: number, rows: table?, count_or_err: any)? is told of each page, for observe
 local Scan = {}
 Scan.__index = Scan
 
 local function fetch(self)
-  local cache = self.cache
+  local cache, began = self.cache, core.system.now()
   local name = (self.tag and "scan_tag_" or "scan_") .. (self.values and "values" or "keys")
   local rows, count
   if self.tag then
@@ -26,6 +27,7 @@ local function fetch(self)
   else
     rows, count = cache.db:rows(cache.statements[name], cache.bulk_timeout, cache.space, self.first, self.last, self.page)
   end
+  if self.on_page then self.on_page(began, rows, count) end
   if not rows then return nil, count end
   self.rows, self.count, self.at = rows, count, 0
   local width = self.values and 4 or 2

@@ -40,20 +40,11 @@ local function check_keys(value)
   if not encrypt.keys[encrypt.use or last] then return ("use: there is no key %q"):format(encrypt.use) end
 end
 
-local function checked(check)
-  return function(value)
-    if type(value) ~= "table" then return end
-    local ok, reason = pcall(check, value)
-    if ok then return reason end
-    return (tostring(reason):gsub("^.-:%d+: ", ""))
-  end
-end
-
 sealing.OPTIONS = {
-  compress = { type = "boolean table", default = false, check = checked(function(value)
-    options.read(COMPRESS, value, 1, "compress")
+  compress = { type = "boolean table", default = false, check = options.caught(function(value)
+    if type(value) == "table" then options.read(COMPRESS, value, 1, "compress") end
   end) },
-  encrypt = { type = "table", check = checked(check_keys) },
+  encrypt = { type = "table", check = options.caught(check_keys) },
 }
 
 --- What C needs to know; nil where values are stored as they are.

@@ -23,11 +23,11 @@ function sql.quote_literal(text)
   return "E'" .. text:gsub("\\", "\\\\"):gsub("'", "''") .. "'"
 end
 
---- An identifier inside the literal that is the first argument of SQL's format().
+--- An identifier inside the literal E'...' that is the first argument of SQL's format().
 ---@param quoted string
 ---@return string
 function sql.format_template(quoted)
-  return (quoted:gsub("%%", "%%%%"):gsub("'", "''"))
+  return (quoted:gsub("%%", "%%%%"):gsub("\\", "\\\\"):gsub("'", "''"))
 end
 
 --- A dollar quote that does not occur in `text`, for function bodies that hold it.

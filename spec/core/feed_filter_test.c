@@ -135,6 +135,25 @@ static void filter_in_a_lookup_is_not_freed(void **state) {
     fpc_feed_filter_destroy(&filter);
 }
 
+/* Of one hash. */
+static void move(fpc_feed_stamps *stamps, uint64_t hash, int64_t now) {
+    fpc_feed_stamps_move(stamps, &hash, 1, now);
+}
+
+static void stamps_count_their_moves(void **state) {
+    (void)state;
+    fpc_feed_stamps *stamps = fpc_feed_stamps_new();
+    assert_non_null(stamps);
+    uint64_t first = fpc_feed_stamps_moves(stamps), hashes[2] = {7, 8};
+    assert_true(first > 0);
+    fpc_feed_stamps_move(stamps, hashes, 2, 1);
+    uint64_t second = fpc_feed_stamps_moves(stamps);
+    assert_true(second > first);
+    fpc_feed_stamps_move_all(stamps, 1);
+    assert_true(fpc_feed_stamps_moves(stamps) > second);
+    free(stamps);
+}
+
 static void stamps_know_when_they_moved(void **state) {
     (void)state;
     fpc_feed_stamps *stamps = fpc_feed_stamps_new();
@@ -142,8 +161,8 @@ static void stamps_know_when_they_moved(void **state) {
     fpc_feed_stamps_move_all(stamps, 100);
     assert_false(fpc_feed_stamps_rest_since(stamps, 7, 100)); /* at the same moment: perhaps before */
     assert_true(fpc_feed_stamps_rest_since(stamps, 7, 101));
-    fpc_feed_stamps_move(stamps, 7, 200);
-    fpc_feed_stamps_move(stamps, 7, 150); /* another thread was slower to tell */
+    move(stamps, 7, 200);
+    move(stamps, 7, 150); /* another thread was slower to tell */
     assert_false(fpc_feed_stamps_rest_since(stamps, 7, 200));
     assert_true(fpc_feed_stamps_rest_since(stamps, 7, 201));
     assert_true(fpc_feed_stamps_rest_since(stamps, 8, 101));
@@ -159,7 +178,7 @@ static void stamps_move_and_fit_a_double(void **state) {
     assert_non_null(stamps);
     uint64_t before = fpc_feed_stamps_get(stamps, 5), other = fpc_feed_stamps_get(stamps, 6);
     assert_true(before > 0);
-    fpc_feed_stamps_move(stamps, 5 + FPC_STAMP_SPOTS * 77, 1); /* the same spot */
+    move(stamps, 5 + FPC_STAMP_SPOTS * 77, 1); /* the same spot */
     assert_true(fpc_feed_stamps_get(stamps, 5) != before);
     assert_true(fpc_feed_stamps_get(stamps, 6) == other);
     fpc_feed_stamps_move_all(stamps, 1);
@@ -169,7 +188,7 @@ static void stamps_move_and_fit_a_double(void **state) {
     uint64_t most = fpc_feed_stamps_get(stamps, 5);
     assert_true(most < UINT64_C(1) << 53 && (uint64_t)(double)most == most);
     fpc_feed_stamps_move_all(stamps, 1);
-    fpc_feed_stamps_move(stamps, 5, 1);
+    move(stamps, 5, 1);
     assert_true(fpc_feed_stamps_get(stamps, 5) > 0);
     free(stamps);
 }
@@ -179,7 +198,8 @@ int main(void) {
                                        cmocka_unit_test(without_a_filter_everything_may_exist),
                                        cmocka_unit_test(full_filter_is_given_up),
                                        cmocka_unit_test(filter_in_a_lookup_is_not_freed),
-                                       cmocka_unit_test(stamps_know_when_they_moved),
+                                       cmocka_unit_test(stamps_count_their_moves),
+        cmocka_unit_test(stamps_know_when_they_moved),
                                        cmocka_unit_test(stamps_move_and_fit_a_double)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -182,6 +182,55 @@ static void time_and_instructions_have_limits(void **state) {
     assert_int_equal(run(runtime, "return ('x'):rep(1000)"), FPC_NOMEM);
 }
 
+/* What Lua runs without its hook: finalizers, handlers of the error itself, and what is to be closed then. */
+static void nothing_gets_around_the_limits(void **state) {
+    (void)state;
+    static const char *const WAYS[] = {
+        "setmetatable({}, { __gc = function() while true do end end }) collectgarbage() while true do end",
+        "for i = 1, 1000 do debug.setmetatable({}, { __gc = function() while true do end end }) end "
+        "collectgarbage() while true do end",
+        "while true do xpcall(function() while true do end end, function() while true do end end) end",
+        "do local x <close> = setmetatable({}, { __close = function() while true do end end }) end",
+        "while true do pcall(function() local x <close> = setmetatable({}, { __close = function() error(1) "
+        "end }) "
+        "while true do end end) end",
+        "error(setmetatable({}, { __tostring = function() while true do end end }))",
+        "pcall(debug.sethook) coroutine.wrap(function() pcall(debug.sethook) while true do end end)()",
+        "local function f() return xpcall(f, f) end while true do f() end",
+    };
+    reopen((fpc_runtime_options){.limits = {.memory = 64 << 20, .instructions = 1000000}});
+    for (size_t i = 0; i < sizeof WAYS / sizeof *WAYS; i++) {
+        if (run(runtime, WAYS[i]) != FPC_TIMEOUT) fail_msg("%s: %s", WAYS[i], err.message);
+        must(run(runtime, "local n = 0 for i = 1, 10000 do n = n + i end return n"));
+        assert_int_equal(results[0].integer, 50005000);
+    }
+    /* Those that keep to them do what they do elsewhere. */
+    must(run(runtime,
+             "local log = {} do setmetatable({ name = 'a' }, { __gc = function(o) log[1] = o.name end }) "
+             "end collectgarbage() collectgarbage() "
+             "local a, b = xpcall(function(...) return select('#', ...) end, print, nil, nil) "
+             "local c, d = xpcall(error, function(e) return e .. '!' end, 'x') "
+             "local co = coroutine.wrap(function() return xpcall(function() return coroutine.yield(7) end, "
+             "print) end) local y = co() local e, f = co(9) "
+             "return log[1], a, b, c, d, y, e, f, getmetatable(setmetatable({}, { __index = 1 })).__index, "
+             "pcall(setmetatable, 1, {})"));
+    assert_text(&results[0], FPC_VALUE_STRING, "a");
+    assert_true(results[1].boolean);
+    assert_int_equal(results[2].integer, 2);
+    assert_false(results[3].boolean);
+    assert_text(&results[4], FPC_VALUE_STRING, "x!");
+    assert_int_equal(results[5].integer, 7);
+    assert_true(results[6].boolean);
+    assert_int_equal(results[7].integer, 9);
+    assert_int_equal(results[8].integer, 1);
+    assert_false(results[9].boolean);
+    /* Closing ends too, however many are left to finalize. */
+    must(run(runtime,
+             "kept = {} for i = 1, 1000 do kept[i] = setmetatable({}, { __gc = function() while true do end "
+             "end }) end"));
+    reopen((fpc_runtime_options){0});
+}
+
 static void *interrupt_soon(void *arg) {
     for (int i = 0; i < 200; i++) {
         usleep(5000);
@@ -314,16 +363,51 @@ static void many_runtimes_share_one_pool(void **state) {
     fpc_family_close(family);
 }
 
+/* With a source the pool and its token are common; a function is called in its own runtime. */
+static void a_pool_with_a_token_is_shared(void **state) {
+    (void)state;
+    static const char OPEN[] =
+        "local url = '%s' local function open(more) more.connection_string = url more.maxconn = 3 "
+        "more.feed = false more.libpq = { sslmode = 'disable' } "
+        "return assert(require('fpcache').new(more)) end "
+        "assert(require('fpcache.admin').setup{ connection_string = url }) "
+        "from_command = open{ password_command = { 'echo', 'pw' } } "
+        "from_function = open{ password = function() return 'pw' end } "
+        "assert(from_command:set('k', 1)) assert(from_function:get('k') == 1)";
+    must(fpc_family_open(&family, &err));
+    fpc_runtime *two[2];
+    fpc_runtime_options options = {.family = family};
+    for (int i = 0; i < 2; i++) {
+        must(fpc_runtime_open(&options, &two[i], &err));
+        run_with_url(two[i], OPEN);
+        assert_int_equal(fpc_family_pools(family), 1); /* that of the command: the other is in no family */
+    }
+    static const char LOOK[] =
+        "local stats = from_command:stats() return stats.token.refreshes, stats.pool.opened, "
+        "from_command:get('k')";
+    for (int i = 0; i < 2; i++) {
+        must(run(two[i], LOOK));
+        assert_int_equal(results[0].integer, 1); /* the command ran once for both */
+        assert_int_equal(results[1].integer, 1);
+        assert_int_equal(results[2].integer, 1);
+        fpc_runtime_close(two[i]); /* the pool lives on in the other */
+    }
+    assert_int_equal(fpc_family_pools(family), 0);
+    fpc_family_close(family);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(values_go_in_and_come_out, open_runtime, close_runtime),
         cmocka_unit_test_setup_teardown(errors_are_values, open_runtime, close_runtime),
         cmocka_unit_test_setup_teardown(memory_has_a_limit, open_runtime, close_runtime),
         cmocka_unit_test_setup_teardown(time_and_instructions_have_limits, open_runtime, close_runtime),
+        cmocka_unit_test_setup_teardown(nothing_gets_around_the_limits, open_runtime, close_runtime),
         cmocka_unit_test_setup_teardown(a_call_is_interrupted_from_another_thread, open_runtime,
                                         close_runtime),
         cmocka_unit_test_setup_teardown(scripts_call_the_host, open_runtime, close_runtime),
         cmocka_unit_test_setup_teardown(many_runtimes_share_one_pool, open_runtime, close_runtime),
+        cmocka_unit_test_setup_teardown(a_pool_with_a_token_is_shared, open_runtime, close_runtime),
     };
     return cmocka_run_group_tests(tests, server_setup, server_teardown);
 }

@@ -3,8 +3,10 @@
 --   local fpcache = interpreter.new{ FPCACHE_URL = url }
 --   local answer = fpcache{ "get", "k" }            -- { code, out, err }
 --   local job = fpcache:start{ "script.lua" }       -- job.pid; job:kill(15) -> code
+--   local theirs = interpreter.of_nobody(env)       -- as a user without rights, when we are root
 local core = require "fpcache.core"
 local database = require "support.database"
+local files = require "support.files"
 
 local system = core.system
 local BUILD = assert(system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
@@ -25,33 +27,36 @@ function interpreter.new(env)
   return self
 end
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
+--- One that is run as nobody if we are root, whose private server is one for the whole machine.  Its folder is its HOME.
+---@param env table<string, string>?
+function interpreter.of_nobody(env)
+  local self = interpreter.new(env)
+  if system.geteuid() ~= 0 then return self end
+  self.account = system.user("nobody")
+  self.program = self.dir .. "/fpcache" -- a copy: the build tree may be closed to others
+  assert(core.run { argv = { "cp", interpreter.path, self.program } }.status == 0)
+  assert(system.chmod(self.program, tonumber("755", 8)))
+  assert(system.chown(self.dir, self.account.uid, self.account.gid))
+  return self
 end
 
 --- Writes a file into the folder of this interpreter; returns its path.
 function Interpreter:file(name, text)
-  local path = self.dir .. "/" .. name
-  local file = assert(io.open(path, "wb"))
-  assert(file:write(text))
-  file:close()
-  return path
+  return files.write(self.dir .. "/" .. name, text)
 end
 
 --- Runs it to its end.
 ---@param words string[] `program` instead of fpcache, `input` for its standard input, `timeout` in seconds (60)
 ---@return {code: integer, out: string, err: string}
 function Interpreter:__call(words)
-  local argv = { "/bin/sh", "-c", 'exec "$0" "$@" 2>"$ERR"', words.program or interpreter.path }
+  local argv = { "/bin/sh", "-c", 'exec "$0" "$@" 2>"$ERR"', words.program or self.program or interpreter.path }
   for _, word in ipairs(words) do argv[#argv + 1] = word end
   local env = { "ERR=" .. self.dir .. "/stderr" }
   for _, line in ipairs(self.env) do env[#env + 1] = line end
   local result = assert(core.run { argv = argv, env = env, clear_env = true, input = words.input or "",
-    timeout = words.timeout or 60, dir = self.dir, max_output = 1024 * 1024 })
-  return { code = result.status or 128 + result.signal, out = result.output, err = read(self.dir .. "/stderr") }
+    timeout = words.timeout or 60, dir = self.dir, max_output = 1024 * 1024, uid = self.account and self.account.uid,
+    gid = self.account and self.account.gid })
+  return { code = result.status or 128 + result.signal, out = result.output, err = assert(files.read(self.dir .. "/stderr")) }
 end
 
 --- Runs it on a terminal, on which `typed` is typed.
@@ -77,11 +82,11 @@ function Interpreter:start(words)
   os.remove(self.dir .. "/pid.done")
   assert(core.spawn { argv = argv, env = env, clear_env = true, dir = self.dir, log = self.dir .. "/log" })
   assert(database.eventually(function() return system.stat(self.dir .. "/pid.done") end))
-  return setmetatable({ pid = tonumber(read(self.dir .. "/pid.done")), dir = self.dir }, Job)
+  return setmetatable({ pid = tonumber(assert(files.read(self.dir .. "/pid.done"))), dir = self.dir }, Job)
 end
 
 --- What it has written so far.
-function Job:output() return read(self.dir .. "/out") end
+function Job:output() return assert(files.read(self.dir .. "/out")) end
 
 --- Sends a signal and waits for the end; the exit code as a shell tells it, or nil when it did not end.
 function Job:kill(signal)
@@ -94,7 +99,7 @@ function Job:wait()
     system.kill(self.pid, 9)
     return nil
   end
-  return tonumber(read(self.dir .. "/code"))
+  return tonumber(assert(files.read(self.dir .. "/code")))
 end
 
 function Interpreter:remove()

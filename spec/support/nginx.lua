@@ -12,6 +12,7 @@
 -- nginx's Lua is LuaJIT, so specs that use this run with LuaJIT's only: `if not nginx.is_testable then return end`.
 local core = require "fpcache.core"
 local database = require "support.database"
+local files = require "support.files"
 local postgres = require "support.server"
 local socket = rawget(_G, "jit") and require "socket"
 
@@ -88,12 +89,6 @@ local function watch(dir)
     "w"))
 end
 
-local function write(path, text)
-  local file = assert(io.open(path, "w"))
-  assert(file:write(text))
-  file:close()
-end
-
 local function fill(template, values)
   return (template:gsub("%%%((%w+_?%w*)%)([sd])", function(name, kind) return ("%" .. kind):format(values[name]) end))
 end
@@ -110,7 +105,7 @@ function Server:configure(opts)
     http = opts.http or "", server = opts.server or "", log_level = opts.log_level or "notice",
     init_worker = init_worker and ("init_worker_by_lua_block {\n%s\n}"):format(init_worker) or "",
   })
-  write(self.dir .. "/nginx.conf", text)
+  files.write(self.dir .. "/nginx.conf", text)
 end
 
 --- Runs nginx's program as the user of the test server, whose socket is for him alone; nil: as ourselves, who are not root.
@@ -160,7 +155,7 @@ function nginx.free_ports()
 end
 
 function Server:log()
-  local file = io.open(self.dir .. "/error.log")
+  local file = self.dir and io.open(self.dir .. "/error.log")
   if not file then return "" end
   local text = file:read("*a")
   file:close()
@@ -293,7 +288,7 @@ Load.__index = Load
 function Server:start_load(opts)
   local script = ""
   if opts.script then
-    write(self.dir .. "/wrk.lua", opts.script)
+    files.write(self.dir .. "/wrk.lua", opts.script)
     script = "-s " .. self.dir .. "/wrk.lua"
   end
   local command = ("exec wrk -t1 -c%d -d%gs --timeout 20s --latency %s 'http://127.0.0.1:%d%s' 2>&1"):format(

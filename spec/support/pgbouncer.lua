@@ -4,6 +4,7 @@
 --   bouncer:url_for("app")
 --   bouncer:stop()
 local core = require "fpcache.core"
+local files = require "support.files"
 local secrets = require "support.secrets"
 local system = core.system
 
@@ -13,9 +14,7 @@ Bouncer.__index = Bouncer
 local pgbouncer = { PROGRAM = "/usr/sbin/pgbouncer" }
 
 local function write(path, text, uid, gid)
-  local file = assert(io.open(path, "w"))
-  file:write(text)
-  file:close()
+  files.write(path, text)
   if system.geteuid() == 0 then assert(system.chown(path, uid, gid)) end
 end
 

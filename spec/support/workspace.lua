@@ -10,6 +10,7 @@
 --   ws:stop()
 local cjson = require "cjson"
 local core = require "fpcache.core"
+local files = require "support.files"
 local private_ca = require "support.private_ca"
 local secrets = require "support.secrets"
 local system = core.system
@@ -57,9 +58,7 @@ local function constants(control)
 end
 
 local function write(path, text)
-  local file = assert(io.open(path .. ".new", "w"))
-  file:write(text)
-  file:close()
+  files.write(path .. ".new", text)
   assert(system.rename(path .. ".new", path))
 end
 

@@ -121,13 +121,19 @@ void fpc_request_fail(fpc_request *request, const fpc_error *why) {
     if (request->error != NULL) *request->error = *why;
 }
 
-void fpc_request_delete(fpc_request *request) {
-    if (request == NULL) return;
+void fpc_request_clear_answer(fpc_request *request) {
     PQclear(request->result);
     if (request->shared != NULL && atomic_fetch_sub(&request->shared->references, 1) == 1) {
         PQclear(request->shared->pg);
         free(request->shared);
     }
+    request->result = NULL;
+    request->shared = NULL;
+}
+
+void fpc_request_delete(fpc_request *request) {
+    if (request == NULL) return;
+    fpc_request_clear_answer(request);
     fpc_statement_delete(request->statement);
     free(request->error);
     free(request);

@@ -47,6 +47,8 @@ void fpc_completions_unreserve(fpc_completions *queue);
 /* A request with a copy of the parameters, in a reserved place; NULL when out of memory. */
 fpc_request *fpc_request_new(fpc_completions *to, const fpc_statement *statement, const fpc_params *params,
                              fpc_deadline deadline);
+/* Forgets the answer that it got: it did not come true. */
+void fpc_request_clear_answer(fpc_request *request);
 /* Records a failure. */
 void fpc_request_fail(fpc_request *request, const fpc_error *why);
 /* Hands over finished requests, a list; the requests of one queue that follow each other go in at once. */

@@ -191,9 +191,12 @@ bool fpc_feed_is_current(const fpc_feed *feed, uint64_t hash, uint64_t stamp) {
     return is_fresh(feed) && fpc_feed_stamps_get(feed->stamps, hash) == stamp;
 }
 
-bool fpc_feed_is_current_until(const fpc_feed *feed, uint64_t hash, uint64_t stamp, fpc_deadline ends) {
+uint64_t fpc_feed_is_current_until(const fpc_feed *feed, uint64_t hash, uint64_t stamp, fpc_deadline ends,
+                                   uint64_t seen) {
     int64_t now = latest_now();
-    return now < ends && is_fresh_at(feed, now) && fpc_feed_stamps_get(feed->stamps, hash) == stamp;
+    if (now >= ends || !is_fresh_at(feed, now)) return 0;
+    uint64_t moves = fpc_feed_stamps_moves(feed->stamps); /* before the stamp */
+    return moves == seen || fpc_feed_stamps_get(feed->stamps, hash) == stamp ? moves : 0;
 }
 
 bool fpc_feed_is_unchanged_since(const fpc_feed *feed, uint64_t hash, int64_t asked_at, fpc_deadline ends) {
@@ -207,8 +210,7 @@ void fpc_feed_wrote_many(fpc_feed *feed, const uint64_t *hashes, size_t count) {
     /* Always, even if no filter is wanted: then it has none, and an opener who wants one may come meanwhile.
      */
     fpc_feed_filter_add(&feed->filter, hashes, count);
-    int64_t now = fpc_clock_ns();
-    for (size_t i = 0; i < count; i++) fpc_feed_stamps_move(feed->stamps, hashes[i], now);
+    fpc_feed_stamps_move(feed->stamps, hashes, count, fpc_clock_ns());
 }
 
 void fpc_feed_wrote(fpc_feed *feed, uint64_t hash) {

@@ -49,8 +49,7 @@ static void forget(reader *r) {
 
 static void apply_hashes(reader *r, const uint64_t *hashes, size_t count) {
     fpc_feed_filter_add(&r->feed->filter, hashes, count);
-    int64_t now = fpc_clock_ns();
-    for (size_t i = 0; i < count; i++) fpc_feed_stamps_move(r->feed->stamps, hashes[i], now);
+    fpc_feed_stamps_move(r->feed->stamps, hashes, count, fpc_clock_ns());
     atomic_fetch_add_explicit(&r->feed->changes, count, memory_order_relaxed);
 }
 

@@ -5,7 +5,9 @@
 
 fpc_feed_stamps *fpc_feed_stamps_new(void) {
     fpc_feed_stamps *stamps = calloc(1, sizeof *stamps); /* pages that no key uses take no memory */
-    if (stamps != NULL) atomic_init(&stamps->epoch, 1);
+    if (stamps == NULL) return NULL;
+    atomic_init(&stamps->epoch, 1);
+    atomic_init(&stamps->moves, 1);
     return stamps;
 }
 
@@ -16,4 +18,5 @@ void fpc_feed_stamps_move_all(fpc_feed_stamps *stamps, int64_t now) {
         next = epoch == FPC_STAMP_MAX_EPOCH ? 1 : epoch + 1;
     } while (!atomic_compare_exchange_weak_explicit(&stamps->epoch, &epoch, next, memory_order_acq_rel,
                                                     memory_order_relaxed));
+    atomic_fetch_add_explicit(&stamps->moves, 1, memory_order_acq_rel);
 }

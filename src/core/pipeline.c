@@ -28,6 +28,8 @@ static void make_readable(int fd) {
 static void begin_life(fpc_pipeline *engine) {
     pthread_condattr_t monotonic;
     pthread_mutex_init(&engine->lock, NULL);
+    pthread_mutex_init(&engine->turn, NULL);
+    engine->resting = NULL;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&engine->ended, &monotonic);
@@ -54,6 +56,7 @@ static void free_engine(fpc_pipeline *engine) {
     free(engine->session_sql);
     pthread_cond_destroy(&engine->ended);
     pthread_mutex_destroy(&engine->lock);
+    pthread_mutex_destroy(&engine->turn);
     free(engine);
 }
 
@@ -175,7 +178,16 @@ void fpc_pipeline_wake(fpc_pipeline *engine) {
 }
 
 void fpc_pipeline_kick(fpc_pipeline *engine) {
-    if (engine->fork_generation == fpc_fork_generation()) fpc_pipeline_wake(engine);
+    if (engine->fork_generation != fpc_fork_generation()) return;
+    /* A thread that is awake takes what is there before it sleeps.  It may be waiting for its turn already:
+     * who then took one after the other would starve it. */
+    if (!atomic_load(&engine->asleep)) return;
+    bool needs_thread = true;
+    if (pthread_mutex_trylock(&engine->turn) == 0) {
+        if (engine->resting != NULL) needs_thread = fpc_io_send_for_caller(engine->resting);
+        pthread_mutex_unlock(&engine->turn);
+    }
+    if (needs_thread) fpc_pipeline_wake(engine);
 }
 
 void fpc_pipeline_close(fpc_pipeline *engine, double grace_s) {
@@ -216,6 +228,7 @@ void fpc_pipeline_get_stats(fpc_pipeline *engine, fpc_pipeline_stats *out) {
                                 .resent = c->resent,
                                 .expired = c->expired,
                                 .dropped = c->dropped,
+                                .by_callers = c->by_callers,
                                 .opened = c->opened_total,
                                 .open_failures = c->open_failures,
                                 .lost = c->lost,

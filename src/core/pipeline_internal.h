@@ -1,7 +1,7 @@
 /* pipeline_internal.h -- the engine from inside.  Inside the core only.
  *
  *   engine   what callers share with the I/O thread; under a lock           pipeline.c
- *   io       what the I/O thread alone touches                              pipeline_io.c
+ *   io       what belongs to whose turn it is                               pipeline_io.c
  *   queue    waiting requests of one lane, by caller                        pipeline_queue.c
  *   lane     a queue and the connections that serve it                      pipeline_lane.c
  *   pipe     one connection, and what it owes answers for                   pipeline_pipe.c, pipeline_send.c
@@ -27,6 +27,8 @@
 #define FPC_SLOW_WINDOW 4
 /* From so many waiting reads on they travel merged (see docs/pipeline.md for the measurement). */
 #define FPC_MERGE_FROM 16
+/* Writes that wait travel merged in any case, up to so many bytes of parameters. */
+#define FPC_MERGE_BYTES ((size_t)1 << 20)
 
 /* --- queue --- */
 
@@ -41,6 +43,7 @@ typedef struct fpc_queue {
 bool fpc_queue_append(fpc_queue *queue, fpc_request *request);
 bool fpc_queue_put_back(fpc_queue *queue, fpc_request *request); /* first of its caller */
 fpc_request *fpc_queue_take(fpc_queue *queue);                   /* in turns; NULL: empty */
+const fpc_request *fpc_queue_first(const fpc_queue *queue);      /* what take() would give */
 /* Takes out those for which `is_out` holds, as a list. */
 fpc_request *fpc_queue_filter(fpc_queue *queue, bool (*is_out)(const fpc_request *request, void *arg),
                               void *arg);
@@ -57,7 +60,7 @@ typedef struct fpc_opened { /* what an opener brings */
 typedef struct fpc_pipeline_counters {
     atomic_int open, opening, silent;
     atomic_size_t waiting, in_flight;
-    atomic_uint_fast64_t submitted, finished, groups, merged, resent, expired, dropped;
+    atomic_uint_fast64_t submitted, finished, groups, merged, resent, expired, dropped, by_callers;
     atomic_uint_fast64_t opened_total, open_failures, lost, went_silent;
 } fpc_pipeline_counters;
 
@@ -70,7 +73,10 @@ struct fpc_pipeline {
     fpc_pipeline_counters counters;
     atomic_bool
         asleep; /* the thread is in poll(2), or about to be: whoever sets it to false writes wake_fd */
-    pthread_mutex_t lock; /* never held while waiting for the server */
+    pthread_mutex_t turn; /* whoever holds it acts for the engine; the thread lets go of it around poll(2) */
+    struct fpc_io
+        *resting; /* only while `turn` is held: of the thread that sleeps, for a caller to send with */
+    pthread_mutex_t lock; /* taken inside a turn or without one; never held while waiting for the server */
     pthread_cond_t ended;
     /* -- only while `lock` is held -- */
     unsigned fork_generation;
@@ -114,9 +120,11 @@ typedef struct fpc_pipe {
     bool commit_failed;          /* at the sync that is the head */
     bool unflushed;              /* libpq could not write all */
     bool silent, retiring;
+    bool broken;    /* sending failed; the thread is to end it */
+    bool unread;    /* libpq read an answer while it was sending: no descriptor tells of it */
     bool not_run;   /* the server said that it ended the session before running what is in the ring */
     fpc_error lost; /* ... and why; status FPC_OK: it said nothing */
-    fpc_request *committing; /* the write that succeeded and waits for its sync */
+    fpc_request *committing; /* a list: the writes of one statement, which succeeded and wait for its sync */
     int64_t heard_ns;        /* when it last said something, or was asked while it owed nothing */
     int64_t opened_ns;
     fpc_id_set prepared;
@@ -144,6 +152,8 @@ bool fpc_pipe_is_idle(const fpc_pipe *pipe);
 /* Sends requests, an array that is the lane's for the call: one group, or for writes one each.  False: the
  * connection is lost; requests not sent were put back. */
 bool fpc_pipe_send(fpc_pipe *pipe, fpc_request **requests, size_t count);
+/* Where a key is among requests for one statement in the order of keys, or would be. */
+bool fpc_find_key(fpc_request *const *requests, size_t count, const char *key, size_t length, size_t *at);
 /* Room for `more` entries. */
 bool fpc_pipe_reserve(fpc_pipe *pipe, size_t more);
 
@@ -163,8 +173,11 @@ typedef struct fpc_lane_state {
 } fpc_lane_state;
 
 void fpc_lane_init(fpc_lane_state *lane, struct fpc_io *io, fpc_lane which);
-/* Opens what is needed and sends what can be sent. */
+/* Opens what is needed and sends what can be sent; ends what broke. */
 void fpc_lane_serve(fpc_lane_state *lane);
+/* Sends what can be sent over the connections there are, and leaves the rest to the thread.  True: there is
+ * something that only the thread can do. */
+bool fpc_lane_send(fpc_lane_state *lane);
 /* Watches over silence, idleness and age; returns when it wants to look again. */
 fpc_deadline fpc_lane_watch(fpc_lane_state *lane);
 void fpc_lane_opened(fpc_lane_state *lane, fpc_opened *opened);
@@ -177,14 +190,18 @@ typedef struct fpc_io {
     fpc_lane_state lanes[FPC_LANES];
     int64_t now;                /* of this turn */
     fpc_deadline next_deadline; /* of any request; may be too early */
+    fpc_deadline sleeps_until;  /* the thread, when nothing wakes it */
+    bool was_asked;             /* something was submitted since the thread last slept */
     bool stopping;
     fpc_deadline stop_by;
     uint64_t random;
-    fpc_array keys;                      /* of the merged statement being sent */
-    fpc_request *first_done, *last_done; /* to be handed over at the end of the turn */
+    fpc_array arrays[FPC_MANY_WIDTH_MAX]; /* of the merged statement being sent */
+    fpc_request *first_done, *last_done;  /* to be handed over at the end of the turn */
 } fpc_io;
 
 void *fpc_io_run(void *io);
+/* In the turn of a caller, while the thread sleeps: sends what was submitted.  True: wake the thread. */
+bool fpc_io_send_for_caller(fpc_io *io);
 fpc_io *fpc_io_new(fpc_pipeline *engine);
 /* The request has its outcome. */
 void fpc_io_finish(fpc_io *io, fpc_request *request);

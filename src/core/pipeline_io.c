@@ -1,4 +1,4 @@
-/* pipeline_io.c -- the I/O thread.  One turn:
+/* pipeline_io.c -- the I/O thread, and what callers do in its place.  One turn of the thread:
  *
  *   1. take what was submitted, and the connections that openers bring
  *   2. let requests expire
@@ -7,11 +7,15 @@
  *   5. sleep until somebody submits, a server speaks, or something is due
  *   6. read what the servers said
  *
- * The thread never waits anywhere but in step 5. */
+ * The thread never waits anywhere but in step 5.  While it does, a caller may have a turn of his own, in
+ * which he sends what he submitted: the thread need not wake up for that.  He opens, closes and reads
+ * nothing, so what the thread sleeps on stays as it is; whatever else there is to do he wakes the thread for.
+ */
 #include "fpcache/wait.h"
 #include "pipeline_internal.h"
 
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +30,7 @@ fpc_io *fpc_io_new(fpc_pipeline *engine) {
     io->next_deadline = FPC_NEVER;
     io->random = (uint64_t)fpc_clock_ns() ^ (uint64_t)getpid();
     for (int lane = 0; lane < FPC_LANES; lane++) fpc_lane_init(&io->lanes[lane], io, (fpc_lane)lane);
-    fpc_array_create(&io->keys, FPC_OID_BYTEA);
+    for (int i = 0; i < FPC_MANY_WIDTH_MAX; i++) fpc_array_create(&io->arrays[i], FPC_OID_BYTEA);
     return io;
 }
 
@@ -70,6 +74,7 @@ void fpc_io_put_back(fpc_io *io, fpc_request *request) {
 }
 
 static void enqueue(fpc_io *io, fpc_request *list) {
+    if (list != NULL) io->was_asked = true;
     while (list != NULL) {
         fpc_request *request = list;
         list = list->next;
@@ -169,6 +174,32 @@ static fpc_deadline work(fpc_io *io) {
     return io->next_deadline < due ? io->next_deadline : due;
 }
 
+static int64_t silence_ns(const fpc_io *io) {
+    return (int64_t)(fmin(io->engine->options.silence_s, 1e9) * (double)FPC_NS_PER_SECOND);
+}
+
+bool fpc_io_send_for_caller(fpc_io *io) {
+    fpc_pipeline *engine = io->engine;
+    if (io->stopping) return true;
+    pthread_mutex_lock(&engine->lock);
+    fpc_request *submitted = engine->closed ? NULL : engine->first;
+    if (submitted != NULL) engine->first = engine->last = NULL;
+    bool is_closed = engine->closed;
+    pthread_mutex_unlock(&engine->lock);
+    if (submitted == NULL) return is_closed;
+    io->now = fpc_clock_ns();
+    enqueue(io, submitted);
+    if (io->next_deadline <= io->now) return true; /* it is not to be sent, perhaps */
+    bool is_left = false;
+    for (int i = 0; i < FPC_LANES; i++) {
+        if (io->lanes[i].queue.count > 0) is_left = fpc_lane_send(&io->lanes[i]) || is_left;
+    }
+    count_waiting(io);
+    hand_over(io);
+    atomic_fetch_add_explicit(&engine->counters.by_callers, 1, memory_order_relaxed);
+    return is_left || io->next_deadline < io->sleeps_until || io->now + silence_ns(io) < io->sleeps_until;
+}
+
 /* What may be submitted between the look at the list and the sleep wakes: see pipeline.c. */
 static bool has_news(fpc_pipeline *engine) {
     pthread_mutex_lock(&engine->lock);
@@ -180,7 +211,7 @@ static bool has_news(fpc_pipeline *engine) {
 static void read_pipe(fpc_lane_state *lane, fpc_pipe *pipe, short revents) {
     bool is_fine = true;
     if (revents & POLLOUT) is_fine = fpc_pipe_flush(pipe);
-    if (is_fine && revents & ~POLLOUT) is_fine = fpc_pipe_read(pipe);
+    if (is_fine && (revents & ~POLLOUT || pipe->unread)) is_fine = fpc_pipe_read(pipe);
     if (is_fine) return;
     atomic_fetch_add_explicit(&lane->io->engine->counters.lost, 1, memory_order_relaxed);
     fpc_pipe_lose(pipe, NULL);
@@ -192,28 +223,39 @@ static void sleep_and_read(fpc_io *io, fpc_deadline until) {
     struct pollfd fds[MAX_FDS];
     fpc_pipe *pipes[MAX_FDS];
     nfds_t count = 1;
+    bool is_unread = false;
     fds[0] = (struct pollfd){.fd = engine->wake_fd, .events = POLLIN};
     for (int i = 0; i < FPC_LANES; i++) {
         for (int n = 0; n < FPC_LANE_PIPES; n++) {
             fpc_pipe *pipe = &io->lanes[i].pipes[n];
             if (pipe->state != FPC_PIPE_OPEN) continue;
             pipes[count] = pipe;
+            is_unread = is_unread || pipe->unread;
             fds[count++] = (struct pollfd){.fd = PQsocket(pipe->pg),
                                            .events = pipe->unflushed ? POLLIN | POLLOUT : POLLIN};
         }
     }
+    /* After a request a short sleep: it ends before the watch over silence of the next one would have to. */
+    io->sleeps_until = until;
+    if (io->was_asked && io->now + silence_ns(io) < until) io->sleeps_until = io->now + silence_ns(io);
+    io->was_asked = false;
     atomic_store(&engine->asleep, true);
-    int timeout = has_news(engine) ? 0 : fpc_deadline_poll_ms(until);
+    int timeout = is_unread || has_news(engine) ? 0 : fpc_deadline_poll_ms(io->sleeps_until);
+    engine->resting = io;
+    pthread_mutex_unlock(&engine->turn);
     int ready = poll(fds, count, timeout);
     atomic_store(&engine->asleep, false);
+    pthread_mutex_lock(&engine->turn);
+    engine->resting = NULL;
     io->now = fpc_clock_ns();
-    if (ready <= 0) return; /* EINTR: one turn too many */
+    if (ready <= 0 && !is_unread) return; /* EINTR: one turn too many */
     uint64_t wakes;
     if (fds[0].revents != 0 &&
         read(engine->wake_fd, &wakes, sizeof wakes) < 0) { /* somebody read it: nobody does */
     }
     for (nfds_t i = 1; i < count; i++) {
-        if (fds[i].revents != 0) read_pipe(&io->lanes[pipes[i]->lane], pipes[i], fds[i].revents);
+        if (fds[i].revents != 0 || pipes[i]->unread)
+            read_pipe(&io->lanes[pipes[i]->lane], pipes[i], fds[i].revents);
     }
 }
 
@@ -265,7 +307,7 @@ static void end(fpc_io *io) {
     take_news(io);
     close_pipes(io);
     hand_over(io);
-    fpc_array_destroy(&io->keys);
+    for (int i = 0; i < FPC_MANY_WIDTH_MAX; i++) fpc_array_destroy(&io->arrays[i]);
     free(io);
     pthread_mutex_lock(&engine->lock);
     pthread_cond_broadcast(&engine->ended);
@@ -275,6 +317,8 @@ static void end(fpc_io *io) {
 
 void *fpc_io_run(void *arg) {
     fpc_io *io = arg;
+    fpc_pipeline *engine = io->engine;
+    pthread_mutex_lock(&engine->turn);
     io->now = fpc_clock_ns();
     for (;;) {
         take_news(io);
@@ -284,6 +328,7 @@ void *fpc_io_run(void *arg) {
         if (io->stopping && io->stop_by < due) due = io->stop_by;
         sleep_and_read(io, due);
     }
+    pthread_mutex_unlock(&engine->turn); /* nobody else has one any more: nothing rests */
     end(io);
     return NULL;
 }

@@ -143,12 +143,20 @@ static void count_lost(fpc_lane_state *lane) {
     atomic_fetch_add_explicit(&lane->io->engine->counters.lost, 1, memory_order_relaxed);
 }
 
-void fpc_lane_serve(fpc_lane_state *lane) {
+/* Writes that may travel merged wait for the one that is on its way: the next statement takes all of them. */
+static bool is_to_gather(const fpc_lane_state *lane, const fpc_pipe *pipe) {
+    const fpc_request *first = fpc_queue_first(&lane->queue);
+    return lane->lane == FPC_LANE_WRITE && pipe->in_flight > 0 && first->statement->many != NULL &&
+           !first->alone;
+}
+
+bool fpc_lane_send(fpc_lane_state *lane) {
     fpc_request *requests[FPC_PIPE_WINDOW];
-    drop_old(lane);
+    bool is_left = false;
     while (lane->queue.count > 0) {
         fpc_pipe *pipe = choose(lane);
         if (pipe == NULL) break;
+        if (is_to_gather(lane, pipe)) return is_left; /* its answer wakes the thread */
         size_t room = window(lane) - (size_t)pipe->in_flight, count = 0;
         fpc_request *request;
         while (count < room && (request = fpc_queue_take(&lane->queue)) != NULL) {
@@ -159,11 +167,30 @@ void fpc_lane_serve(fpc_lane_state *lane) {
                 requests[count++] = request;
             }
         }
-        if (count > 0 && !fpc_pipe_send(pipe, requests, count)) {
-            count_lost(lane);
-            fpc_pipe_lose(pipe, NULL);
-        }
+        if (count == 0) continue;
+        if (!fpc_pipe_send(pipe, requests, count)) pipe->broken = true;
+        is_left = is_left || pipe->broken || pipe->unflushed || pipe->unread;
     }
+    return is_left || lane->queue.count > 0;
+}
+
+/* Losing one puts reads back, which others can take. */
+static bool end_broken(fpc_lane_state *lane) {
+    bool ended = false;
+    for (int i = 0; i < places(lane); i++) {
+        if (!lane->pipes[i].broken) continue;
+        count_lost(lane);
+        fpc_pipe_lose(&lane->pipes[i], NULL);
+        ended = true;
+    }
+    return ended;
+}
+
+void fpc_lane_serve(fpc_lane_state *lane) {
+    drop_old(lane);
+    end_broken(lane); /* a caller's turn left it */
+    do fpc_lane_send(lane);
+    while (end_broken(lane));
     open_needed(lane);
 }
 

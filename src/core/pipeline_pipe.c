@@ -4,7 +4,7 @@
  * libpq gives the answers in the same order, and an answer that does not fit the head of the ring ends the
  * connection.
  *
- * In a group of reads each answer counts at once.  A write is alone in its group, and counts when its sync
+ * In a group of reads each answer counts at once.  A statement that writes is alone in its group, and counts when its sync
  * came: a success before it can still be rolled back.  A statement to prepare has a group of its own, so that
  * no other error undoes it unseen; if it is refused, the queries that follow fail with "does not exist" and
  * get the real reason. */
@@ -53,6 +53,7 @@ void fpc_pipe_begin(fpc_pipe *pipe, fpc_conn *conn) {
     pipe->pg = fpc_conn_pg(conn);
     pipe->state = FPC_PIPE_OPEN;
     pipe->silent = pipe->retiring = pipe->unflushed = pipe->has_result = pipe->commit_failed = false;
+    pipe->broken = pipe->unread = false;
     pipe->not_run = false;
     pipe->lost.status = FPC_OK;
     pipe->opened_ns = pipe->heard_ns = pipe->io->now;
@@ -62,7 +63,7 @@ void fpc_pipe_begin(fpc_pipe *pipe, fpc_conn *conn) {
 }
 
 bool fpc_pipe_is_usable(const fpc_pipe *pipe) {
-    return pipe->state == FPC_PIPE_OPEN && !pipe->silent && !pipe->retiring;
+    return pipe->state == FPC_PIPE_OPEN && !pipe->silent && !pipe->retiring && !pipe->broken;
 }
 
 bool fpc_pipe_is_idle(const fpc_pipe *pipe) {
@@ -97,13 +98,23 @@ void fpc_pipe_give_up(fpc_pipe *pipe, bool (*is_out)(const fpc_request *request,
             finish(pipe->io, request, arg);
         }
     }
-    if (pipe->committing != NULL && is_out(pipe->committing, arg)) {
-        fpc_request *request = pipe->committing;
-        pipe->committing = NULL;
-        PQclear(request->result);
-        request->result = NULL;
+    for (fpc_request **place = &pipe->committing; *place != NULL;) {
+        fpc_request *request = *place;
+        if (!is_out(request, arg)) {
+            place = &request->next;
+            continue;
+        }
+        *place = request->next;
+        fpc_request_clear_answer(request);
         finish(pipe->io, request, arg);
     }
+}
+
+/* The next of those that wait for their sync, or NULL. */
+static fpc_request *take_committing(fpc_pipe *pipe) {
+    fpc_request *request = pipe->committing;
+    if (request != NULL) pipe->committing = request->next;
+    return request;
 }
 
 static void send_again(fpc_io *io, fpc_request *request) {
@@ -151,11 +162,9 @@ void fpc_pipe_lose(fpc_pipe *pipe, const fpc_error *why) {
         explain_loss(pipe, &as_lost);
         why = &as_lost;
     }
-    if (pipe->committing != NULL) {
-        fpc_request *request = pipe->committing;
-        pipe->committing = NULL;
-        PQclear(request->result);
-        request->result = NULL;
+    fpc_request *request;
+    while ((request = take_committing(pipe)) != NULL) {
+        fpc_request_clear_answer(request);
         fail_write(io, request);
     }
     fpc_pipe_take_back_reads(pipe);
@@ -163,7 +172,7 @@ void fpc_pipe_lose(fpc_pipe *pipe, const fpc_error *why) {
         fpc_sent *sent = entry(pipe, i);
         if (sent->kind != FPC_SENT_QUERY) continue;
         FOR_EACH_REQUEST(sent) {
-            fpc_request *request = *place;
+            request = *place;
             if (!request->statement->read_only && !pipe->not_run)
                 fail_write(io, request);
             else if (!request->statement->read_only && request->sent < FPC_MAX_SENT)
@@ -179,7 +188,7 @@ void fpc_pipe_lose(fpc_pipe *pipe, const fpc_error *why) {
     pipe->state = FPC_PIPE_CLOSED;
     atomic_fetch_sub(&io->engine->counters.open, 1);
     if (pipe->silent) atomic_fetch_sub(&io->engine->counters.silent, 1);
-    pipe->silent = false;
+    pipe->silent = pipe->broken = false;
     fpc_id_set_clear(&pipe->prepared);
     fpc_conn_delete(conn);
 }
@@ -193,20 +202,24 @@ bool fpc_pipe_flush(fpc_pipe *pipe) {
 
 /* --- Reading --- */
 
+static void try_alone(fpc_pipe *pipe, fpc_request *request) {
+    request->alone = true;
+    if (++request->aborts < FPC_MAX_ABORTS) {
+        request->sent--; /* it was not run, or was undone */
+        send_again(pipe->io, request);
+        return;
+    }
+    fpc_error why;
+    fpc_fail(&why, FPC_SERVER, "the statement was aborted %d times by errors of others", FPC_MAX_ABORTS);
+    fpc_io_fail(pipe->io, request, &why);
+}
+
 /* The error is somebody else's in the same group: these are innocent. */
 static void answer_aborted(fpc_pipe *pipe, fpc_sent *sent) {
     FOR_EACH_REQUEST(sent) {
         fpc_request *request = *place;
         *place = NULL;
-        request->alone = true;
-        if (++request->aborts < FPC_MAX_ABORTS) {
-            request->sent--; /* it was not run */
-            send_again(pipe->io, request);
-            continue;
-        }
-        fpc_error why;
-        fpc_fail(&why, FPC_SERVER, "the statement was aborted %d times by errors of others", FPC_MAX_ABORTS);
-        fpc_io_fail(pipe->io, request, &why);
+        try_alone(pipe, request);
     }
 }
 
@@ -231,6 +244,15 @@ static void answer_error(fpc_pipe *pipe, fpc_sent *sent, const PGresult *error) 
     }
 }
 
+static void succeeded(fpc_pipe *pipe, fpc_request *request) {
+    if (request->statement->read_only) {
+        fpc_io_finish(pipe->io, request);
+        return;
+    }
+    request->next = pipe->committing;
+    pipe->committing = request;
+}
+
 static void answer_one(fpc_pipe *pipe, fpc_sent *sent, PGresult *result) {
     fpc_request *request = sent->one;
     sent->one = NULL;
@@ -240,13 +262,39 @@ static void answer_one(fpc_pipe *pipe, fpc_sent *sent, PGresult *result) {
     }
     request->result = result;
     request->answer = (fpc_answer){.result = result, .rows = PQntuples(result)};
-    if (request->statement->read_only)
-        fpc_io_finish(pipe->io, request);
-    else
-        pipe->committing = request;
+    succeeded(pipe, request);
 }
 
-/* The rows of each request follow each other or not: each has one row at most, with its number before. */
+static void give_row(fpc_request *request, int row) {
+    request->answer.row = row;
+    request->answer.rows = 1;
+}
+
+/* Rows that begin with the number of who asked, in any order. */
+static void give_rows_by_number(const fpc_sent *sent, const PGresult *result) {
+    for (int row = PQntuples(result); row-- > 0;) {
+        uint64_t number = PQgetlength(result, row, 0) == 8 ? fpc_load_be64(PQgetvalue(result, row, 0)) : 0;
+        if (number < 1 || number > (uint64_t)sent->count || sent->many[number - 1] == NULL) continue;
+        give_row(sent->many[number - 1], row);
+    }
+}
+
+/* Rows that begin with the key, in any order; requests are in the order of keys. */
+static void give_rows_by_key(const fpc_sent *sent, const PGresult *result) {
+    fpc_request *waiting[FPC_PIPE_WINDOW];
+    size_t count = 0;
+    for (int i = 0; i < sent->count; i++) {
+        if (sent->many[i] != NULL) waiting[count++] = sent->many[i];
+    }
+    for (int row = PQntuples(result); row-- > 0;) {
+        size_t at;
+        if (fpc_find_key(waiting, count, PQgetvalue(result, row, 0), (size_t)PQgetlength(result, row, 0),
+                         &at))
+            give_row(waiting[at], row);
+    }
+}
+
+/* Each request has one row at most. */
 static void answer_many(fpc_pipe *pipe, fpc_sent *sent, PGresult *result) {
     fpc_shared_result *shared = malloc(sizeof *shared);
     if (shared == NULL) {
@@ -256,22 +304,20 @@ static void answer_many(fpc_pipe *pipe, fpc_sent *sent, PGresult *result) {
     }
     shared->pg = result;
     atomic_init(&shared->references, 1);
+    bool is_write = pipe->lane == FPC_LANE_WRITE;
     FOR_EACH_REQUEST(sent) {
         (*place)->shared = shared;
         (*place)->answer = (fpc_answer){.result = result, .column = 1};
         atomic_fetch_add_explicit(&shared->references, 1, memory_order_relaxed);
     }
-    int rows = PQntuples(result);
-    for (int row = 0; row < rows; row++) {
-        uint64_t number = PQgetlength(result, row, 0) == 8 ? fpc_load_be64(PQgetvalue(result, row, 0)) : 0;
-        if (number < 1 || number > (uint64_t)sent->count || sent->many[number - 1] == NULL) continue;
-        sent->many[number - 1]->answer.row = row;
-        sent->many[number - 1]->answer.rows = 1;
-    }
+    if (is_write)
+        give_rows_by_key(sent, result);
+    else
+        give_rows_by_number(sent, result);
     FOR_EACH_REQUEST(sent) {
         fpc_request *request = *place;
         *place = NULL;
-        fpc_io_finish(pipe->io, request);
+        succeeded(pipe, request);
     }
     if (atomic_fetch_sub(&shared->references, 1) == 1) { /* all were given up */
         PQclear(result);
@@ -280,12 +326,24 @@ static void answer_many(fpc_pipe *pipe, fpc_sent *sent, PGresult *result) {
 }
 
 static void answer_sync(fpc_pipe *pipe) {
-    if (pipe->committing != NULL) {
-        fpc_request *request = pipe->committing;
-        pipe->committing = NULL;
-        fpc_io_finish(pipe->io, request);
-    }
+    fpc_request *request;
+    while ((request = take_committing(pipe)) != NULL) fpc_io_finish(pipe->io, request);
     pop(pipe);
+}
+
+/* Of many it may be the fault of one.  */
+static void fail_commit(fpc_pipe *pipe, const PGresult *error) {
+    bool is_one = pipe->committing != NULL && pipe->committing->next == NULL;
+    fpc_error why;
+    fpc_server_error(error, true, &why);
+    fpc_request *request;
+    while ((request = take_committing(pipe)) != NULL) {
+        fpc_request_clear_answer(request);
+        if (is_one)
+            fpc_io_fail(pipe->io, request, &why);
+        else
+            try_alone(pipe, request);
+    }
 }
 
 /* A session that ends says so once, to whoever is at the head.  False: the connection is lost. */
@@ -308,15 +366,7 @@ static bool take_error(fpc_pipe *pipe, fpc_sent *sent, const PGresult *error) {
         break;
     case FPC_SENT_SYNC: /* the commit itself failed; the sync still comes */
         pipe->commit_failed = true;
-        if (pipe->committing != NULL) {
-            fpc_request *request = pipe->committing;
-            pipe->committing = NULL;
-            PQclear(request->result);
-            request->result = NULL;
-            fpc_error why;
-            fpc_server_error(error, true, &why);
-            fpc_io_fail(pipe->io, request, &why);
-        }
+        fail_commit(pipe, error);
         break;
     }
     return true;
@@ -356,6 +406,7 @@ static bool take_result(fpc_pipe *pipe, PGresult *result) {
 
 bool fpc_pipe_read(fpc_pipe *pipe) {
     bool is_open = PQconsumeInput(pipe->pg);
+    pipe->unread = false;
     pipe->heard_ns = pipe->io->now;
     while (pipe->owed > 0 && !PQisBusy(pipe->pg)) {
         PGresult *result = PQgetResult(pipe->pg);

@@ -69,6 +69,10 @@ static void remove_after(fpc_queue *queue, fpc_caller *before) {
     free(gone);
 }
 
+const fpc_request *fpc_queue_first(const fpc_queue *queue) {
+    return queue->last == NULL ? NULL : queue->last->next->first;
+}
+
 fpc_request *fpc_queue_take(fpc_queue *queue) {
     if (queue->last == NULL) return NULL;
     fpc_caller *caller = queue->last->next;

@@ -41,8 +41,20 @@ fpc_statement *fpc_statement_keep(const fpc_statement *statement) {
     return kept;
 }
 
+static bool is_array_of(uint32_t array, uint32_t element) {
+    return (array == FPC_OID_BYTEA_ARRAY && element == FPC_OID_BYTEA) ||
+           (array == FPC_OID_CHAR_ARRAY && element == FPC_OID_CHAR) ||
+           (array == FPC_OID_FLOAT8_ARRAY && element == FPC_OID_FLOAT8);
+}
+
 void fpc_statement_set_many(fpc_statement *statement, const fpc_statement *many, int param) {
     assert(param >= 0 && param < statement->param_count && statement->many == NULL);
     statement->many = fpc_statement_keep(many);
     statement->many_param = param;
+    int end = param;
+    while (end < statement->param_count && end < many->param_count &&
+           is_array_of(many->param_oids[end], statement->param_oids[end]))
+        end++;
+    statement->many_width = end - param;
+    assert(statement->many_width >= 1 && statement->many_width <= FPC_MANY_WIDTH_MAX);
 }

@@ -1,4 +1,5 @@
 /* runtime.c -- a Lua state in the hands of C.  Whatever may raise happens inside one protected call. */
+#include "guards.h"
 #include "preload.h"
 #include "values.h"
 #include "watch.h"
@@ -99,6 +100,7 @@ static int prepare(lua_State *L) {
     fpc_family *family = lua_touserdata(L, 1);
     luaL_openlibs(L);
     fpc_embed_preload(L);
+    if (lua_toboolean(L, 2)) fpc_embed_guard(L);
     if (family != NULL) fpc_lua_join_pool_family(L, family->pools);
     return 0;
 }
@@ -116,7 +118,8 @@ fpc_status fpc_runtime_open(const fpc_runtime_options *options, fpc_runtime **ou
     *(fpc_runtime **)lua_getextraspace(runtime->L) = runtime;
     lua_pushcfunction(runtime->L, prepare);
     lua_pushlightuserdata(runtime->L, options == NULL ? NULL : options->family);
-    int code = lua_pcall(runtime->L, 1, 0, 0);
+    lua_pushboolean(runtime->L, runtime->is_watched);
+    int code = lua_pcall(runtime->L, 2, 0, 0);
     if (code != LUA_OK) {
         fpc_status status = told(runtime, code, err);
         fpc_runtime_close(runtime);
@@ -129,8 +132,8 @@ fpc_status fpc_runtime_open(const fpc_runtime_options *options, fpc_runtime **ou
 
 void fpc_runtime_close(fpc_runtime *runtime) {
     if (runtime == NULL) return;
-    runtime->limits = (fpc_limits){0}; /* finalizers may run */
-    lua_sethook(runtime->L, NULL, 0, 0);
+    runtime->limits.memory = 0; /* finalizers may run, and have the time of one call */
+    fpc_embed_begin_call(runtime);
     lua_close(runtime->L);
     free(runtime->results);
     free(runtime->traceback);

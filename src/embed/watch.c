@@ -57,6 +57,10 @@ static void on_event(lua_State *L, lua_Debug *event) {
         luaL_error(L, "the call takes more than %I instructions", (LUAI_UACINT)runtime->limits.instructions);
 }
 
+bool fpc_embed_is_over(lua_State *L) {
+    return runtime_of(L)->violation != FPC_OK;
+}
+
 void fpc_embed_watch(fpc_runtime *runtime) {
     *(fpc_runtime **)lua_getextraspace(runtime->L) = runtime;
     if (runtime->is_watched) lua_sethook(runtime->L, on_event, LUA_MASKCOUNT, EVERY);

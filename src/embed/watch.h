@@ -29,6 +29,8 @@ void *fpc_embed_allocate(void *runtime, void *block, size_t old_size, size_t new
 
 /* Sets the hook that looks after every coroutine from now on. */
 void fpc_embed_watch(fpc_runtime *runtime);
+/* Whether the call that runs in this state has exceeded a limit, or was interrupted. */
+bool fpc_embed_is_over(lua_State *L);
 /* Begins and ends the time of a call. */
 void fpc_embed_begin_call(fpc_runtime *runtime);
 void fpc_embed_end_call(fpc_runtime *runtime);

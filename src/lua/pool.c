@@ -21,6 +21,7 @@ void fpc_lua_shared_pool_drop(fpc_lua_shared_pool *shared) {
     if (!last) return;
     fpc_pipeline_delete(shared->pipeline);
     fpc_pool_delete(shared->pool);
+    fpc_lua_keeper_drop(NULL, shared->token); /* one with a function is gone already */
     free(shared);
 }
 
@@ -116,6 +117,13 @@ static int pool_new(lua_State *L) {
     const char *token_host = luaL_optstring(L, -1, NULL);
     lua_getfield(L, 4, "token_user");
     const char *token_user = luaL_optstring(L, -1, NULL);
+    bool is_common = description != NULL && (token == NULL || token->function == LUA_NOREF);
+    if (is_common && token != NULL) { /* equal settings have one keeper in the whole process */
+        lua_pushvalue(L, 5);
+        lua_pushfstring(L, "token=%p", (void *)token->keeper);
+        lua_concat(L, 2);
+        description = lua_tolstring(L, -1, &description_length);
+    }
     pool_ud *ud = lua_newuserdata(L, sizeof *ud);
     ud->shared = NULL;
     luaL_setmetatable(L, POOL_TYPE);
@@ -147,7 +155,7 @@ static int pool_new(lua_State *L) {
     *shared = (fpc_lua_shared_pool){
         .pool = pool, .pipeline = pipeline, .token = fpc_lua_keeper_share(token), .references = 1};
     fpc_lua_pool_family *family = fpc_lua_pool_family_of(L);
-    if (family != NULL && token == NULL && description != NULL) {
+    if (family != NULL && is_common) {
         fpc_lua_shared_pool *joined =
             fpc_lua_pool_family_join(family, shared, description, description_length);
         if (joined != shared) fpc_lua_shared_pool_drop(shared); /* it had nothing open yet */
@@ -357,6 +365,7 @@ static int pool_pipeline_stats(lua_State *L) {
     set_count(L, "submitted", stats.submitted);
     set_count(L, "finished", stats.finished);
     set_count(L, "groups", stats.groups);
+    set_count(L, "by_callers", stats.by_callers);
     set_count(L, "merged", stats.merged);
     set_count(L, "resent", stats.resent);
     set_count(L, "expired", stats.expired);

@@ -4,8 +4,8 @@
  *            fpc_lua_join_pool_family(), before they open a cache
  *
  * Within a family core.pool() with the same description gives the same pool and pipeline; the last one that
- * closes it ends it.  Pools with a token are each state's own, since a password may be a function of that
- * state. Thread rule: any thread; a family must outlive its states. */
+ * closes it ends it.  A pool whose password is a function is its state's own.  Thread rule: any thread; a
+ * family must outlive its states. */
 #ifndef FPC_LUA_POOL_FAMILY_H
 #define FPC_LUA_POOL_FAMILY_H
 

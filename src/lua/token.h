@@ -8,18 +8,22 @@
 #include "fpcache/token.h"
 #include "types.h"
 
-/* Lives until the last of them is closed or collected. */
+#include <stdatomic.h>
+
+/* Lives until the last of them is closed or collected.  One with a function belongs to its Lua state; others
+ * may be shared and dropped by any thread. */
 typedef struct fpc_lua_keeper {
     fpc_token_keeper *keeper;
     int function; /* a reference in the registry; LUA_NOREF: the keeper has a source */
     bool is_pulling;
-    int references;
+    atomic_int references;
 } fpc_lua_keeper;
 
 /* The keeper of the userdata at `index`, NULL when it is closed; raises if it is none. */
 fpc_lua_keeper *fpc_lua_check_keeper(lua_State *L, int index);
-fpc_lua_keeper *fpc_lua_keeper_share(fpc_lua_keeper *self);   /* NULL gives NULL */
-void fpc_lua_keeper_drop(lua_State *L, fpc_lua_keeper *self); /* NULL is allowed */
+fpc_lua_keeper *fpc_lua_keeper_share(fpc_lua_keeper *self); /* NULL gives NULL */
+/* NULL is allowed, for `L` too where there is no function. */
+void fpc_lua_keeper_drop(lua_State *L, fpc_lua_keeper *self);
 
 /* Whether there is a function, and it should be called; NULL is allowed. */
 bool fpc_lua_keeper_wants(const fpc_lua_keeper *self);

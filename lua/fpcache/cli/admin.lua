@@ -1,8 +1,8 @@
 --- `fpcache admin`: setup, status, upgrade, feed, drop; watch, unwatch, watches; quota, sweep.  And `fpcache-admin` with the
 -- Python tool's flags.
 local admin = require("fpcache.admin")
+local answer = require("fpcache.cli.answer")
 local argparse = require("argparse")
-local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local core = require("fpcache.core")
 local keeping = require("fpcache.cli.keeping")
@@ -40,8 +40,8 @@ end
 local function confirm(question)
   if not core.system.isatty(0) then return nil, "there is no terminal to ask on; say --force to do it" end
   io.stderr:write(question, " [y/N] ")
-  local answer = io.read("l")
-  if answer and answer:lower():match("^y") then return true end
+  local typed = io.read("l")
+  if typed and typed:lower():match("^y") then return true end
   return nil, "nothing was changed"
 end
 
@@ -85,37 +85,27 @@ local function print_setup(report)
   end
 end
 
-local function say(report, as_json, print_report)
-  if as_json then print(assert(codec.json.encode(report))) else print_report(report) end
-  return 0
-end
-
-local function fail(err)
-  io.stderr:write("fpcache: ", tostring(err), "\n")
-  return 1
-end
-
 --- Sets up; a table that is not ours is replaced only after a person or --force said so.
 local function setup(opts, as_json)
   local report, err = connection_flags.call(admin.setup, opts)
   if not report and not opts.force and err:find("that fpcache did not make", 1, true) then
     local yes, reason = confirm(("Replace the table %s.cache and DELETE what it holds?"):format(opts.schema))
-    if not yes then return fail(err .. " (" .. reason .. ")") end
+    if not yes then return answer.failed(err .. " (" .. reason .. ")") end
     opts.force = true
     report, err = connection_flags.call(admin.setup, opts)
   end
-  if not report then return fail(err) end
-  return say(report, as_json, print_setup)
+  if not report then return answer.failed(err) end
+  return answer.found(report, as_json, print_setup)
 end
 
 local function drop(opts, as_json)
   if not opts.force then
     local yes, reason = confirm(("Drop %s.cache and DELETE all cached data?"):format(opts.schema))
-    if not yes then return fail(reason) end
+    if not yes then return answer.failed(reason) end
   end
   local report, err = connection_flags.call(admin.drop, opts)
-  if not report then return fail(err) end
-  return say(report, as_json, function() print(("Dropped the cache in schema %s."):format(opts.schema)) end)
+  if not report then return answer.failed(err) end
+  return answer.found(report, as_json, function() print(("Dropped the cache in schema %s."):format(opts.schema)) end)
 end
 
 ---@param words string[] the arguments after "admin"
@@ -132,16 +122,16 @@ function cli.run(words)
     return drop(opts, flags.json)
   elseif watch.has(flags.command) or keeping.has(flags.command) then
     local report, print_report = (watch.has(flags.command) and watch or keeping).run(flags, opts)
-    if not report then return fail(print_report) end
-    return say(report, flags.json, print_report)
+    if not report then return answer.failed(print_report) end
+    return answer.found(report, flags.json, print_report)
   elseif flags.command == "feed" then
     local report, err = connection_flags.call(function(o) return admin.switch_feed(o, flags.switch == "on") end, opts)
-    if not report then return fail(err) end
-    return say(report, flags.json, print_status)
+    if not report then return answer.failed(err) end
+    return answer.found(report, flags.json, print_status)
   end
   local report, err = connection_flags.call(admin[flags.command], opts)
-  if not report then return fail(err) end
-  return say(report, flags.json, flags.command == "upgrade" and print_setup or print_status)
+  if not report then return answer.failed(err) end
+  return answer.found(report, flags.json, flags.command == "upgrade" and print_setup or print_status)
 end
 
 --- `fpcache-admin`: the flags and defaults of the Python library's tool.
@@ -160,7 +150,7 @@ function cli.run_as_python_tool(words)
   parser:option("--profile", "Databricks profile.")
   local flags, code = connection_flags.parse(parser, words)
   if not flags then return code end
-  if flags.databricks and not flags.instance_name then return fail("--databricks needs --instance-name") end
+  if flags.databricks and not flags.instance_name then return answer.failed("--databricks needs --instance-name") end
   if not flags.instance_name then
     flags.host, flags.user = flags.host or "localhost", flags.user or "postgres"
     flags.database = flags.database or "postgres"

@@ -1,4 +1,6 @@
 --- The flags by which every command names its server, and what they mean as options.
+local answer = require("fpcache.cli.answer")
+
 local connection_flags = {}
 
 --- Adds the flags to an argparse command.
@@ -53,8 +55,7 @@ end
 function connection_flags.parse(parser, words)
   local ok, result = parser:pparse(words)
   if ok then return result end
-  io.stderr:write("fpcache: ", tostring(result), "; see --help\n")
-  return nil, 2
+  return nil, answer.misused(result)
 end
 
 --- Calls fpcache.new or a function of admin.  What they raise about an option comes from the command line here,

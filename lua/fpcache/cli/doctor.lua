@@ -1,8 +1,8 @@
 --- `fpcache doctor`: what is wrong and what to do.
 --
 -- Exit codes: 0 nothing; 1 something is wrong, or the server could not be asked; 3 only advice.
+local answer = require("fpcache.cli.answer")
 local argparse = require("argparse")
-local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local doctor = require("fpcache.doctor")
 
@@ -34,11 +34,8 @@ function cli.run(words)
   opts.prepared = not flags.no_prepared
   opts.cuckoo_capacity = flags.cuckoo_capacity
   local findings, err = connection_flags.call(doctor.examine, opts)
-  if not findings then
-    io.stderr:write("fpcache: ", tostring(err), "\n")
-    return 1
-  end
-  if flags.json then print(assert(codec.json.encode(findings))) else print_findings(findings) end
+  if not findings then return answer.failed(err) end
+  answer.found(findings, flags.json, print_findings)
   local worst = { good = 0, advice = 3, bad = 1 }
   code = 0
   for _, finding in ipairs(findings) do

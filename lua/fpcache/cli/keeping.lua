@@ -1,5 +1,6 @@
 --- `fpcache admin quota|sweep`.
 local admin = require("fpcache.admin")
+local answer = require("fpcache.cli.answer")
 local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local core = require("fpcache.core")
@@ -61,7 +62,7 @@ function RUN.sweep(flags, opts)
         io.stdout:write(flags.json and codec.json.encode(report) or words_of(report), "\n")
         io.stdout:flush()
       elseif report == nil and not core.interrupted() then
-        io.stderr:write("fpcache: ", reason, "\n")
+        answer.complain(reason)
       end
     end)
     last = { is_ended = true }

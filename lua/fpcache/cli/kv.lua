@@ -1,4 +1,5 @@
 --- `fpcache get|set|del|ttl|keys|count|stats`: the cache from a shell.
+local answer = require("fpcache.cli.answer")
 local argparse = require("argparse")
 local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
@@ -35,10 +36,6 @@ local function make_parser()
   return parser
 end
 
-local function print_json(value)
-  print(assert(codec.json.encode(value)))
-end
-
 --- A value for people: strings as they are, tables as JSON.
 local function print_value(value, as_json)
   if as_json then
@@ -46,7 +43,7 @@ local function print_value(value, as_json)
     if not text then return nil, err end
     print(text)
   elseif type(value) == "table" then
-    print_json(value)
+    answer.json(value)
   elseif value == fpcache.null then
     print("null")
   else
@@ -134,8 +131,7 @@ function kv.run(words, context)
     cache:close()
   end
   if ok then return 0 end
-  io.stderr:write("fpcache: ", tostring(err), "\n")
-  return 1
+  return answer.failed(err)
 end
 
 return kv

@@ -1,4 +1,5 @@
 --- `fpcache monitor`: changes by anybody, as they come.
+local answer = require("fpcache.cli.answer")
 local argparse = require("argparse")
 local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
@@ -49,16 +50,13 @@ function cli.run(words)
   local opts = connection_flags.read(flags)
   opts.of_user, opts.of_namespace = flags.of_user, flags.namespace
   local opened, err = connection_flags.call(monitor.open, opts)
-  if not opened then
-    io.stderr:write("fpcache: ", tostring(err), "\n")
-    return 1
-  end
+  if not opened then return answer.failed(err) end
   if not flags.json then io.stderr:write("Changes from now on; reads cannot be seen.  Ctrl-C ends.\n") end
   local ends = flags["for"] and system.now() + flags["for"] or math.huge
-  if opened.is_on == false then io.stderr:write("fpcache: ", WORDS.off, "\n") end
+  if opened.is_on == false then answer.complain(WORDS.off) end
   while system.now() < ends and not core.interrupted() do
     local events, reason = opened:poll()
-    if not events and not core.interrupted() then io.stderr:write("fpcache: ", reason, "\n") end
+    if not events and not core.interrupted() then answer.complain(reason) end
     for _, event in ipairs(events or {}) do
       event.at = system.wall()
       io.stdout:write(flags.json and assert(codec.json.encode(event)) or line_of(event), "\n")

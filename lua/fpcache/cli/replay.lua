@@ -1,6 +1,6 @@
 --- `fpcache record` and `fpcache replay`.
+local answer = require("fpcache.cli.answer")
 local argparse = require("argparse")
-local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local core = require("fpcache.core")
 local replay = require("fpcache.replay")
@@ -11,10 +11,7 @@ local units = require("fpcache.units")
 local system = core.system
 local cli = {}
 
-local function fail(err)
-  io.stderr:write("fpcache: ", tostring(err), "\n")
-  return 1
-end
+local fail = answer.failed
 
 -- --- record ---
 
@@ -77,7 +74,12 @@ local function policy_of(text)
   local policy = {}
   for word in text:gmatch("[^,]+") do
     local name, value = word:match("^([%w_]+)=(.+)$")
-    if name then policy[name] = tonumber(value) or value else policy[word] = true end
+    if name then
+      if value == "true" or value == "false" then value = value == "true" end
+      policy[name] = tonumber(value) or value
+    else
+      policy[word] = true
+    end
   end
   return policy
 end
@@ -94,16 +96,25 @@ local function make_player()
   parser:option("--near-bytes", "near_bytes, such as 8MB,32MB (default: 32MB)."):argname("LIST"):convert(list_of(
     units.read_bytes))
   parser:option("--near-ttl", "near_ttl in seconds (default: 60)."):argname("LIST"):convert(list_of(tonumber))
+  parser:option("--near-negative-entries", "near_negative_size (default: 1000)."):argname("LIST"):convert(list_of(math.tointeger))
+  parser:option("--near-negative-ttl", "near_negative_ttl in seconds (default: 10)."):argname("LIST"):convert(list_of(tonumber))
   parser:option("--filter", "use_cuckoo_filter (default: on)."):choices({ "on", "off", "both" }):default("on")
+  parser:option("--filter-capacity", "cuckoo_capacity (default: 1000000)."):argname("LIST"):convert(list_of(math.tointeger))
+  parser:option("--filter-fpr", "filter_fpr (default: 0.001)."):argname("LIST"):convert(list_of(tonumber))
   parser:option("--ttl", "Seconds that everything lives, whatever the trace says."):argname("LIST"):convert(list_of(tonumber))
-  parser:option("--policy", "A policy of fetch, such as ttl=60,stale_ttl=30,refresh_ahead=0.8; may be repeated."):argname("FIELDS"
-    ):count("*")
+  parser:option("--policy", "A policy of fetch, such as ttl=60,stale_ttl=30,refresh_ahead=0.8,near=false; may be repeated."
+    ):argname("FIELDS"):count("*")
+  parser:option("--load-seconds", "That loading takes, where the trace does not tell (default: 0.05)."):argname("SECONDS"
+    ):convert(tonumber)
   parser:option("--processes", "Processes among which the calls go round."):argname("N"):convert(math.tointeger):default("1")
   parser:option("--sample", "Play this share of the keys, on caches of this share."):argname("SHARE"):convert(tonumber)
   parser:option("--limit", "Calls at most."):argname("N"):convert(math.tointeger)
   parser:option("--max-keys", "Keys in memory at most, of all settings together."):argname("N"):convert(math.tointeger)
   parser:option("--max-errors", "Bad records that are passed over."):argname("N"):convert(math.tointeger):default("100")
   parser:option("--server", "Measure there what statements cost."):argname("URL")
+  parser:flag("--play", "Make the calls too, on that server, in a namespace of their own: hit ratio and server time as they are.")
+  parser:option("--speed", "With --play: so many times as fast as recorded, all lives shortened by as much (default: 100)."
+    ):argname("TIMES"):convert(tonumber)
   parser:flag("--json", "Print the report as JSON, for fpcache report.")
   return parser
 end
@@ -126,9 +137,12 @@ local function settings_of(flags)
   if flags.near_entries then cross("near_entries", flags.near_entries) end
   if flags.near_bytes then cross("near_bytes", flags.near_bytes) end
   if flags.near_ttl then cross("near_ttl", flags.near_ttl) end
+  for _, field in ipairs { "near_negative_entries", "near_negative_ttl", "filter_capacity", "filter_fpr", "ttl" } do
+    if flags[field] then cross(field, flags[field]) end
+  end
   if flags.filter == "both" then cross("filter", { true, false }) else cross("filter", { flags.filter == "on" }) end
-  if flags.ttl then cross("ttl", flags.ttl) end
   cross("processes", { flags.processes })
+  if flags.load_seconds then cross("load_seconds", { flags.load_seconds }) end
   if #flags.policy > 0 then
     local with = {}
     for _, setting in ipairs(settings) do
@@ -157,28 +171,47 @@ local COLUMNS = {
   { "server s", function(s) return s.server_seconds and ("%.2f"):format(s.server_seconds) end },
 }
 
+-- Of what was really played.
+local MEASURED = {
+  { "hit ratio", function(m) return per_cent(m.hit_ratio) end },
+  { "near", function(m) return per_cent(m.near_ratio) end },
+  { "loads", function(m) return whole(m.loads) end },
+  { "asking s", function(m) return ("%.2f"):format(m.round_trip_seconds) end },
+  { "statements", function(m) return m.statements and whole(m.statements) or "-" end },
+  { "server s", function(m) return m.server_seconds and ("%.2f"):format(m.server_seconds) or "-" end },
+  { "took s", function(m) return ("%.1f"):format(m.seconds) end },
+  { "late s", function(m) return ("%.1f"):format(m.late) end },
+}
+
+local function print_table(columns, settings, width, of)
+  local head = ("%-" .. width .. "s"):format("setting")
+  local lines = {}
+  for i, one in ipairs(settings) do
+    lines[i] = ("%-" .. width .. "s"):format(one.name)
+    for _, column in ipairs(columns) do
+      local text = column[2](of(one))
+      if text and i == 1 then head = head .. ("  %10s"):format(column[1]) end
+      if text then lines[i] = lines[i] .. ("  %10s"):format(text) end
+    end
+  end
+  print(head .. "\n" .. table.concat(lines, "\n"))
+end
+
 local function print_report(report)
   print(("%d calls of %.0f s%s%s"):format(report.calls, report.seconds,
     report.sample < 1 and (", a sample of %g of the keys"):format(report.sample) or "",
     report.bad > 0 and (", %d bad records passed over"):format(report.bad) or ""))
   local width = 7
   for _, one in ipairs(report.settings) do width = math.max(width, #one.name) end
-  local head = ("%-" .. width .. "s"):format("setting")
-  for _, column in ipairs(COLUMNS) do
-    if column[2](report.settings[1]) then head = head .. ("  %10s"):format(column[1]) end
-  end
-  print(head)
-  for _, one in ipairs(report.settings) do
-    local line = ("%-" .. width .. "s"):format(one.name)
-    for _, column in ipairs(COLUMNS) do
-      local text = column[2](one)
-      if text then line = line .. ("  %10s"):format(text) end
-    end
-    print(line)
-  end
+  print_table(COLUMNS, report.settings, width, function(one) return one end)
   if report.server then
     print(("On that server a get takes %.0f µs, a miss %.0f, a set %.0f, a delete %.0f."):format(report.server.hit * 1e6,
       report.server.miss * 1e6, report.server.set * 1e6, report.server.delete * 1e6))
+  end
+  local played = report.settings[1].measured
+  if played then
+    print(("\nPlayed there, %g times as fast as recorded:"):format(played.speed))
+    print_table(MEASURED, report.settings, width, function(one) return one.measured end)
   end
 end
 
@@ -197,6 +230,12 @@ local function play(words)
     columns, err = trace.columns(flags.columns)
     if not columns then return fail(err) end
   end
+  if flags.play and not flags.server then return fail("--play needs --server URL") end
+  if flags.play then
+    for _, path in ipairs(flags.trace) do
+      if path == "-" then return fail("--play reads the trace again, which standard input cannot give; use a file") end
+    end
+  end
   local settings = settings_of(flags)
   local is_terminal = system.isatty(2)
   local report
@@ -213,8 +252,15 @@ local function play(words)
     if not cost then return fail(err) end
     server_cost.apply(report, cost)
   end
-  if flags.json then print(assert(codec.json.encode(report))) else print_report(report) end
-  return 0
+  if flags.play then
+    local measured
+    measured, err = connection_flags.call(replay.play, { traces = flags.trace, settings = settings, format = flags.format,
+      columns = columns, sample = flags.sample, limit = flags.limit, max_errors = flags.max_errors,
+      server = { connection_string = flags.server }, speed = flags.speed })
+    if not measured then return fail(err) end
+    for i, one in ipairs(measured) do report.settings[i].measured = one end
+  end
+  return answer.found(report, flags.json, print_report)
 end
 
 ---@param words string[]

@@ -1,7 +1,7 @@
 --- `fpcache bench` and `fpcache report`.
+local answer = require("fpcache.cli.answer")
 local argparse = require("argparse")
 local bench = require("fpcache.bench")
-local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local report = require("fpcache.report")
 local system = require("fpcache.core").system
@@ -9,11 +9,6 @@ local units = require("fpcache.units")
 local view = require("fpcache.top.view")
 
 local cli = {}
-
-local function fail(err)
-  io.stderr:write("fpcache: ", tostring(err), "\n")
-  return 1
-end
 
 --- Writes a page; whoever reads it meanwhile sees the old one whole.
 local function write_page(path, documents, title)
@@ -68,11 +63,11 @@ local function run_bench(words)
     on_progress = is_terminal and function(title) io.stderr:write("\r\27[K", title, " …") end or nil,
   })
   if is_terminal then io.stderr:write("\r\27[K") end
-  if not result then return fail(err) end
-  if flags.json then print(assert(codec.json.encode(result))) else print_bench(result) end
+  if not result then return answer.failed(err) end
+  answer.found(result, flags.json, print_bench)
   if flags.html then
     local ok, reason = write_page(flags.html, { result }, "fpcache bench")
-    if not ok then return fail(reason) end
+    if not ok then return answer.failed(reason) end
   end
   return 0
 end
@@ -92,15 +87,12 @@ end
 local function run_report(words)
   local flags, code = connection_flags.parse(make_report(), words)
   if not flags then return code end
-  if not flags.html then
-    io.stderr:write("fpcache: --html FILE is needed; see --help\n")
-    return 2
-  end
+  if not flags.html then return answer.misused("--html FILE is needed") end
   local documents, err = report.read(flags.source)
-  if not documents then return fail(err) end
+  if not documents then return answer.failed(err) end
   local ok
   ok, err = write_page(flags.html, documents, flags.title)
-  if not ok then return fail(err) end
+  if not ok then return answer.failed(err) end
   return 0
 end
 

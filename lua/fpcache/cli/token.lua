@@ -1,7 +1,7 @@
 --- `fpcache token show|test`: whether a source gives passwords, and whether the server takes them.
+local answer = require("fpcache.cli.answer")
 local argparse = require("argparse")
 local auth = require("fpcache.auth")
-local codec = require("fpcache.codec")
 local connection = require("fpcache.connection")
 local connection_flags = require("fpcache.cli.connection_flags")
 local options = require("fpcache.options")
@@ -28,7 +28,7 @@ local ROWS = { "source", "host", "user", "expires_in", "generation", "refreshes"
 
 local function print_state(state, as_json)
   if as_json then
-    print(assert(codec.json.encode(state)))
+    answer.json(state)
     return
   end
   for _, name in ipairs(ROWS) do
@@ -74,15 +74,11 @@ function cli.run(words)
   if not flags then return code end
   local opts, err = connection_flags.call(options.read, connection.OPTIONS, connection_flags.read(flags), 1)
   local state
-  if not opts then
-    io.stderr:write("fpcache: ", err, "\n")
-    return 1
-  end
+  if not opts then return answer.failed(err) end
   if flags.command == "show" then state, err = show(opts, flags.reveal) else state, err = test(opts) end
   if state then print_state(state, flags.json) end
   if not err then return 0 end
-  io.stderr:write("fpcache: ", tostring(err), "\n")
-  return 1
+  return answer.failed(err)
 end
 
 return cli

@@ -1,4 +1,5 @@
 --- `fpcache top` and `fpcache slowlog`.
+local answer = require("fpcache.cli.answer")
 local argparse = require("argparse")
 local codec = require("fpcache.codec")
 local connection = require("fpcache.connection")
@@ -14,10 +15,6 @@ local view = require("fpcache.top.view")
 local system = core.system
 local cli = {}
 
-local function fail(err)
-  io.stderr:write("fpcache: ", tostring(err), "\n")
-  return 1
-end
 
 local function seconds(text)
   local value = tonumber(text)
@@ -31,7 +28,7 @@ local function folders(parser)
 end
 
 local function print_json(value)
-  io.stdout:write(assert(codec.json.encode(value)), "\n")
+  answer.json(value)
   io.stdout:flush()
 end
 
@@ -65,7 +62,7 @@ local function print_looks(sampler, flags)
     local after = sampler:look()
     local seen = sample.between(after, before)
     if flags.json then print_json(seen) else print(table.concat(view.lines(seen), "\n")) end
-    if not after.server and flags.once then return fail(after.server_error) end
+    if not after.server and flags.once then return answer.failed(after.server_error) end
     before, left = after, left - 1
   end
   return 0
@@ -112,7 +109,7 @@ local function top(words)
     return 2
   end
   local sampler, err = open_sampler(flags)
-  if not sampler then return fail(err) end
+  if not sampler then return answer.failed(err) end
   code = is_shown and show_looks(sampler, flags) or print_looks(sampler, flags)
   sampler:close()
   return code
@@ -172,10 +169,9 @@ local function slowlog(words)
     list, err = connection_flags.call(slow.statements, connection_flags.read(flags))
     show = print_statements
   end
-  if not list then return fail(err) end
+  if not list then return answer.failed(err) end
   list = first(list, flags.limit)
-  if flags.json then print_json(list) else show(list) end
-  return 0
+  return answer.found(list, flags.json, show)
 end
 
 ---@param words string[]

@@ -1,6 +1,6 @@
 --- `fpcache warm`: fills the cache from files and queries.
+local answer = require("fpcache.cli.answer")
 local argparse = require("argparse")
-local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local fpcache = require("fpcache")
 local progress = require("fpcache.warm.progress")
@@ -46,11 +46,6 @@ local function make_parser()
   parser:flag("--quiet", "No progress.")
   connection_flags.add(parser)
   return parser
-end
-
-local function fail(err)
-  io.stderr:write("fpcache: ", tostring(err), "\n")
-  return 1
 end
 
 --- A mistake on the command line that the parser cannot see.
@@ -103,7 +98,7 @@ local function run(flags)
     local opts = connection_flags.read(flags)
     opts.namespace, opts.feed = flags.namespace, false -- it only writes
     job.cache, err = connection_flags.call(fpcache.new, opts)
-    if not job.cache then return fail(err) end
+    if not job.cache then return answer.failed(err) end
   end
   local called, state, why, reached = pcall(warm_up, job, flags)
   finish()
@@ -111,17 +106,17 @@ local function run(flags)
   if not called then
     local words = tostring(state):match("options%.(.*)$")
     if not words then error(state, 0) end
-    return fail("invalid: " .. words)
+    return answer.failed("invalid: " .. words)
   end
   reached = state or reached
   if reached and flags.json then
     reached.done, reached.error = state ~= nil, why
-    print(assert(codec.json.encode(reached)))
+    answer.json(reached)
   elseif reached then
     io.stderr:write(progress.summary(reached), job.dry_run and " (a dry run: nothing was stored)\n" or "\n")
   end
   if state then return 0 end
-  return fail(why .. (reached and flags.resume and "; run it again to go on" or ""))
+  return answer.failed(why .. (reached and flags.resume and "; run it again to go on" or ""))
 end
 
 ---@param words string[]
@@ -130,10 +125,7 @@ function cli.run(words)
   local flags, code = connection_flags.parse(make_parser(), words)
   if not flags then return code end
   local mistake = misuse(flags)
-  if mistake then
-    io.stderr:write("fpcache: ", mistake, "; see --help\n")
-    return 2
-  end
+  if mistake then return answer.misused(mistake) end
   return run(flags)
 end
 

@@ -69,8 +69,10 @@ end
 --- client program nor a socket.
 ---@return boolean? ok, string? err
 function cluster.make_database(self, server, alive)
-  local result, err = core.run(command(self,
-    { server.bindir .. "/postgres", "--single", "-D", self.data, "postgres" },
+  local argv = { server.bindir .. "/postgres", "--single", "-D", self.data }
+  if not self.sync then argv[#argv + 1] = "-F" end -- after a crash it would sync every file there is
+  argv[#argv + 1] = "postgres"
+  local result, err = core.run(command(self, argv,
     { timeout = self.timeout, lock = alive, input = ("CREATE DATABASE %s;\nSELECT datname FROM pg_database WHERE "
       .. "datname = '%s';\n"):format(cluster.DATABASE, cluster.DATABASE) }))
   if not result then return nil, err end

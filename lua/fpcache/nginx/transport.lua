@@ -1,7 +1,6 @@
 --- How a cache reaches its server inside nginx: as the pool's methods do, but they yield, and where nothing can wait they
 -- answer with an error that names the phase.
 local engine = require("fpcache.nginx.engine")
-local together = require("fpcache.nginx.together")
 
 local call = engine.call
 
@@ -14,7 +13,7 @@ local transport = {}
 ---@param pool userdata
 ---@return fpcache.nginx.Transport
 function transport.new(pool)
-  return setmetatable({ pool = pool, groups = {} }, Transport)
+  return setmetatable({ pool = pool }, Transport)
 end
 
 for _, method in ipairs { "run", "row", "rows" } do
@@ -27,11 +26,6 @@ for _, method in ipairs { "value", "map" } do
   Transport[method] = function(self, statement, timeout, codec, parse_json, space, stored, ...)
     return call(self.pool, method, codec, parse_json, space, stored, statement, timeout, space, stored, ...)
   end
-end
-
---- Stores a row as the statement `set` does, together with others that wait.
-function Transport:set(statements, timeout, space, key, ...)
-  return together.set(self.groups, self.pool, statements, timeout, space, key, ...)
 end
 
 --- Refused: the statements of a transaction block, and so would this worker with all its clients.

@@ -107,6 +107,49 @@ end
 
 local classes = {} -- the watched class of each class, made at the first use, when all methods are there
 
+--- One page of a walk, as an event.
+local function tell_page(self, began, rows, count)
+  local watch, ended = self.watch, now()
+  local event = { kind = "call", name = "scan", namespace = self.space, seconds = ended - began,
+    at = began + watch.wall_offset, transaction = self.is_transaction }
+  watch.calls = watch.calls + 1
+  if rows then
+    event.outcome, event.count, event.bytes = "done", count, outcomes.bytes_of(rows)
+  else
+    event.outcome, event.error, event.code = "error", count, count:match("^(%l+):")
+    watch.errors = watch.errors + 1
+  end
+  if watch.recorder then watch.recorder:note(event) end
+  watch.latency:add(event.seconds)
+  tell(watch, event)
+  look(watch, ended)
+end
+
+--- A walk tells each page that it asks for.
+local function scan_of(class)
+  local method = class.scan
+  return function(self, opts)
+    local watch, raw = self.watch, self.raw
+    if watch.busy and watch.busy == (running() or true) then return method(raw, opts) end
+    local called, scan, err = pcall(call, method, raw, opts)
+    if not called then return raise(scan) end
+    if scan then scan.on_page = function(...) tell_page(self, ...) end end
+    return scan, err
+  end
+end
+
+--- What an iterator gives set_many is heard by the recorder on its way.
+local function set_many_of(set_many)
+  return function(self, items, opts)
+    local record, meta = self.watch.recorder, getmetatable(items)
+    local is_busy = self.watch.busy and self.watch.busy == (running() or true)
+    if record and not is_busy and (type(items) == "function" or type(meta) == "table" and meta.__call) then
+      items = record:listen(items, opts, self.space)
+    end
+    return set_many(self, items, opts)
+  end
+end
+
 --- A watched cache, or transaction, around `raw`.
 local function around(raw, watch)
   local self = {}
@@ -135,6 +178,7 @@ function classes.of(class)
   for _, set in ipairs { KEYED, OTHERS } do
     for name, about in pairs(set) do made[name] = watched(class, name, about) end
   end
+  made.scan, made.set_many = scan_of(class), set_many_of(made.set_many)
   local transaction = made.transaction
   function made:transaction(fn, ...)
     local watch, inside = self.watch, fn

@@ -55,6 +55,15 @@ outcomes.OTHERS = {
   ping = done, transaction = done,
 }
 
+--- Bytes of a page of rows.
+function outcomes.bytes_of(rows)
+  local bytes = 0
+  for _, field in next, rows do
+    if type(field) == "string" then bytes = bytes + #field end
+  end
+  return bytes
+end
+
 -- The calls whose second argument is a value that is stored.
 local STORES = { set = true, add = true, replace = true, get_set = true }
 

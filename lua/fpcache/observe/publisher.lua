@@ -19,19 +19,9 @@ Publisher.__index = Publisher
 
 local publisher = {}
 local number = 0 -- of the caches of this process that publish
+local read, check = options.table_or_string("publish", "dir", "the name of a folder", OPTIONS)
 
-local function read(given)
-  if type(given) == "string" then given = { dir = given } end
-  local o = options.read(OPTIONS, given, 1, "publish")
-  if not o.dir or o.dir == "" then error("publish.dir: the name of a folder is expected", 0) end
-  return o
-end
-
---- Why an option cannot be used, or nil.
-function publisher.check(given)
-  local ok, reason = pcall(read, given)
-  if not ok then return (tostring(reason):gsub("^.-:%d+: ", "")) end
-end
+publisher.check = check
 
 ---@param given string|table
 ---@param cache fpcache.Cache the watched one

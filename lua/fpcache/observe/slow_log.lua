@@ -21,11 +21,7 @@ local function read(given)
   return options.read(OPTIONS, given, 1, "slow_log")
 end
 
---- Why an option cannot be used, or nil.
-function slow_log.check(given)
-  local ok, reason = pcall(read, given)
-  if not ok then return (tostring(reason):gsub("^.-:%d+: ", "")) end
-end
+slow_log.check = options.caught(function(given) read(given) end)
 
 ---@param given number|table|nil
 ---@return fpcache.SlowLog?

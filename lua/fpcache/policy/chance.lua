@@ -21,4 +21,22 @@ function chance.draw()
   return state / MODULUS
 end
 
+--- Runs a function for which chance gives the same numbers each time.
+---@param number integer 1 to 2^31 - 2
+---@param run function
+---@return any ... what it returns
+function chance.seeded(number, run, ...)
+  local own, draw = number, chance.draw
+  chance.draw = function()
+    own = own * FACTOR % MODULUS
+    return own / MODULUS
+  end
+  local function restored(ok, ...)
+    chance.draw = draw
+    if not ok then error((...), 0) end
+    return ...
+  end
+  return restored(pcall(run, ...))
+end
+
 return chance

@@ -39,10 +39,6 @@ local function seconds_check(value)
   end
 end
 
-local function share(value)
-  if not (value > 0 and value < 1) then return ("must be between 0 and 1, got %s"):format(tostring(value)) end
-end
-
 local function jitter_check(value)
   if not (value >= 0 and value < 1) then return ("must be at least 0 and less than 1, got %s"):format(tostring(value)) end
 end
@@ -65,7 +61,7 @@ policy.OPTIONS = {
   negative_ttl = seconds(),       -- "there is none" is remembered for so long; none: it is not
   stale_ttl = seconds(),          -- after its ttl an entry may be given for so long while it is loaded, or cannot be
   error_backoff = seconds(),      -- after a failure nobody loads for so long; the lesser of 5 s and stale_ttl
-  refresh_ahead = { type = "number", check = share },      -- from this share of its ttl on an entry is loaded anew
+  refresh_ahead = { type = "number", check = options.share },      -- from this share of its ttl on an entry is loaded anew
   beta = { type = "number", check = options.positive },    -- XFetch: loaded anew by chance, the earlier the more it costs
   lock = { type = "string", default = "cluster", check = lock_check }, -- among whom only one loads a key
   lock_timeout = seconds(15),     -- who waits for another's loading waits so long at most

@@ -19,7 +19,10 @@ local leases = {}
 ---@field cost number? seconds that loading it took
 ---@field validator string?
 ---@field granted boolean? nil: nothing to be loaded; true: by the caller; false: somebody does
----@field fence integer
+---@field fence integer; leases.NOTHING_STORED: granted, and nothing loaded under it can be stored
+
+-- The fence of a lease for a key that a transaction of a watched table is changing: what is loaded may be old by its COMMIT.
+leases.NOTHING_STORED = -1
 
 local ABSENT_FORMAT = "a"
 

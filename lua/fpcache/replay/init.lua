@@ -1,4 +1,5 @@
 --- Plays traces of cache calls against settings, to choose sizes and policies before production.
+local chance = require("fpcache.policy.chance")
 local core = require("fpcache.core")
 local options = require("fpcache.options")
 local policies = require("fpcache.policy")
@@ -7,7 +8,13 @@ local trace = require("fpcache.replay.trace")
 
 local replay = {}
 
-local SIMULATED = { ttl = true, stale_ttl = true, refresh_ahead = true, sliding = true }
+local SIMULATED = { ttl = true, jitter = true, negative_ttl = true, stale_ttl = true, refresh_ahead = true, beta = true,
+  sliding = true, near = true, lock = true }
+local FAILURES = "is about loading that fails or hangs, and a trace tells of none"
+local NOT_SIMULATED = {
+  error_backoff = FAILURES, soft_timeout = FAILURES, hard_timeout = FAILURES, lock_timeout = FAILURES,
+  tags = "gives names, and what is invalidated is told by the trace: its entries have the tags that were recorded",
+}
 
 local function share(value)
   if not (value > 0 and value <= 1) then return ("must be more than 0 and at most 1, got %s"):format(tostring(value)) end
@@ -21,8 +28,11 @@ local SETTING = {
   near_negative_entries = { type = "integer", default = 1000, check = options.not_negative },
   near_negative_ttl = { type = "number", default = 10, check = options.positive },
   filter = { type = "boolean", default = true },
+  filter_capacity = { type = "integer", default = 1000000, check = options.positive }, -- cuckoo_capacity
+  filter_fpr = { type = "number", default = 0.001, check = options.share },
   ttl = { type = "number", check = options.positive }, -- of everything that is stored, whatever the trace says
-  policy = { type = "table" },                         -- ttl, stale_ttl, refresh_ahead, sliding of fpcache.policy
+  policy = { type = "table" },                         -- the fields of fpcache.policy that are SIMULATED
+  load_seconds = { type = "number", default = 0.05, check = options.not_negative }, -- of one load, where the trace does not tell
   processes = { type = "integer", default = 1, check = options.between(1, 1000, " processes") },
 }
 
@@ -38,12 +48,15 @@ local OPTIONS = {
   on_progress = { type = "function" },              -- (calls), every 100,000
 }
 
+local READS = { get = true, fetch = true, exists = true }
+local SEED = 20261 -- of the chance in jitter and beta: the same trace gives the same report
+
 local function policy_of(given, level)
   if not given then return nil end
   for name in pairs(given) do
     if not SIMULATED[name] then
-      error(("options.settings: policy.%s is not simulated (ttl, stale_ttl, refresh_ahead and sliding are)"):format(
-        tostring(name)), level + 1)
+      local why = NOT_SIMULATED[name] and ": it " .. NOT_SIMULATED[name] or ", and is no field of a policy"
+      error(("options.settings: policy.%s is not simulated%s"):format(tostring(name), why), level + 1)
     end
   end
   local ok, made = pcall(policies.new, given, 1)
@@ -54,6 +67,20 @@ end
 local function name_of(o, policy)
   local parts = { o.near_entries > 0 and ("near %d, %.0f MB, %g s"):format(o.near_entries, o.near_bytes / 1048576, o.near_ttl)
     or "no near cache", o.filter and "filter" or "no filter" }
+  if o.filter and o.filter_capacity ~= SETTING.filter_capacity.default then
+    parts[2] = ("filter of %d"):format(o.filter_capacity)
+  end
+  if o.filter and o.filter_fpr ~= SETTING.filter_fpr.default then
+    parts[2] = ("%s at %g"):format(parts[2], o.filter_fpr)
+  end
+  if o.near_entries > 0 then
+    if o.near_negative_entries ~= SETTING.near_negative_entries.default then
+      parts[1] = ("%s, %d absent"):format(parts[1], o.near_negative_entries)
+    end
+    if o.near_negative_ttl ~= SETTING.near_negative_ttl.default then
+      parts[1] = ("%s, absent %g s"):format(parts[1], o.near_negative_ttl)
+    end
+  end
   if o.ttl then parts[#parts + 1] = ("ttl %g"):format(o.ttl) end
   local fields = {}
   for field, value in pairs(policy or {}) do fields[#fields + 1] = ("%s=%s"):format(field, tostring(value)) end
@@ -62,16 +89,11 @@ local function name_of(o, policy)
   return table.concat(parts, ", ")
 end
 
---- Whether a key is in the sample.
-local function is_sampled(key, limit)
-  return tonumber(core.disguise_key("fpcache replay", key):sub(1, 8), 16) < limit
-end
-
 --- Whether the models have got too large, or the user wants to stop.
 ---@return boolean? ok, string? err
 local function check(o, settings, state)
   local keys = 0
-  for i = 1, #settings do keys = keys + settings[i].keys end
+  for i = 1, #settings do keys = keys + settings[i].keys + settings[i].marks end
   if keys > o.max_keys then
     return nil, ("invalid: the trace has more keys than max_keys (%d over %d settings); play a sample of them, such as 0.1")
       :format(o.max_keys, #settings)
@@ -85,21 +107,21 @@ end
 local function play(source, o, settings, state)
   local limit, fills = o.sample < 1 and o.sample * 2 ^ 32, source.fills
   while not (o.limit and state.calls >= o.limit) do
-    local time, op, key, _, bytes, ttl = source:next()
+    local time, op, key, _, bytes, ttl, about = source:next()
     if not time then
       if not op then break end
       state.bad = state.bad + 1
       if state.bad > o.max_errors then
         return nil, ("invalid: %s, record %d: %s; more than %d bad records"):format(source.name, source:place(), op, o.max_errors)
       end
-    elseif op ~= "set" and op ~= "delete" then
+    elseif READS[op] then
       state.reads = state.reads + 1
     end
-    if time and (not limit or is_sampled(key, limit)) then
+    if time and (not limit or trace.WHOLE[op] or trace.is_sampled(key, limit)) then
       state.calls = state.calls + 1
       state.first = state.first or time
       if time > (state.last or time - 1) then state.last = time end
-      for i = 1, #settings do settings[i]:play(time, op, key, bytes, ttl, fills) end
+      for i = 1, #settings do settings[i]:play(time, op, key, bytes, ttl, fills, about) end
       if state.calls % 1000 == 0 then
         local ok, err = check(o, settings, state)
         if not ok then return nil, err end
@@ -127,6 +149,42 @@ local function open_all(o)
   return sources
 end
 
+--- The settings as they are used: with defaults, policies, and names.
+local function read_settings(settings, level)
+  local wanted = {}
+  for i, given in ipairs(settings or { {} }) do
+    wanted[i] = options.read(SETTING, given, level + 1, "options.settings")
+    wanted[i].policy = policy_of(given.policy, level + 1)
+    wanted[i].name = given.name or name_of(wanted[i], given.policy)
+  end
+  return wanted
+end
+
+local PLAY_OPTIONS = {
+  server = { type = "table" },                                            -- connection options of fpcache.new
+  speed = { type = "number", default = 100, check = options.positive },   -- times as fast as the trace
+}
+for _, name in ipairs { "traces", "settings", "format", "columns", "sample", "max_errors", "limit" } do
+  PLAY_OPTIONS[name] = OPTIONS[name]
+end
+
+--- Plays traces at a server: the calls are made, by real caches in a namespace of their own, which is empty afterwards.
+---@param opts table { traces, settings, format, columns, sample, max_errors, limit, server, speed }
+---@return table[]? measured of each setting; see replay/live.lua
+---@return string? err
+function replay.play(opts)
+  local o = options.read(PLAY_OPTIONS, opts, 2)
+  if not o.server then error("options.server: connection options are expected", 2) end
+  local live, measured = require("fpcache.replay.live"), {}
+  for i, one in ipairs(read_settings(o.settings, 2)) do
+    local err
+    measured[i], err = live.run { traces = o.traces, setting = one, connection = o.server, speed = o.speed, format = o.format,
+      columns = o.columns, sample = o.sample, limit = o.limit, max_errors = o.max_errors }
+    if not measured[i] then return nil, err end
+  end
+  return measured
+end
+
 --- Plays traces against settings.
 ---@param opts table { traces, settings, format, columns, sample, max_keys, max_errors, limit, on_progress }
 ---@return table? report { kind, calls, bad, seconds (of the trace), formats, settings = list of results }
@@ -137,11 +195,7 @@ function replay.run(opts)
   if o.format and not (" " .. table.concat(trace.FORMATS, " ") .. " "):find(" " .. o.format .. " ", 1, true) then
     error("options.format: one of " .. table.concat(trace.FORMATS, ", ") .. " is expected", 2)
   end
-  local wanted = {}
-  for i, given in ipairs(o.settings or { {} }) do
-    wanted[i] = options.read(SETTING, given, 2, "options.settings")
-    wanted[i].policy, wanted[i].name = policy_of(given.policy, 2), given.name or name_of(wanted[i], given.policy)
-  end
+  local wanted = read_settings(o.settings, 2)
   local sources, err = open_all(o)
   if not sources then return nil, err end
   local settings, state, formats = {}, { calls = 0, reads = 0, bad = 0 }, {}
@@ -154,7 +208,7 @@ function replay.run(opts)
   for i, source in ipairs(sources) do
     local called = true
     formats[i] = source.format
-    if ok then called, ok, err = pcall(play, source, o, settings, state) end
+    if ok then called, ok, err = pcall(chance.seeded, SEED, play, source, o, settings, state) end
     source:close()
     if not called then
       if type(ok) ~= "table" or not ok.fatal then error(ok, 0) end

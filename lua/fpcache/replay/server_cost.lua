@@ -12,10 +12,21 @@ local function median(times)
   return times[math.floor((#times + 1) / 2)]
 end
 
+--- Seconds for each row of a walk.
+local function row_cost(cache)
+  local times = {}
+  for i = 1, 5 do
+    local began, scan = now(), cache:scan { page = CALLS }
+    if not (scan and scan:next()) then return 0 end
+    times[i] = (now() - began) / CALLS
+  end
+  return median(times)
+end
+
 --- Measures in a namespace of its own, which is empty afterwards.
 ---@param opts table connection options of fpcache.new
 ---@param value_bytes integer of a typical value
----@return table? seconds { hit, miss, set, delete }
+---@return table? seconds { hit, miss, set, delete, row (of a walk) }
 ---@return string? err
 function server_cost.measure(opts, value_bytes)
   local o = {}
@@ -30,6 +41,7 @@ function server_cost.measure(opts, value_bytes)
     { "hit", function(key) return cache:get(key) end }, { "delete", function(key) return cache:delete(key) end },
     { "miss", function(key) return select(2, cache:get(key)) == nil end } } do
     local times = {}
+    if kind[1] == "delete" then seconds.row = row_cost(cache) end
     for i = 1, CALLS do
       local began = now()
       local ok, reason = kind[2](("key:%d"):format(i))
@@ -54,7 +66,8 @@ function server_cost.apply(report, seconds)
   report.server = seconds
   for _, one in ipairs(report.settings) do
     one.server_seconds = (one.server_hits + one.stale) * seconds.hit + one.server_misses * seconds.miss
-      + one.writes * seconds.set + one.deletes * seconds.delete
+      + one.writes * seconds.set + one.deletes * seconds.delete + (one.scans + one.clears) * seconds.miss
+      + one.scan_rows * seconds.row
     one.server_busy = report.seconds > 0 and one.server_seconds / report.seconds or nil -- statements under way, on average
   end
 end

@@ -5,8 +5,11 @@
 --   csv       libCacheSim's: columns of time, object and size; every line is a read
 --   oracle    libCacheSim's oracleGeneral: 24 bytes a read, little endian: u32 time, u64 object, u32 size, i64 next
 --
--- A trace has next(), which answers time, op, key, key bytes, value bytes, ttl; nil, err for a bad record; nothing at the end.
--- `op` is "get", "fetch" (a get that loads), "exists", "set" or "delete".  Sizes and ttl are nil where nobody knows them.
+-- A trace has next(), which answers time, op, key, key bytes, value bytes, ttl, about; nil, err for a bad record; nothing at the
+-- end.  `op` is "get", "fetch" (a get that loads), "exists", "set" or "delete"; "scan" (a page of a walk), "clear" and "tag" (the
+-- invalidation of tags) have no key.  Sizes and ttl are nil where nobody knows them, and so is `about`, a table of what is seldom
+-- there: `none` (the origin had no value), `took` (seconds of loading), `space` (a namespace), `tags`, `rows`, `all`.
+local core = require("fpcache.core")
 local reader = require("fpcache.warm.reader")
 local recorder = require("fpcache.observe.recorder")
 
@@ -21,7 +24,8 @@ local ORACLE_BYTES = 24
 local Trace = {}
 Trace.__index = Trace
 
-local trace = { FORMATS = { "fpcache", "twitter", "csv", "oracle" } }
+local trace = { FORMATS = { "fpcache", "twitter", "csv", "oracle" },
+  WHOLE = { scan = true, clear = true, tag = true } } -- calls without a key
 
 --- A number that is not negative, or nil.
 local function count(text)
@@ -33,7 +37,9 @@ local NEXT = {}
 
 -- --- ours ---
 
-local OPS = { get = "get", exists = "exists", fetch = "fetch", set = "set", delete = "delete" }
+local OPS = { get = "get", exists = "exists", fetch = "fetch", set = "set", delete = "delete", scan = "scan", clear = "clear",
+  tag = "tag" }
+local LINE = "^([^,]+),([^,]+),([^,]*),([^,]*),([^,]*),([^,]*),([^,]*),?([^,]*),?([^,]*),?([^,]*)$"
 local UNDONE = { refused = true, error = true, raised = true }
 
 --- A header: another writer begins.
@@ -46,6 +52,22 @@ local function read_header(self, line)
   return version ~= nil
 end
 
+--- What is seldom told of a call.
+local function about_of(op, key, bytes, answer, took, space, tags)
+  local loaded = op == "fetch" and answer:find("^loaded")
+  local none = op == "get" and answer:find("^miss") or loaded and not bytes
+  local rows = op == "scan" and count(answer:match(" (%d+)$"))
+  if not (loaded or none or rows) and space == "" and tags == "" and op ~= "clear" then return nil end
+  local about = { none = none and true or nil, rows = rows or nil, space = space, all = key == "*" or nil }
+  took = loaded and count(took)
+  if took then about.took = took / 1e6 end
+  if tags ~= "" then
+    about.tags = {}
+    for tag in tags:gmatch("%S+") do about.tags[#about.tags + 1] = tag end
+  end
+  return about
+end
+
 function NEXT.fpcache(self)
   while true do
     local line = self.reader:line()
@@ -53,11 +75,12 @@ function NEXT.fpcache(self)
     if line:byte(1) == 35 then
       if not read_header(self, line) then return nil, "no header of a trace" end
     elseif line ~= "" then
-      local time, op, key, key_bytes, bytes, ttl, answer = line:match("^([^,]+),([^,]+),([^,]+),([^,]*),([^,]*),([^,]*),([^,]*)")
+      local time, op, key, key_bytes, bytes, ttl, answer, took, space, tags = line:match(LINE)
       time, op = count(time), OPS[op]
-      if not (time and op) then return nil, "no call of a trace" end
+      if not (time and op) or key == "" and not trace.WHOLE[op] then return nil, "no call of a trace" end
       if not UNDONE[answer] or op ~= "set" and op ~= "delete" then
-        return time, op, key, count(key_bytes), count(bytes), count(ttl)
+        bytes = count(bytes)
+        return time, op, key, count(key_bytes), bytes, count(ttl), about_of(op, key, bytes, answer, took, space, tags)
       end
     end
   end
@@ -81,8 +104,9 @@ function NEXT.twitter(self)
   if not op then return nil, "not timestamp,key,key size,value size,client,operation,TTL" end
   ttl, bytes = count(ttl), count(bytes)
   if ttl == 0 then ttl = nil end
-  if op == "get" and bytes == 0 then bytes = nil end -- a miss
-  return tonumber(time), op, key, count(key_bytes), bytes, ttl
+  local about
+  if op == "get" and bytes == 0 then bytes, about = nil, { none = true } end -- a miss
+  return tonumber(time), op, key, count(key_bytes), bytes, ttl, about
 end
 
 -- --- libCacheSim's ---
@@ -148,6 +172,14 @@ function trace.columns(text)
     return nil, ("invalid: %s does not say which columns are what, as time=1,key=2,size=3 does"):format(text)
   end
   return columns
+end
+
+--- Whether a key is in a sample.
+---@param key string
+---@param limit number the sample's share times 2^32
+---@return boolean
+function trace.is_sampled(key, limit)
+  return tonumber(core.disguise_key("fpcache replay", key):sub(1, 8), 16) < limit
 end
 
 --- Opens a trace.

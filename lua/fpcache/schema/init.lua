@@ -12,6 +12,8 @@ local MIGRATIONS = {
   (require("fpcache.schema.m008_sealing")),
   (require("fpcache.schema.m010_namespaces")),
   (require("fpcache.schema.m011_feed_quick")),
+  (require("fpcache.schema.m013_watch_races")),
+  (require("fpcache.schema.m014_inner_tables")),
 }
 
 local schema = { MIGRATIONS = MIGRATIONS, VERSION = MIGRATIONS[#MIGRATIONS].version } -- a number may have been passed over

@@ -1,6 +1,6 @@
 --- Migration 2: the change feed, from which every process learns what others changed.
 --
--- Places as in migration 1, and {format} the schema inside a template of format().
+-- Places as in migration 1, and {format} the schema inside E'...', a template of format().
 --
 -- A change writes one row into the feed, in the same transaction: who, which namespace, which keys.  A reader keeps
 -- its last snapshot and asks for the rows that were not visible in it; that skips nothing and repeats nothing,
@@ -25,6 +25,7 @@ DECLARE
     late       bigint;
     done       text := 'nothing to truncate';
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN RETURN 'only in READ COMMITTED'; END IF;
     IF half_slots % 2 = 0 THEN RETURN 'the slot before may still be written'; END IF;
     PERFORM set_config('lock_timeout', '50ms', true);
     BEGIN
@@ -38,11 +39,11 @@ BEGIN
     SELECT * INTO frozen FROM {schema}.fpcache_frozen AS f WHERE f.slot = next_slot;
     IF FOUND THEN
         BEGIN
-            EXECUTE format('LOCK TABLE ONLY {format}.%I IN ACCESS EXCLUSIVE MODE', 'fpcache_feed_' || next_slot);
-            EXECUTE format('SELECT count(*) FROM ONLY {format}.%I WHERE NOT txid_visible_in_snapshot(xid, $1)',
+            EXECUTE format(E'LOCK TABLE ONLY {format}.%I IN ACCESS EXCLUSIVE MODE', 'fpcache_feed_' || next_slot);
+            EXECUTE format(E'SELECT count(*) FROM ONLY {format}.%I WHERE NOT txid_visible_in_snapshot(xid, $1)',
                            'fpcache_feed_' || next_slot) INTO late USING frozen.snapshot::txid_snapshot;
             IF late = 0 THEN
-                EXECUTE format('TRUNCATE ONLY {format}.%I', 'fpcache_feed_' || next_slot);
+                EXECUTE format(E'TRUNCATE ONLY {format}.%I', 'fpcache_feed_' || next_slot);
                 UPDATE {schema}.fpcache_state SET marker = greatest(marker, frozen.marker);  -- it may be an old one
                 done := 'truncated slot ' || next_slot;
             ELSE

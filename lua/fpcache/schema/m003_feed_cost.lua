@@ -13,7 +13,7 @@ CREATE POLICY fpcache_feed_tell ON {schema}.fpcache_feed FOR INSERT WITH CHECK (
 -- Who could tell can go on.
 DO {body}
 DECLARE
-    feed    regclass := format('{format}.fpcache_feed')::regclass;
+    feed    regclass := format(E'{format}.fpcache_feed')::regclass;
     grantee text;
 BEGIN
     FOR grantee IN

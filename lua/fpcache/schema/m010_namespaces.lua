@@ -11,6 +11,61 @@
 local CLEARED = "coalesce((SELECT n.cleared FROM {schema}.fpcache_namespaces AS n "
   .. "WHERE n.user_id = %s AND n.namespace = %s), 0)"
 
+-- Also for a later migration: {create} is how, {claim} what grants the lease.
+local MISSED = [==[
+-- What fetch is told of a key that has no living entry, or one that is to be loaded before it expires: `p_share` of its whole
+-- life is left, or less, or so little that `p_times` its cost of loading would not fit.  `p_seconds`: of the lease that is
+-- wanted.  The answer begins with a line of words, `-` for none: format, seconds it lives (-1: no end), seconds it may still be
+-- given as stale or absent, its age, cost of loading, granted? (none: a hit), the lease's fence, the validator in
+-- hexadecimal.  The value follows, where it may be given.
+{create} FUNCTION {schema}.fpcache_missed(p_namespace text, p_key bytea, p_long_key bytea, p_seconds float8,
+                                        p_share float8, p_times float8, p_tags bytea[])
+RETURNS bytea LANGUAGE plpgsql AS {body}
+DECLARE
+    cleared bigint := {clearedHere};
+    fence   bigint := 1 + (random() * 9e15)::bigint;
+    entry   record;
+    granted boolean;
+BEGIN
+    SELECT c.value, c.format, c.version, x.*,
+           CASE WHEN x.is_fresh AND c.expires_at <> 'infinity'
+                THEN coalesce(x.life <= p_share * (x.life + x.age), false)
+                     OR coalesce(x.life <= p_times * x.cost, false) ELSE false END AS is_early INTO entry
+    FROM {schema}.cache AS c CROSS JOIN LATERAL (
+        SELECT c.expires_at > statement_timestamp() AS is_fresh,
+               CASE WHEN c.expires_at = 'infinity' THEN -1 WHEN c.expires_at > statement_timestamp()
+                    THEN date_part('epoch', c.expires_at - statement_timestamp()) END AS life,
+               (date_part('epoch', statement_timestamp()) - c.version / 1000000.0)::float8 AS age,
+               c.noted_version = c.version AND c.lease_until > statement_timestamp() AS is_leased,
+               CASE WHEN c.noted_version = c.version AND c.stale_until > statement_timestamp()
+                    THEN date_part('epoch', c.stale_until - statement_timestamp()) END AS kept,
+               CASE WHEN c.noted_version = c.version THEN c.load_seconds END AS cost,
+               CASE WHEN c.noted_version = c.version THEN c.validator END AS validator) AS x
+    WHERE c.user_id = session_user::text AND c.namespace = p_namespace AND c.key = p_key AND c.version > cleared;
+    IF FOUND AND (entry.is_fresh AND NOT entry.is_early OR entry.format = 'a' AND entry.kept IS NOT NULL) THEN
+        granted := NULL;
+    ELSIF p_seconds IS NULL OR entry.is_leased THEN
+        granted := false;
+    ELSE
+{claim}
+    END IF;
+    RETURN convert_to(concat_ws(' ', coalesce(entry.format, '-'), coalesce(entry.life::text, '-'),
+                                coalesce(entry.kept::text, '-'), coalesce(entry.age::text, '-'),
+                                coalesce(entry.cost::text, '-'), coalesce(granted::text, '-'), fence,
+                                coalesce(encode(entry.validator, 'hex'), '-')) || chr(10), 'UTF8')
+           || CASE WHEN entry.is_fresh OR entry.kept IS NOT NULL THEN entry.value ELSE '' END;
+END {body};
+]==]
+
+local CLAIM = [==[
+        granted := {schema}.fpcache_claim(p_namespace, p_key, p_long_key, fence, p_seconds,
+                                          CASE WHEN entry.is_fresh THEN entry.version END, p_tags);]==]
+
+local function missed(create, claim)
+  return (MISSED:gsub("{create}", create):gsub("{claim}", function() return claim end)
+    :gsub("{clearedHere}", (CLEARED:format("session_user::text", "p_namespace"))))
+end
+
 local sql = [==[
 {table} {schema}.fpcache_namespaces (
     user_id   text COLLATE "C" NOT NULL DEFAULT session_user,
@@ -64,49 +119,7 @@ BEGIN
     RETURN true;
 END {body};
 
--- What fetch is told of a key that has no living entry, or one that is to be loaded before it expires: `p_share` of its whole
--- life is left, or less, or so little that `p_times` its cost of loading would not fit.  `p_seconds`: of the lease that is
--- wanted.  The answer begins with a line of words, `-` for none: format, seconds it lives (-1: no end), seconds it may still be
--- given as stale or absent, its age, cost of loading, granted? (none: a hit), the lease's fence, the validator in
--- hexadecimal.  The value follows, where it may be given.
-CREATE FUNCTION {schema}.fpcache_missed(p_namespace text, p_key bytea, p_long_key bytea, p_seconds float8,
-                                        p_share float8, p_times float8, p_tags bytea[])
-RETURNS bytea LANGUAGE plpgsql AS {body}
-DECLARE
-    cleared bigint := {clearedHere};
-    fence   bigint := 1 + (random() * 9e15)::bigint;
-    entry   record;
-    granted boolean;
-BEGIN
-    SELECT c.value, c.format, c.version, x.*,
-           CASE WHEN x.is_fresh AND c.expires_at <> 'infinity'
-                THEN coalesce(x.life <= p_share * (x.life + x.age), false)
-                     OR coalesce(x.life <= p_times * x.cost, false) ELSE false END AS is_early INTO entry
-    FROM {schema}.cache AS c CROSS JOIN LATERAL (
-        SELECT c.expires_at > statement_timestamp() AS is_fresh,
-               CASE WHEN c.expires_at = 'infinity' THEN -1 WHEN c.expires_at > statement_timestamp()
-                    THEN date_part('epoch', c.expires_at - statement_timestamp()) END AS life,
-               (date_part('epoch', statement_timestamp()) - c.version / 1000000.0)::float8 AS age,
-               c.noted_version = c.version AND c.lease_until > statement_timestamp() AS is_leased,
-               CASE WHEN c.noted_version = c.version AND c.stale_until > statement_timestamp()
-                    THEN date_part('epoch', c.stale_until - statement_timestamp()) END AS kept,
-               CASE WHEN c.noted_version = c.version THEN c.load_seconds END AS cost,
-               CASE WHEN c.noted_version = c.version THEN c.validator END AS validator) AS x
-    WHERE c.user_id = session_user::text AND c.namespace = p_namespace AND c.key = p_key AND c.version > cleared;
-    IF FOUND AND (entry.is_fresh AND NOT entry.is_early OR entry.format = 'a' AND entry.kept IS NOT NULL) THEN
-        granted := NULL;
-    ELSIF p_seconds IS NULL OR entry.is_leased THEN
-        granted := false;
-    ELSE
-        granted := {schema}.fpcache_claim(p_namespace, p_key, p_long_key, fence, p_seconds,
-                                          CASE WHEN entry.is_fresh THEN entry.version END, p_tags);
-    END IF;
-    RETURN convert_to(concat_ws(' ', coalesce(entry.format, '-'), coalesce(entry.life::text, '-'),
-                                coalesce(entry.kept::text, '-'), coalesce(entry.age::text, '-'),
-                                coalesce(entry.cost::text, '-'), coalesce(granted::text, '-'), fence,
-                                coalesce(encode(entry.validator, 'hex'), '-')) || chr(10), 'UTF8')
-           || CASE WHEN entry.is_fresh OR entry.kept IS NOT NULL THEN entry.value ELSE '' END;
-END {body};
+{missed}
 
 -- As before, and what belongs to a namespace as it was before it was cleared is swept too.
 CREATE OR REPLACE FUNCTION {schema}.fpcache_sweep(first_page bigint, page_count integer) RETURNS bigint
@@ -205,7 +218,8 @@ WHERE user_id = session_user::text AND expires_at > statement_timestamp()
                           WHERE n.user_id = session_user::text AND n.namespace = cache.namespace), 0);
 ]==]
 
-sql = sql:gsub("{clearedHere}", (CLEARED:format("session_user::text", "p_namespace")))
+sql = sql:gsub("{missed}", function() return missed("CREATE", CLAIM) end)
+  :gsub("{clearedHere}", (CLEARED:format("session_user::text", "p_namespace")))
   :gsub("{clearedPlain}", (CLEARED:format("p_user_id", "''")))
 
-return { version = 10, name = "namespaces cleared at once, leases with tags", sql = sql }
+return { version = 10, name = "namespaces cleared at once, leases with tags", sql = sql, missed = missed, claim = CLAIM }

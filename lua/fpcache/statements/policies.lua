@@ -23,7 +23,7 @@ CASE WHEN c.expires_at = 'infinity' OR ({share} IS NULL AND {times} IS NULL) THE
 -- Of many keys: a hit; or a miss with the lease granted; or a miss while somebody loads.  Only a miss calls the function, which
 -- writes.  With {lease} NULL nobody is granted any.
 -- value, format, seconds it lives (-1: no end, NULL: it does not), seconds it may still be given as stale or absent, its age,
--- cost of loading, validator, granted? (NULL: a hit), the lease's fence.
+-- cost of loading, validator, granted? (NULL: a hit), the lease's fence, whether there are watches.
 local ASK = [[
 c.value, c.format, CASE WHEN c.expires_at = 'infinity' THEN -1 WHEN {fresh} THEN {left} END,
        CASE WHEN {noted} AND c.stale_until > statement_timestamp()
@@ -34,7 +34,7 @@ c.value, c.format, CASE WHEN c.expires_at = 'infinity' THEN -1 WHEN {fresh} THEN
             WHEN {absent} THEN NULL
             WHEN {leased} OR {lease} IS NULL THEN false
             ELSE {schema}.fpcache_claim($1, {key}, {longKey}, fence.holder, {lease},
-                                        CASE WHEN {fresh} THEN c.version END, {tags}) END, fence.holder]]
+                                        CASE WHEN {fresh} THEN c.version END, {tags}) END, fence.holder, fence.is_watched]]
 
 -- What a holder may change: the lease is still his, and nobody has written or deleted the entry since.
 local MINE = "c.lease_holder = %s AND {noted}"
@@ -95,11 +95,15 @@ local TEMPLATES = {
   fetch_many = { [[
 SELECT coalesce(k.long_key, k.key), ]] .. ASK .. [[
 
-FROM (SELECT {fence} AS holder OFFSET 0) AS fence
+FROM (SELECT {fence} AS holder, {schema}.fpcache_has_watches() AS is_watched OFFSET 0) AS fence
 CROSS JOIN (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
              unnest($6) AS ttl) AS r ORDER BY key) AS k
 LEFT JOIN LATERAL (SELECT * FROM {schema}.cache WHERE {mine} AND key = k.key LIMIT 1) AS c ON true]], "tBfffY",
     places = MANY },
+
+  -- Of keys that leases were granted for, those that a transaction of a watched table is changing; $3 their tags.  A statement of
+  -- its own, since until the leases are committed such a transaction may have begun without seeing them.
+  fetch_marked = { "SELECT k.key FROM unnest($2) AS k (key) WHERE {schema}.fpcache_is_marked($1, k.key, $3)", "tYY" },
 
   -- $3 value, $4 format (NULL: as they were), $5 and $6 see ENDS, $7 cost, $8 validator, $9 fence.
   -- No row: the lease was overtaken.

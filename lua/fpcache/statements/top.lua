@@ -38,6 +38,12 @@ FROM {statements}.pg_stat_statements AS s JOIN pg_database AS d ON d.oid = s.dbi
 WHERE d.datname = current_database() AND strpos(s.query, $1) > 0 AND s.query ~ '^\s*(WITH|SELECT|INSERT|UPDATE|DELETE)'
 ORDER BY {mean} DESC LIMIT 50]],
 
+  -- {statements}, $1 as above: all that this login's statements took, in seconds.
+  statements_total = [[
+SELECT coalesce(sum(s.calls), 0)::bigint AS calls, coalesce(sum({total}), 0)::float8 / 1000 AS seconds
+FROM {statements}.pg_stat_statements AS s JOIN pg_database AS d ON d.oid = s.dbid
+WHERE d.datname = current_database() AND s.userid = session_user::regrole AND strpos(s.query, $1) > 0]],
+
   -- The changes since a snapshot, one row for each key, at least one row; as the feed's reader asks (see statements.lua).
   -- What became of a key is looked up now.  $1: the last snapshot, NULL at first; $2: a user or NULL; $3: a namespace or NULL.
   monitor = [[

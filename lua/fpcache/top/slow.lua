@@ -23,7 +23,7 @@ function slow.calls(processes)
   return calls
 end
 
-local function ask(conn, o, quoted)
+local function ask(conn, o, quoted, is_total)
   local rows, err = conn:query(statements.has_statements, o.timeout)
   if not rows then return nil, err end
   local found = rows[1]
@@ -32,9 +32,28 @@ local function ask(conn, o, quoted)
       .. "or read what applications publish, with --from DIR"
   end
   local is_new = found.number >= 130000 -- before that its columns had other names
-  rows, err = conn:query(sql.fill(statements.statements, {
-    statements = found.schema, mean = is_new and "s.mean_exec_time" or "s.mean_time",
-    max = is_new and "s.max_exec_time" or "s.max_time" }), o.timeout, quoted .. ".")
+  rows, err = conn:query(sql.fill(is_total and statements.statements_total or statements.statements, {
+    statements = found.schema, total = is_new and "s.total_exec_time" or "s.total_time",
+    mean = is_new and "s.mean_exec_time" or "s.mean_time", max = is_new and "s.max_exec_time" or "s.max_time",
+  }), o.timeout, quoted .. ".")
+  return rows, err
+end
+
+local function connect_and_ask(opts, is_total)
+  local o = options.read(connection.OPTIONS, opts, 3)
+  local quoted, err = sql.quote_identifier(o.schema)
+  if not quoted then return nil, err end
+  o.minconn, o.maxconn = 1, 1
+  local pool
+  pool, err = connection.open(o, 3)
+  if not pool then return nil, err end
+  local conn, rows
+  conn, err = pool:acquire(o.timeout)
+  if conn then
+    rows, err = ask(conn, o, quoted, is_total)
+    conn:close()
+  end
+  pool:close()
   return rows, err
 end
 
@@ -43,21 +62,17 @@ end
 ---@return table[]? list { text, calls, mean_s, max_s, rows, login }
 ---@return string? err
 function slow.statements(opts)
-  local o = options.read(connection.OPTIONS, opts, 2)
-  local quoted, err = sql.quote_identifier(o.schema)
-  if not quoted then return nil, err end
-  o.minconn, o.maxconn = 1, 1
-  local pool
-  pool, err = connection.open(o, 2)
-  if not pool then return nil, err end
-  local conn, rows
-  conn, err = pool:acquire(o.timeout)
-  if conn then
-    rows, err = ask(conn, o, quoted)
-    conn:close()
-  end
-  pool:close()
-  return rows, err
+  local list, err = connect_and_ask(opts, false)
+  return list, err
+end
+
+--- What all statements of this login on this cache took so far, by pg_stat_statements.
+---@param opts table connection options of fpcache.new
+---@return table? total { calls, seconds }
+---@return string? err
+function slow.total(opts)
+  local rows, err = connect_and_ask(opts, true)
+  return rows and rows[1], err
 end
 
 return slow
