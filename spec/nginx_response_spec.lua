@@ -168,6 +168,20 @@ describe("fpcache.nginx.cache_response", function()
     assert.equal(2, asked_origin(target))
   end)
 
+  it("has nobody who keeps his connection wait for what is loaded after the answer", function()
+    local target, kept = path("cc=max-age=60,stale-while-revalidate=60"), { headers = { Connection = "keep-alive" } }
+    assert.equal("keep-alive", front:get(target, kept).headers.connection)
+    assert.equal("keep-alive", front:get(target, kept).headers.connection)
+    pass_time(61)
+    origin:body("/become?held=1")
+    local answer = front:get(target, kept)
+    assert.same({ "STALE", "keep-alive, close" }, { answer.headers["x-cache"], answer.headers.connection }) -- nginx adds its own
+    answer = front:get(target, kept) -- the origin has not answered yet
+    assert.same({ "STALE", "keep-alive" }, { answer.headers["x-cache"], answer.headers.connection })
+    origin:body("/become")
+    assert.is_truthy(database.eventually(function() return get(target).headers["x-cache"] == "HIT" end))
+  end)
+
   it("does not give it beyond that time", function()
     local target = path("cc=max-age=60,stale-while-revalidate=60")
     get(target)

@@ -214,8 +214,11 @@ describe("tasks", function()
     locked:transaction(function(tx)
       assert(tx:set("held", 1))
       local task = fpcache.spawn(function() return cache:set("held", 2) end)
-      fpcache.step()
-      fpcache.sleep(0.05)
+      assert.is_truthy(database.eventually(function() -- it was sent, and waits
+        fpcache.step()
+        return db:sql([[SELECT count(*) FROM pg_stat_activity
+          WHERE wait_event_type = 'Lock' AND datname = current_database()]]) == "1"
+      end))
       local began = core.system.now()
       cache:close()
       assert.is_true(core.system.now() - began < 2)

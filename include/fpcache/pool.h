@@ -40,7 +40,8 @@ typedef struct fpc_pool_stats {
 fpc_pool *fpc_pool_new(fpc_conninfo *info, const fpc_pool_options *options);
 /* Closes what is idle; what is lent is closed at its release, which may still come after close. */
 void fpc_pool_close(fpc_pool *pool);
-/* Closes and frees.  Nothing may be lent any more.  NULL is allowed. */
+/* Closes and frees.  Nothing may be lent any more, except to pins (see pin.h): they get a tenth of a second
+ * to end, and free the pool when they need longer.  NULL is allowed. */
 void fpc_pool_delete(fpc_pool *pool);
 
 /* Opens connections up to the minimum; those that are open stay when one cannot be opened. */

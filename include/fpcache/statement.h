@@ -30,7 +30,7 @@ fpc_statement *fpc_statement_new(const char *sql, const uint32_t *param_oids, in
                                  bool read_only);
 /* Gives a reference back; the last one frees.  NULL is allowed. */
 void fpc_statement_delete(fpc_statement *statement);
-/* One more reference. */
+/* One more reference.  NULL is allowed. */
 fpc_statement *fpc_statement_keep(const fpc_statement *statement);
 
 /* Before it is shared: `many` takes arrays in the place of the bytea parameter `param` (from 0), the key, and

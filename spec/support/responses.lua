@@ -4,6 +4,7 @@
 --   local front = responses.front(origin.port, { connection_string = db:url_of(), feed = false })
 --   front:get("/x?cc=max-age=60")        -- what the origin shall do stands in the arguments
 --   origin:body("/become?status=503")    -- from now on; without status: as before
+--   origin:body("/become?held=1")        -- answers nothing until it becomes something else
 --   front:body("/later?by=61")           -- the front's clock, seconds ahead
 local nginx = require "support.nginx"
 
@@ -14,6 +15,7 @@ local ORIGIN = [[
   location / { content_by_lua_block {
     local asked, counts = ngx.req.get_uri_args(), ngx.shared.counts
     if asked.slow then ngx.sleep(tonumber(asked.slow)) end
+    while counts:get("held") do ngx.sleep(0.005) end
     local n = counts:incr(ngx.var.uri, 1, 0)
     local status = counts:get("status")
     for name, value in pairs { ["Cache-Control"] = not status and asked.cc, Vary = asked.vary, ["Surrogate-Key"] = asked.tags,
@@ -39,6 +41,7 @@ local ORIGIN = [[
   location = /count { content_by_lua_block { ngx.print(ngx.shared.counts:get(ngx.var.arg_of) or 0) } }
   location = /become { content_by_lua_block {
     ngx.shared.counts:set("status", tonumber(ngx.var.arg_status))
+    ngx.shared.counts:set("held", ngx.var.arg_held)
     ngx.print("ok")
   } }
 ]]

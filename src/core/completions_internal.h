@@ -20,7 +20,7 @@ typedef struct fpc_shared_result {
 struct fpc_request {
     fpc_request *next; /* in whatever list it is */
     fpc_completions *to;
-    fpc_statement *statement; /* a reference */
+    fpc_statement *statement; /* a reference; NULL: something else (see pin.h) */
     fpc_deadline deadline;
     atomic_bool abandoned;
     /* -- the engine's -- */

@@ -9,11 +9,15 @@
 #include "fpcache/pool.h"
 #include "fpcache/fork.h"
 #include "fpcache/wait.h"
+#include "pool_internal.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#define PINS_PATIENCE_MS 100 /* for pins whose pool is deleted to end by themselves */
 
 /* A waiter looks up this often: an interrupt comes from a signal handler, which cannot signal a condition. */
 #define SLICE_NS (FPC_NS_PER_SECOND / 5)
@@ -37,12 +41,13 @@ struct fpc_pool {
     char *session_sql;
     uint64_t jitter;
 
-    pthread_mutex_t lock; /* the only one; held for list work, never for I/O */
+    atomic_int references; /* the owner, and pins */
+    pthread_mutex_t lock;  /* the only one; held for list work, never for I/O */
     /* -- only while `lock` is held -- */
     unsigned fork_generation;
     bool closed;
     idle_conn *idle; /* a stack of max_connections places; the newest is on top */
-    int idle_count, lent, opening;
+    int idle_count, lent, opening, pins;
     waiter *first_waiter, *last_waiter;
     fpc_pool_stats totals;
 };
@@ -56,6 +61,7 @@ fpc_pool *fpc_pool_new(fpc_conninfo *info, const fpc_pool_options *options) {
     pool->info = info;
     pool->options = *options;
     pthread_mutex_init(&pool->lock, NULL);
+    atomic_init(&pool->references, 1);
     pool->fork_generation = fpc_fork_generation();
     pool->jitter = (uint64_t)fpc_clock_ns() ^ (uint64_t)(uintptr_t)pool;
     pool->idle = calloc((size_t)options->max_connections, sizeof *pool->idle);
@@ -80,7 +86,8 @@ static void lock_pool(fpc_pool *pool) {
         for (int i = 0; is_whole && i < pool->idle_count; i++) fpc_conn_delete(pool->idle[i].conn);
         if (is_whole) pthread_mutex_unlock(&pool->lock);
         pthread_mutex_init(&pool->lock, NULL);
-        pool->idle_count = pool->lent = pool->opening = 0;
+        pool->idle_count = pool->lent = pool->opening = pool->pins = 0;
+        atomic_store(&pool->references, 1); /* pins are the parent's */
         pool->first_waiter = pool->last_waiter = NULL;
         pool->fork_generation = generation;
     }
@@ -372,12 +379,43 @@ void fpc_pool_close(fpc_pool *pool) {
     for (int i = 0; i < count; i++) fpc_conn_delete(pool->idle[i].conn); /* nobody adds to a closed pool */
 }
 
-void fpc_pool_delete(fpc_pool *pool) {
-    if (pool == NULL) return;
-    if (pool->idle != NULL) fpc_pool_close(pool);
+void fpc_pool_keep(fpc_pool *pool) {
+    atomic_fetch_add(&pool->references, 1);
+}
+
+void fpc_pool_drop(fpc_pool *pool) {
+    if (atomic_fetch_sub(&pool->references, 1) > 1) return;
     free(pool->idle);
     fpc_conninfo_delete(pool->info);
     free(pool->session_sql);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
+}
+
+fpc_status fpc_pool_pin(fpc_pool *pool, fpc_error *err) {
+    fpc_status status = FPC_OK;
+    lock_pool(pool);
+    if (pool->closed)
+        status = closed(err);
+    else if (pool->pins >= pool->options.max_connections)
+        status = fpc_fail(err, FPC_BUSY, "all %d connections stayed in use (see maxconn)",
+                          pool->options.max_connections);
+    else
+        pool->pins++;
+    pthread_mutex_unlock(&pool->lock);
+    return status;
+}
+
+void fpc_pool_unpin(fpc_pool *pool) {
+    lock_pool(pool);
+    if (pool->pins > 0) pool->pins--;
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void fpc_pool_delete(fpc_pool *pool) {
+    if (pool == NULL) return;
+    if (pool->idle != NULL) fpc_pool_close(pool);
+    for (int ms = 0; ms < PINS_PATIENCE_MS && atomic_load(&pool->references) > 1; ms++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    fpc_pool_drop(pool);
 }

@@ -37,7 +37,7 @@ void fpc_statement_delete(fpc_statement *statement) {
 
 fpc_statement *fpc_statement_keep(const fpc_statement *statement) {
     fpc_statement *kept = (fpc_statement *)statement; /* the count is nobody's business but ours */
-    kept->references++;
+    if (kept != NULL) kept->references++;
     return kept;
 }
 

@@ -4,8 +4,8 @@
  *
  * queue:next() gives the id of a finished request and keeps its answer; the converting method that follows
  * takes it: run() row() rows() value(codec, parse_json, namespace, stored_key) map(codec, parse_json)   as
- * the pool's methods return (see db.h) The answer is freed by the next next(), so that nobody who vanished in
- * between leaves it behind.
+ * the pool's methods return (see db.h), and for what was asked of a pin (see pin.c) query() script() done().
+ * The answer is freed by the next next(), so that nobody who vanished in between leaves it behind.
  */
 #include "completions.h"
 #include "db.h"
@@ -125,6 +125,37 @@ static int completions_map(lua_State *L) {
     return take(L, fpc_lua_convert_map);
 }
 
+static int convert_query(lua_State *L, const fpc_answer *answer, int codec) {
+    (void)codec;
+    fpc_lua_push_text_rows(L, answer->result);
+    return 1;
+}
+
+static int convert_script(lua_State *L, const fpc_answer *answer, int codec) {
+    (void)codec;
+    lua_pushstring(L, fpc_result_command(answer->result));
+    return 1;
+}
+
+static int convert_done(lua_State *L, const fpc_answer *answer, int codec) {
+    (void)answer;
+    (void)codec;
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int completions_query(lua_State *L) {
+    return take(L, convert_query);
+}
+
+static int completions_script(lua_State *L) {
+    return take(L, convert_script);
+}
+
+static int completions_done(lua_State *L) {
+    return take(L, convert_done);
+}
+
 /* queue:silence(): its bell rings no more */
 static int completions_silence(lua_State *L) {
     fpc_completions_silence(check(L, 1)->queue);
@@ -192,6 +223,9 @@ void fpc_lua_register_completions(lua_State *L) {
                                        {"rows", completions_rows},
                                        {"value", completions_value},
                                        {"map", completions_map},
+                                       {"query", completions_query},
+                                       {"script", completions_script},
+                                       {"done", completions_done},
                                        {NULL, NULL}};
     fpc_lua_new_type(L, COMPLETIONS_TYPE, METHODS, completions_close);
     static const luaL_Reg BELL_METHODS[] = {{"path", bell_path}, {"attach", bell_attach}, {NULL, NULL}};

@@ -5,8 +5,7 @@
 
 #include <math.h>
 
-#define CONN_TYPE      "fpcache.conn"
-#define MAX_SQL_PARAMS 64
+#define CONN_TYPE "fpcache.conn"
 
 fpc_lua_conn *fpc_lua_new_conn(lua_State *L) {
     fpc_lua_conn *ud = lua_newuserdata(L, sizeof *ud);
@@ -117,17 +116,22 @@ static const char *text_param(lua_State *L, int index) {
     return lua_tostring(L, -1);
 }
 
+int fpc_lua_text_params(lua_State *L, int first, const char **values) {
+    int count = lua_gettop(L) - first + 1;
+    luaL_argcheck(L, count <= FPC_LUA_MAX_SQL_PARAMS, first + FPC_LUA_MAX_SQL_PARAMS, "too many parameters");
+    luaL_checkstack(L, count + 4, "too many parameters");
+    for (int i = 0; i < count; i++) values[i] = text_param(L, first + i);
+    return count < 0 ? 0 : count;
+}
+
 /* conn:query(sql, timeout, ...) -> rows or number | nil, err: a caller's own SQL. */
 static int conn_query(lua_State *L) {
     fpc_error err;
     fpc_conn *conn = open_conn(L);
     const char *sql = luaL_checkstring(L, 2);
     fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 3));
-    int count = lua_gettop(L) - 3;
-    luaL_argcheck(L, count <= MAX_SQL_PARAMS, 3 + MAX_SQL_PARAMS, "too many parameters");
-    luaL_checkstack(L, count + 4, "too many parameters");
-    const char *values[MAX_SQL_PARAMS + 1];
-    for (int i = 0; i < count; i++) values[i] = text_param(L, 4 + i);
+    const char *values[FPC_LUA_MAX_SQL_PARAMS + 1];
+    int count = fpc_lua_text_params(L, 4, values);
     fpc_result **holder = fpc_lua_hold_result(L);
     fpc_status status =
         conn == NULL ? closed(&err) : fpc_conn_query(conn, sql, count, values, deadline, holder, &err);
@@ -192,6 +196,6 @@ void fpc_lua_register_conn(lua_State *L) {
                                        {"user", conn_user},
                                        {NULL, NULL}};
     fpc_lua_new_type(L, CONN_TYPE, METHODS, conn_close);
-    lua_pushinteger(L, MAX_SQL_PARAMS);
+    lua_pushinteger(L, FPC_LUA_MAX_SQL_PARAMS);
     lua_setfield(L, -2, "MAX_SQL_PARAMS");
 }

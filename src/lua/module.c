@@ -49,6 +49,7 @@ int luaopen_fpcache_core(lua_State *L) {
     fpc_lua_register_batch(L);
     fpc_lua_register_pool(L);
     fpc_lua_register_conn(L);
+    fpc_lua_register_pin(L);
     fpc_lua_register_completions(L);
     fpc_lua_register_feed(L);
     fpc_lua_register_key(L);

@@ -56,6 +56,12 @@ const fpc_conninfo *fpc_lua_check_pool_conninfo(lua_State *L, int index) {
     return ud->shared == NULL ? NULL : fpc_pool_conninfo(ud->shared->pool);
 }
 
+fpc_pool *fpc_lua_check_pool_to_connect(lua_State *L, int index) {
+    pool_ud *ud = luaL_checkudata(L, index, POOL_TYPE);
+    if (ud->shared != NULL && ud->shared->token != NULL) fpc_lua_keeper_pull(L, ud->shared->token);
+    return ud->shared == NULL ? NULL : ud->shared->pool; /* the function may have closed it */
+}
+
 static double number_field(lua_State *L, int index, const char *name) {
     lua_getfield(L, index, name);
     if (lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "options.%s: a number is expected", name);
@@ -299,15 +305,12 @@ static int server_of(lua_State *L) {
 /* pool:submit(completions, statement, timeout, ...) -> id | nil, err: the answer arrives at the queue. */
 static int pool_submit(lua_State *L) {
     fpc_error err;
-    pool_call call = begin_call(L);
     fpc_completions *to = fpc_lua_check_completions(L, 2);
     fpc_deadline deadline = fpc_deadline_in(luaL_checknumber(L, 4));
     fpc_request *request = NULL;
     fpc_lua_binding binding;
-    if (call.shared != NULL && call.shared->token != NULL) {
-        fpc_lua_keeper_pull(L, call.shared->token);
-        call = begin_call(L); /* a password function may have closed the pool */
-    }
+    fpc_lua_check_pool_to_connect(L, 1);
+    pool_call call = begin_call(L); /* after it: a password function may have closed the pool */
     if (!fpc_lua_bind(L, 3, 5, &binding, &err)) return fpc_lua_failure(L, &err);
     fpc_status status = call.shared == NULL
                             ? fpc_fail(&err, FPC_CLOSED, "the cache was closed")

@@ -24,6 +24,17 @@ void fpc_lua_shared_pool_drop(fpc_lua_shared_pool *shared);
 /* What the pool userdata at `index` connects to, or NULL when it is closed; raises if it is no pool. */
 const fpc_conninfo *fpc_lua_check_pool_conninfo(lua_State *L, int index);
 
+/* The pool of the userdata at `index`, for a caller who makes it connect: a password function is called
+ * before.  NULL when it is closed; raises if it is no pool. */
+fpc_pool *fpc_lua_check_pool_to_connect(lua_State *L, int index);
+
+#define FPC_LUA_MAX_SQL_PARAMS 64
+
+/* Text for the parameters of a caller's own SQL, the arguments from `first` on; at most
+ * FPC_LUA_MAX_SQL_PARAMS, or it raises. Leaves strings on the stack that keep the texts alive.  Returns how
+ * many. */
+int fpc_lua_text_params(lua_State *L, int first, const char **values);
+
 /* Pushes the Lua object of a lent connection, closed as yet. */
 typedef struct fpc_lua_conn {
     fpc_conn *conn; /* NULL: closed */

@@ -15,6 +15,7 @@ void fpc_lua_register_statement(lua_State *L);   /* statement(sql, types, is_rea
 void fpc_lua_register_batch(lua_State *L);       /* batch() */
 void fpc_lua_register_pool(lua_State *L);        /* pool(connection_string, settings, defaults, options) */
 void fpc_lua_register_conn(lua_State *L);        /* made by pool:acquire() */
+void fpc_lua_register_pin(lua_State *L);         /* pin(pool, idle_seconds) */
 void fpc_lua_register_completions(lua_State *L); /* completions(max_outstanding), bell(), fork_generation() */
 void fpc_lua_register_feed(lua_State *L);        /* feed(pool, options), feed_seed(namespace) */
 void fpc_lua_register_key(lua_State *L);         /* shorten_key(key), disguise_key(secret, key) */

@@ -26,6 +26,7 @@ local to_kick, submitted = {}, 0
 local queue, bell_channel            -- made at the first call in a worker
 local generation = core.fork_generation()
 local counts = { requests = 0, polled = 0, abandoned = 0 }
+local pins = setmetatable({}, { __mode = "k" }) -- those of transactions; see fpcache.pinned
 local wake_dirs
 
 --- The folders to try for the channel's socket.
@@ -60,7 +61,7 @@ end
 local function recycle(slot)
   if last_spare >= MAX_SPARE then return end
   for i = 1, slot.n do slot[i] = nil end
-  slot.a, slot.b, slot.c, slot.d = nil, nil, nil, nil
+  slot.a, slot.b, slot.c, slot.d, slot.pin = nil, nil, nil, nil, nil
   last_spare = last_spare + 1
   spare[last_spare] = slot
 end
@@ -75,7 +76,11 @@ local function drain()
     if slot then
       slots[id], in_flight = nil, in_flight - 1
       keep(slot, pcall(queue[slot.method], queue, slot.a, slot.b, slot.c, slot.d))
-      wake(slot)
+      if slot.pin and slot.is_asleep and slot.semaphore:count() >= 0 then
+        slot.pin:close() -- nobody waits any more: its transaction has no one who would end it
+      else
+        wake(slot)
+      end
     end
   end
 end
@@ -179,7 +184,7 @@ local function wait(slot, timeout)
 end
 
 --- Sends a statement and waits for its answer.
----@param pool userdata
+---@param pool userdata or a pin
 ---@param method string of the completion queue, which converts the answer; a to d are its arguments
 ---@param statement userdata
 ---@param timeout number seconds
@@ -194,7 +199,7 @@ function engine.call(pool, method, a, b, c, d, statement, timeout, ...)
   id, err = submit(pool, statement, timeout, ...)
   if not id then return nil, err end
   local slot = new_slot()
-  slot.a, slot.b, slot.c, slot.d = a, b, c, d
+  slot.a, slot.b, slot.c, slot.d, slot.pin = a, b, c, d, pins[pool] and pool
   track(id, slot, method, pool)
   if was_idle or submitted >= KICK_EVERY or not bell_channel:kick_later() then kick() end
   if wait(slot, timeout) then return results(slot) end
@@ -202,6 +207,12 @@ function engine.call(pool, method, a, b, c, d, statement, timeout, ...)
   counts.abandoned = counts.abandoned + 1
   queue:abandon(id)
   return nil, LATE:format(timeout)
+end
+
+--- The same over a pin.  A coroutine that vanishes while it waits takes the pin along.
+function engine.call_for_one(pin, ...)
+  pins[pin] = true
+  return engine.call(pin, ...)
 end
 
 --- Counts of this worker: requests, in_flight, polled (waited without the channel), abandoned, channel ("open", "none"), lost.

@@ -115,6 +115,11 @@ local function find(self, cache, turn, policy)
   return ask_alone(self, turn)
 end
 
+--- A client that keeps its connection would wait, with its next request, for what is left for after the answer.
+local function part_if_deferred()
+  if ngx.ctx.fpcache_after and ngx.req.http_version() < 2 then ngx.header.Connection = "close" end
+end
+
 --- Runs what was left for after the answer.
 local function run_deferred()
   local after = take_deferred()
@@ -165,6 +170,7 @@ function serving.serve(self)
   end
   if not answer then return pass(self, began) end
   self:count(outcome or "MISS", began)
+  part_if_deferred()
   answering.send(request, answer, outcome or "MISS", self.now())
   return run_deferred()
 end

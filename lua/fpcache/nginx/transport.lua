@@ -1,8 +1,16 @@
 --- How a cache reaches its server inside nginx: as the pool's methods do, but they yield, and where nothing can wait they
 -- answer with an error that names the phase.
 local engine = require("fpcache.nginx.engine")
+local phases = require("fpcache.nginx.phases")
+local pinned = require("fpcache.pinned")
+local semaphore = require("ngx.semaphore")
+local system = require("fpcache.core").system
 
-local call = engine.call
+local call, now = engine.call, system.now
+
+-- Seconds in which a transaction asks nothing, after which it is rolled back: nginx may have taken its coroutine away.
+local IDLE = 10
+local SLICE = 0.1 -- seconds; who waits for room looks again so often: the one that was woken for it may have vanished
 
 ---@class fpcache.nginx.Transport
 local Transport = {}
@@ -13,7 +21,7 @@ local transport = {}
 ---@param pool userdata
 ---@return fpcache.nginx.Transport
 function transport.new(pool)
-  return setmetatable({ pool = pool }, Transport)
+  return setmetatable({ pool = pool, room = false }, Transport)
 end
 
 for _, method in ipairs { "run", "row", "rows" } do
@@ -28,11 +36,38 @@ for _, method in ipairs { "value", "map" } do
   end
 end
 
---- Refused: the statements of a transaction block, and so would this worker with all its clients.
----@return nil, string err
-function Transport.acquire()
-  return nil, "invalid: a transaction would block this worker of nginx with all its clients; use set with if_version, "
-    .. "set_many within one batch, or another program"
+--- Waits until a transaction may have ended; in turn.
+---@return boolean in_time
+local function await_room(self, deadline)
+  local left = deadline - now()
+  if left <= 0 then return false end
+  if not self.room then self.room = semaphore.new(0) end
+  self.room:wait(math.min(left, SLICE))
+  return true
+end
+
+local function has_waiters(self)
+  return self.room and self.room:count() < 0
+end
+
+--- A connection for a transaction; at most `maxconn` of a worker are out.
+---@param timeout number seconds
+---@return fpcache.Pinned? conn, string? err
+function Transport:acquire(timeout)
+  local refused = phases.refusal()
+  if refused then return nil, refused end
+  local deadline = now() + timeout
+  if has_waiters(self) then await_room(self, deadline) end
+  while true do
+    local conn, err = pinned.new(self.pool, engine.call_for_one, IDLE, math.max(deadline - now(), 0))
+    if conn then
+      conn.released = function()
+        if has_waiters(self) then self.room:post(1) end
+      end
+      return conn
+    end
+    if not err:find("^busy:") or not await_room(self, deadline) then return nil, err end
+  end
 end
 
 return transport
