@@ -77,7 +77,7 @@ describe("passwords that end, inside nginx", function()
   it("no request fails", function()
     assert.is_truthy(database.eventually(function() return server:get("/set").status == 200 end), server:log():sub(-3000))
     local before, deadline = tokens(), system.now() + 60
-    local requests, rotated = 0, false
+    local requests, rotated = 0
     repeat
       for _, path in ipairs { "/get", "/set" } do
         local load = server:load { path = path, connections = 8, seconds = 0.5 }
