@@ -80,7 +80,7 @@ describe("passwords that end, inside nginx", function()
     local requests, rotated = 0
     repeat
       for _, path in ipairs { "/get", "/set" } do
-        local load = server:load { path = path, connections = 8, seconds = 0.5 }
+        local load = server:load { path = path, connections = 8, seconds = 1 }
         assert.equal(0, load.not_2xx + load.timeout + load.connect + load.read, load.text .. server:log():sub(-2000))
         requests = requests + load.requests
       end
