@@ -17,29 +17,15 @@
 # docs/performance.md says what they mean.
 set -eu
 
-usage() { echo "usage: run.sh BUILD_DIR [--quick] [--large] [--only PART]" >&2; exit 2; }
-[ $# -ge 1 ] || usage
-build=$1
-shift
-BENCH_QUICK=0 large=0 parts="near_hit feed_cost idle load hit_ratio"
-while [ $# -gt 0 ]; do
-    case $1 in
-    --quick) BENCH_QUICK=1 ;;
-    --large) large=1 ;;
-    --only)
-        [ $# -gt 1 ] || usage
-        shift
-        case " $parts " in *" $1 "*) parts=$1 ;; *) usage ;; esac
-        ;;
-    *) usage ;;
-    esac
-    shift
-done
 # shellcheck source=bench/support.sh
 . "$(dirname "$0")/../support.sh"
-bench_begin "$0" "$build"
+large=0
+for word; do
+    shift
+    case $word in --large) large=1 ;; *) set -- "$@" "$word" ;; esac
+done
+bench_begin "$0" "near_hit feed_cost idle load hit_ratio" "$@"
 bench_server
-export BENCH_QUICK
 
 lua54() { LUA_CPATH="$BENCH_BUILD/lua5.4/?.so;;" lua5.4 "$@"; }
 luajit() { LUA_CPATH="$BENCH_BUILD/lua5.1/?.so;;" "$BENCH_BUILD/luajit-host" "$@"; }
@@ -51,7 +37,7 @@ load() { # each in a process of its own, as its memory is asked
 
 bench_machine
 lua54 "$BENCH_HERE/setup.lua"
-for part in $parts; do
+for part in $BENCH_PARTS; do
     echo
     echo "$part (load $(cut -d' ' -f1 /proc/loadavg))"
     case $part in
@@ -66,7 +52,6 @@ for part in $parts; do
     *) lua54 "$BENCH_HERE/$part.lua" ;;
     esac
 done
-mkdir -p "$BENCH_BUILD/bench"
-lua54 "$BENCH_HERE/join.lua" >"$BENCH_BUILD/bench/layers.json"
+lua54 "$BENCH_HERE/join.lua" >"$BENCH_JSON"
 echo
-echo "written: $BENCH_BUILD/bench/layers.json (load $(cut -d' ' -f1-3 /proc/loadavg))"
+echo "written: $BENCH_JSON (load $(cut -d' ' -f1-3 /proc/loadavg))"

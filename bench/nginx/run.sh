@@ -6,25 +6,15 @@
 # Last runs: docs/nginx.md.
 set -eu
 
-[ $# -ge 1 ] || { echo "usage: run.sh BUILD_DIR [--quick]" >&2; exit 2; }
-BENCH_QUICK=0
-case ${2:-} in
-'') ;;
---quick) BENCH_QUICK=1 ;;
-*) echo "run.sh: no option $2 (--quick)" >&2; exit 2 ;;
-esac
 # shellcheck source=bench/support.sh
 . "$(dirname "$0")/../support.sh"
-bench_begin "$0" "$1"
+bench_begin "$0" "" "$@"
 bench_server
+bench_redis
 
-redis-server --port 0 --unixsocket "$BENCH_TMP/redis.sock" --save '' --appendonly no >"$BENCH_TMP/redis.log" 2>&1 &
-bench_ends_with $!
-
-mkdir -p "$BENCH_BUILD/bench" "$BENCH_TMP/nginx"
-BENCH_JSON=$BENCH_BUILD/bench/nginx.json
+mkdir -p "$BENCH_TMP/nginx"
 BENCH_NGINX_PORT=$((20000 + $$ % 20000))
-export BENCH_JSON BENCH_QUICK BENCH_NGINX_PORT
+export BENCH_NGINX_PORT
 bench_machine
 "$BENCH_BUILD/fpcache" "$BENCH_HERE/setup.lua"
 

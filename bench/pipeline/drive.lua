@@ -100,7 +100,7 @@ local function main()
   set_up()
   local statements = client_statements()
   local files = {}
-  for _, name in ipairs({ "get", "set", "get_merged" }) do files[name] = write_file(name .. ".sql", statements[name]) end
+  for _, name in ipairs({ "get", "set", "get_merged", "set_merged" }) do files[name] = write_file(name .. ".sql", statements[name]) end
   for _, name in ipairs({ "get", "set" }) do
     files["bench_" .. name] = write_file(name .. ".pgbench", pgbench_script(statements[name]))
   end
@@ -122,12 +122,12 @@ local function main()
         { name = "libpq pipeline in C", measure = function()
           return rate_of(("%s/side_libpq %s %s %s %d %d"):format(TMP, quoted(peer), operation, files[operation], count, depth))
         end },
-        { name = "engine in C", measure = engine(operation == "get" and files.get_merged or "-", 2) },
+        { name = "engine in C", measure = engine(files[operation .. "_merged"], 2) },
         { name = "fpcache lua5.4", measure = function() return rate_of(lua("lua5.4", operation, count, depth)) end },
         { name = "fpcache luajit", measure = function() return rate_of(lua("luajit", operation, count, depth)) end },
       }
+      if depth >= 8 then table.insert(sides, 3, { name = "engine, not merged", measure = engine("-", 2) }) end
       if operation == "get" and depth >= 8 then
-        table.insert(sides, 3, { name = "engine, not merged", measure = engine("-", 2) })
         table.insert(sides, 4, { name = "engine, not merged, 1 conn", measure = engine("-", 1) })
       end
       if depth <= 64 then

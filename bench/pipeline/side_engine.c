@@ -67,14 +67,15 @@ static fpc_statement *read_statement(const char *name, const uint32_t *types, in
 int main(int argc, char **argv) {
     static const uint32_t TYPES[] = {FPC_OID_TEXT, FPC_OID_BYTEA,  FPC_OID_BYTEA, FPC_OID_BYTEA,
                                      FPC_OID_CHAR, FPC_OID_FLOAT8, FPC_OID_FLOAT8};
-    static const uint32_t MANY_TYPES[] = {FPC_OID_TEXT, FPC_OID_BYTEA_ARRAY};
+    static const uint32_t MANY_TYPES[] = {FPC_OID_TEXT,        FPC_OID_BYTEA_ARRAY, FPC_OID_BYTEA_ARRAY,
+                                          FPC_OID_BYTEA_ARRAY, FPC_OID_CHAR_ARRAY,  FPC_OID_FLOAT8_ARRAY};
     if (argc != 8)
         return fprintf(stderr, "usage: side_engine CONNINFO get|set SQL MERGED_SQL|- COUNT DEPTH READERS\n"),
                2;
     is_set = strcmp(argv[2], "set") == 0;
     statement = read_statement(argv[3], TYPES, is_set ? 7 : 2);
     if (strcmp(argv[4], "-") != 0)
-        fpc_statement_set_many(statement, read_statement(argv[4], MANY_TYPES, 2), 1);
+        fpc_statement_set_many(statement, read_statement(argv[4], MANY_TYPES, is_set ? 6 : 2), 1);
     int count = atoi(argv[5]), depth = atoi(argv[6]);
     fpc_pipeline_options options = {
         .readers = atoi(argv[7]), .silence_s = 5, .connect_timeout_s = 5, .conn = {.prepared = true}};

@@ -15,30 +15,14 @@
 #   zipf    readers that met an expired key, of 6,000: plain 1234, refresh_ahead 939, XFetch 1200
 #   dead    1.01 to 1.07 times a loader of 0.5 ms (bar: 1.1)
 set -eu
-[ $# -ge 1 ] || { echo "usage: run.sh BUILD_DIR [--quick] [--only PART]" >&2; exit 2; }
-build=$1 here=$(dirname "$0")
-shift
-parts="overhead zipf sweep sealing dead" BENCH_QUICK=0
-while [ $# -gt 0 ]; do
-    case $1 in
-    --quick) BENCH_QUICK=1 ;;
-    --only)
-        if [ $# -lt 2 ] || [ ! -f "$here/$2.lua" ]; then echo "run.sh: no such part" >&2; exit 2; fi
-        shift
-        parts=$1
-        ;;
-    *) echo "run.sh: unknown option $1" >&2; exit 2 ;;
-    esac
-    shift
-done
 # shellcheck source=bench/support.sh
 . "$(dirname "$0")/../support.sh"
-bench_begin "$0" "$build"
+bench_begin "$0" "overhead zipf sweep sealing dead" "$@"
 bench_server
 FPCACHE_URL=$BENCH_URL
-export BENCH_QUICK FPCACHE_URL
+export FPCACHE_URL
 bench_machine
-for part in $parts; do
+for part in $BENCH_PARTS; do
     echo "== $part"
     "$BENCH_BUILD/fpcache" "$BENCH_HERE/$part.lua"
 done

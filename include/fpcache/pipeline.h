@@ -2,13 +2,14 @@
  *
  *   engine   one fpc_pipeline: an I/O thread and its connections, for one server and login
  *   lane     reads, writes, and slow statements (see statement.h) each have connections of their own, so that
- * none waits behind the other kind group    what travels up to one sync of the protocol: many reads, or
- * exactly one write silent   a connection that owes an answer and said nothing for `silence_s`
+ *            none waits behind the other kind
+ *   group    what travels up to one sync of the protocol: many reads, or one statement that writes
+ *   silent   a connection that owes an answer and said nothing for `silence_s`
  *
  * What is promised for each request:
  *   - It is answered once, within its deadline (FPC_TIMEOUT; a write may still happen when it was sent).
  *   - An error is its own.  Reads that PostgreSQL aborts because another one in their group failed are sent
- * again.
+ * again, and so is each write that travelled in one statement with others that failed.
  *   - A write is reported when it is committed, not before.  Writes of one engine are executed in the order
  * of submission, except around a silent or lost connection.
  *   - On a lost connection a read is sent once more over another one; a write is only when the server said

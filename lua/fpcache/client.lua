@@ -93,14 +93,8 @@ local function write(self, statement, key, value, ttl, expires_at, level, ...)
   if not stored then return nil, long end
   local bytes, format = encode(self, value, stored)
   if not bytes then return nil, format end
-  local written, answer, old_format
-  local db = self.db
-  if statement == "set" and not expires_at and db.set then -- a transport that gathers them
-    written, answer = told(self, stored, db:set(self.statements, self.timeout, self.space, key, stored, long, bytes, format, ttl))
-  else
-    written, answer, old_format = told(self, stored, db:row(self.statements[statement], self.timeout, self.space, stored, long,
-      bytes, format, ttl, expires_at, ...))
-  end
+  local written, answer, old_format = told(self, stored, self.db:row(self.statements[statement], self.timeout, self.space, stored,
+    long, bytes, format, ttl, expires_at, ...))
   if written then
     local counts = self.counts
     counts.sets = counts.sets + 1

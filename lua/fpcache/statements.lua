@@ -61,7 +61,7 @@ SET value = excluded.value, format = excluded.format, version = {nextVersion},
 local KEEP_TTL = "CASE WHEN {cLive} THEN c.expires_at ELSE excluded.expires_at END"
 
 -- name = { SQL, parameter types (see src/lua/statement.c), read-only?, slow = of many rows: in a pipeline of its own,
---          many = the statement that does it for many keys at once in the place of $2 }
+--          many = the statement that does it for many keys at once in the place of $2 (see include/fpcache/statement.h) }
 local TEMPLATES = {
   -- and whether this session is to tell the change feed: it is switched on, and no pooler kept the session from saying so
   schema_version = { [[
@@ -105,7 +105,7 @@ CROSS JOIN LATERAL (
 SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WHERE {own} AND {live}]], "ty", true },
   ttl = { "SELECT {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
 
-  set = { INSERT .. "expires_at = excluded.expires_at RETURNING version", "tyyycff" },
+  set = { INSERT .. "expires_at = excluded.expires_at RETURNING version", "tyyycff", many = "set_merged" },
   set_keep_ttl = { INSERT .. "expires_at = " .. KEEP_TTL .. " RETURNING version", "tyyycff" },
   add = { INSERT .. "expires_at = excluded.expires_at WHERE NOT {cLive} RETURNING version", "tyyycff" },
   replace = { UPDATE:format("{expiry}", ""), "tyyycff" },
@@ -161,8 +161,8 @@ WHERE {own} AND {live}]], "tyf" },
   set_many = { "{tellKeys}" .. INSERT_ROWS:format([[
 SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format, unnest($6) AS ttl]]),
     "tB", slow = true },
-  -- Single sets that wait together inside nginx, each of another key: who set what knows its version.
-  set_together = { "{tellKeys}" .. INSERT_ROWS:format([[
+  -- Single sets that travel together, each of another key, in the order of keys: each row says which.
+  set_merged = { "{tellKeys}" .. INSERT_ROWS:format([[
 SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format, unnest($6) AS ttl]])
     .. " RETURNING key, version", "tB" },
   -- The entries after $2 and up to $3 of a warm-up on the server (statements/warm.lua), $4 their ttl.  Of a key that

@@ -167,12 +167,28 @@ static void at_signs_that_are_meant_are_taken(void **state) {
     }
 }
 
+static void is_told_in_utf8(void **state) {
+    (void)state;
+    assert_int_equal(FPC_INVALID, fpc_conninfo_parse(info, "host=h client_encoding=LATIN1", &err));
+    assert_string_equal("client_encoding is always UTF8; leave it out (got LATIN1)", err.message);
+    assert_int_equal(FPC_INVALID, fpc_conninfo_add(info, "client_encoding", "auto", &err));
+    assert_int_equal(FPC_INVALID, fpc_conninfo_add(info, "client_encoding", "UTF8-and-more", &err));
+    has("client_encoding", NULL);
+    static const char *const SAME[] = {"UTF8", "utf-8", "Unicode"};
+    for (size_t i = 0; i < sizeof SAME / sizeof SAME[0]; i++) {
+        fpc_conninfo *one = fpc_conninfo_new();
+        assert_int_equal(FPC_OK, fpc_conninfo_add(one, "client_encoding", SAME[i], &err));
+        fpc_conninfo_delete(one);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make, drop)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(takes_a_url_apart),
         TEST(takes_keywords_apart),
+        TEST(is_told_in_utf8),
         TEST(an_empty_text_sets_nothing),
         TEST(the_first_to_set_a_keyword_wins),
         TEST(the_arrays_are_parallel_and_end_with_null),

@@ -1,5 +1,7 @@
 #include "screen.h"
 
+#include "types.h"
+
 #include <errno.h>
 #include <lauxlib.h>
 #include <poll.h>
@@ -104,16 +106,9 @@ static int screen_key(lua_State *L) {
 }
 
 int fpc_cli_open_screen(lua_State *L) {
-    static const luaL_Reg methods[] = {
-        {"size", screen_size}, {"key", screen_key}, {"close", screen_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"size", screen_size}, {"key", screen_key}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"open", screen_open}, {NULL, NULL}};
-    luaL_newmetatable(L, SCREEN_TYPE);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pushcfunction(L, screen_close);
-    lua_setfield(L, -2, "__gc");
-    lua_pop(L, 1);
+    fpc_lua_new_type(L, SCREEN_TYPE, methods, screen_close);
     luaL_newlib(L, functions);
     return 1;
 }

@@ -4,7 +4,8 @@
  * later.  Where it does not come to be called (in a long C function), the program ends anyway after some
  * seconds.  A second signal kills.
  *
- * In the shell SIGINT is an interrupt that is cleared when the call has ended. */
+ * In the shell SIGINT is an interrupt that is cleared when the call has ended.  Between two calls it is noted
+ * only: the shell's own code must not be interrupted. */
 #include "signals.h"
 
 #include "coroutines.h"
@@ -20,9 +21,10 @@
 static lua_State *interrupted_state; /* written before the handlers are installed */
 static volatile sig_atomic_t caught_signal;
 static volatile sig_atomic_t caught_in_call;
+static volatile sig_atomic_t call_is_running;
 
 static bool is_stopping(void) {
-    return caught_signal != 0 || caught_in_call != 0;
+    return caught_signal != 0 || (caught_in_call != 0 && call_is_running != 0);
 }
 
 /* Raised again every few instructions, so that a script that catches errors in a loop ends too.  A coroutine
@@ -65,7 +67,7 @@ static void on_signal(int number) {
 static void on_signal_in_call(int number) {
     (void)number;
     caught_in_call = 1;
-    interrupt();
+    if (call_is_running != 0) interrupt();
 }
 
 void fpc_cli_signals_catch(lua_State *L) {
@@ -84,12 +86,16 @@ int fpc_cli_signals_caught(void) {
     return caught_signal;
 }
 
-void fpc_cli_signals_for_calls(void) {
+void fpc_cli_signals_begin_call(bool heeds_earlier) {
+    if (!heeds_earlier) caught_in_call = 0;
     struct sigaction action = {.sa_handler = on_signal_in_call};
     sigaction(SIGINT, &action, NULL);
+    call_is_running = 1;
+    if (caught_in_call != 0) interrupt();
 }
 
-bool fpc_cli_signals_clear(lua_State *L) {
+bool fpc_cli_signals_end_call(lua_State *L) {
+    call_is_running = 0;
     bool came = caught_in_call != 0;
     if (came) {
         lua_sethook(interrupted_state, NULL, 0, 0);

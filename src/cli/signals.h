@@ -16,9 +16,11 @@ void fpc_cli_signals_catch(lua_State *L);
 /* The signal that ended the script, or 0. */
 int fpc_cli_signals_caught(void);
 
-/* From now on SIGINT ends calls only.  At the prompt it does nothing but wake the reader (EINTR). */
-void fpc_cli_signals_for_calls(void);
-/* Forgets a SIGINT that came, so that the next call starts unharmed; answers whether there was one. */
-bool fpc_cli_signals_clear(lua_State *L);
+/* From now on SIGINT ends calls only, and one begins: an evaluation, or the reading of a line, which may call
+ * Lua too (completion).  Where SIGINT comes between two calls it ends the next one at once if that one heeds
+ * it, as an evaluation does that was typed before; else it is forgotten. */
+void fpc_cli_signals_begin_call(bool heeds_earlier);
+/* The call has ended, and the next one starts unharmed; answers whether SIGINT came. */
+bool fpc_cli_signals_end_call(lua_State *L);
 
 #endif

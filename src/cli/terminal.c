@@ -1,6 +1,7 @@
 #include "terminal.h"
 
 #include "signals.h"
+#include "types.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -170,11 +171,11 @@ static int editor_read(lua_State *L) {
     self->L = L;
     el_resize(self->line);
     fflush(stdout);
-    fpc_cli_signals_for_calls();
+    fpc_cli_signals_begin_call(false);
     int length = 0;
     errno = 0;
     const char *text = el_gets(self->line, &length);
-    bool interrupted = fpc_cli_signals_clear(L);
+    bool interrupted = fpc_cli_signals_end_call(L);
     if (interrupted) {
         fputs("^C\n", stdout);
         lua_pushnil(L);
@@ -223,11 +224,11 @@ static int describe(lua_State *L) {
 
 static int terminal_call(lua_State *L) {
     luaL_checktype(L, 1, LUA_TFUNCTION);
-    fpc_cli_signals_for_calls();
+    fpc_cli_signals_begin_call(true);
     lua_pushcfunction(L, describe);
     lua_insert(L, 1);
     int code = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 1);
-    bool interrupted = fpc_cli_signals_clear(L);
+    bool interrupted = fpc_cli_signals_end_call(L);
     if (code == LUA_OK) {
         lua_pushboolean(L, 1);
         lua_replace(L, 1);
@@ -246,16 +247,9 @@ static int terminal_call(lua_State *L) {
 }
 
 int fpc_cli_open_terminal(lua_State *L) {
-    static const luaL_Reg methods[] = {
-        {"read", editor_read}, {"remember", editor_remember}, {"close", editor_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"read", editor_read}, {"remember", editor_remember}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"editor", terminal_editor}, {"call", terminal_call}, {NULL, NULL}};
-    luaL_newmetatable(L, EDITOR_TYPE);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pushcfunction(L, editor_close);
-    lua_setfield(L, -2, "__gc");
-    lua_pop(L, 1);
+    fpc_lua_new_type(L, EDITOR_TYPE, methods, editor_close);
     luaL_newlib(L, functions);
     lua_pushliteral(L, FPC_LIBEDIT_VERSION);
     lua_setfield(L, -2, "libedit_version");

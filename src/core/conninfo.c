@@ -6,6 +6,7 @@
 #include "secret.h"
 #include "tls_policy.h"
 
+#include <ctype.h>
 #include <libpq-fe.h>
 #include <openssl/crypto.h>
 #include <stdlib.h>
@@ -44,9 +45,21 @@ static int find(const fpc_conninfo *info, const char *keyword) {
     return -1;
 }
 
-/* Stores a keyword that is known to be good, unless it is set. */
+/* Whether PostgreSQL takes it for UTF-8: letters and digits count, in either case. */
+static bool is_utf8(const char *encoding) {
+    char name[8] = "";
+    for (size_t length = 0; *encoding != '\0' && length < sizeof name - 1; encoding++) {
+        if (isalnum((unsigned char)*encoding)) name[length++] = (char)tolower((unsigned char)*encoding);
+    }
+    return *encoding == '\0' && (strcmp(name, "utf8") == 0 || strcmp(name, "unicode") == 0);
+}
+
+/* Stores a keyword that is known to be good, unless it is set.  With another encoding the server would
+ * read the names of namespaces as other letters, and two clients would not see each other's entries. */
 static fpc_status put(fpc_conninfo *info, const char *keyword, const char *value, fpc_error *err) {
     if (find(info, keyword) >= 0) return FPC_OK;
+    if (strcmp(keyword, "client_encoding") == 0 && !is_utf8(value))
+        return fpc_fail(err, FPC_INVALID, "client_encoding is always UTF8; leave it out (got %.40s)", value);
     char *copy = strdup(value);
     char *name = strdup(keyword);
     if (copy == NULL || name == NULL || info->count == MAX_KEYWORDS) {

@@ -4,7 +4,7 @@
  * libpq gives the answers in the same order, and an answer that does not fit the head of the ring ends the
  * connection.
  *
- * In a group of reads each answer counts at once.  A write is alone in its group, and counts when its sync
+ * In a group of reads each answer counts at once.  A statement that writes is alone in its group, and counts when its sync
  * came: a success before it can still be rolled back.  A statement to prepare has a group of its own, so that
  * no other error undoes it unseen; if it is refused, the queries that follow fail with "does not exist" and
  * get the real reason. */

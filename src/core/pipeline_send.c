@@ -1,7 +1,7 @@
 /* pipeline_send.c -- sending groups of requests over one connection.
  *
- * Reads: all of them, then one sync.  Writes: each with its own sync, so that no two of them share a
- * transaction (they would lock rows in the order of arrival, and deadlock with others).  A read that was
+ * Reads: all of them, then one sync.  Writes: each statement with its own sync, so that no two of them share
+ * a transaction (they would lock rows in the order of arrival, and deadlock with others).  A read that was
  * aborted by another one's error travels alone from then on.
  *
  * Many requests for one statement that differ in the key are sent as one statement for many (see

@@ -73,20 +73,6 @@ static int batch_add(lua_State *L) {
     return 1;
 }
 
-/* batch:add_encoded(key, bytes, format, ttl) -> true | nil, err: of a value that is encoded already */
-static int batch_add_encoded(lua_State *L) {
-    fpc_batch *batch = check_open(L);
-    size_t key_length, length;
-    const char *key = luaL_checklstring(L, 2, &key_length), *bytes = luaL_checklstring(L, 3, &length);
-    const char *format = luaL_checkstring(L, 4);
-    double ttl_s = lua_isnoneornil(L, 5) ? (double)INFINITY : luaL_checknumber(L, 5);
-    fpc_error err;
-    if (fpc_batch_add(batch, key, key_length, bytes, length, *format, ttl_s, &err) != FPC_OK)
-        return fpc_lua_failure(L, &err);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
 static int batch_rows(lua_State *L) {
     lua_pushinteger(L, (lua_Integer)fpc_batch_rows(check_open(L)));
     return 1;
@@ -111,10 +97,8 @@ static int batch_clear(lua_State *L) {
 }
 
 void fpc_lua_register_batch(lua_State *L) {
-    static const luaL_Reg METHODS[] = {{"add", batch_add},   {"add_encoded", batch_add_encoded},
-                                       {"rows", batch_rows}, {"bytes", batch_bytes},
-                                       {"seal", batch_seal}, {"clear", batch_clear},
-                                       {NULL, NULL}};
+    static const luaL_Reg METHODS[] = {{"add", batch_add},   {"rows", batch_rows},   {"bytes", batch_bytes},
+                                       {"seal", batch_seal}, {"clear", batch_clear}, {NULL, NULL}};
     fpc_lua_new_type(L, BATCH_TYPE, METHODS, batch_close);
     lua_pushcfunction(L, batch_new);
     lua_setfield(L, -2, "batch");

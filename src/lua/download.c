@@ -1,5 +1,6 @@
 /* download.c -- `core.downloads(options)`: many bodies by HTTP at once. */
 #include "fpcache/download.h"
+#include "fields.h"
 #include "types.h"
 
 #define DOWNLOADS_TYPE "fpcache.downloads"
@@ -100,8 +101,7 @@ static int downloads_wait(lua_State *L) {
         return fpc_lua_failure(L, &err);
     if (one == NULL) return 0;
     lua_createtable(L, 0, 7);
-    lua_pushinteger(L, (lua_Integer)one->id);
-    lua_setfield(L, -2, "id");
+    fpc_lua_set_integer(L, "id", (int64_t)one->id);
     if (one->error.status != FPC_OK) {
         fpc_lua_failure(L, &one->error);
         lua_setfield(L, -3, "error");
@@ -110,16 +110,11 @@ static int downloads_wait(lua_State *L) {
         lua_pushlstring(L, one->body, one->length);
         lua_setfield(L, -2, "body");
     }
-    lua_pushinteger(L, one->http_status);
-    lua_setfield(L, -2, "status");
-    lua_pushinteger(L, one->tries);
-    lua_setfield(L, -2, "tries");
-    lua_pushnumber(L, (lua_Number)one->length);
-    lua_setfield(L, -2, "length");
-    lua_pushstring(L, one->type);
-    lua_setfield(L, -2, "type");
-    lua_pushstring(L, one->tag);
-    lua_setfield(L, -2, "tag");
+    fpc_lua_set_integer(L, "status", one->http_status);
+    fpc_lua_set_integer(L, "tries", one->tries);
+    fpc_lua_set_count(L, "length", one->length);
+    fpc_lua_set_text(L, "type", one->type);
+    fpc_lua_set_text(L, "tag", one->tag);
     return 1;
 }
 

@@ -3,6 +3,7 @@
  * Spots and stamps are Lua numbers: both are below 2^53. */
 #include "fpcache/feed.h"
 #include "batch.h"
+#include "fields.h"
 #include "pool.h"
 
 #include <math.h>
@@ -330,21 +331,6 @@ static int feed_wait_fresh(lua_State *L) {
     return 1;
 }
 
-static void set_number(lua_State *L, const char *name, double value) {
-    lua_pushnumber(L, value);
-    lua_setfield(L, -2, name);
-}
-
-static void set_count(lua_State *L, const char *name, uint64_t value) {
-    lua_pushinteger(L, (lua_Integer)value);
-    lua_setfield(L, -2, name);
-}
-
-static void set_text(lua_State *L, const char *name, const char *text) {
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
-}
-
 /* feed:stats() -> table; names and meaning as in fpc_feed_stats */
 static int feed_stats(lua_State *L) {
     static const char *const STATES[] = {"off", "loading", "fresh", "stale"};
@@ -352,28 +338,27 @@ static int feed_stats(lua_State *L) {
     fpc_feed_stats stats = {.lag_s = (double)INFINITY};
     if (*ud != NULL) fpc_feed_get_stats(*ud, &stats);
     lua_newtable(L);
-    set_text(L, "feed", STATES[stats.feed]);
-    set_text(L, "filter", STATES[stats.filter]);
-    set_number(L, "lag_s", stats.lag_s);
-    set_count(L, "polls", stats.polls);
-    set_count(L, "poll_failures", stats.poll_failures);
-    set_count(L, "changes", stats.changes);
-    set_count(L, "wakeups", stats.wakeups);
-    lua_pushboolean(L, stats.listening);
-    lua_setfield(L, -2, "listening");
-    set_count(L, "reloads", stats.reloads);
-    set_count(L, "load_failures", stats.load_failures);
-    set_count(L, "fell_behind", stats.fell_behind);
-    set_count(L, "incarnation_changes", stats.incarnation_changes);
-    set_count(L, "filter_keys", stats.filter_keys);
-    set_count(L, "filter_capacity", stats.filter_capacity);
-    set_count(L, "filter_bytes", stats.filter_bytes);
-    set_count(L, "filter_dead", stats.filter_dead);
-    set_number(L, "filter_fpr", stats.filter_fpr);
-    set_number(L, "filter_load_s", stats.filter_load_s);
-    set_text(L, "incarnation", stats.incarnation);
-    set_text(L, "position", stats.position);
-    set_text(L, "last_error", stats.last_error);
+    fpc_lua_set_text(L, "feed", STATES[stats.feed]);
+    fpc_lua_set_text(L, "filter", STATES[stats.filter]);
+    fpc_lua_set_number(L, "lag_s", stats.lag_s);
+    fpc_lua_set_count(L, "polls", stats.polls);
+    fpc_lua_set_count(L, "poll_failures", stats.poll_failures);
+    fpc_lua_set_count(L, "changes", stats.changes);
+    fpc_lua_set_count(L, "wakeups", stats.wakeups);
+    fpc_lua_set_boolean(L, "listening", stats.listening);
+    fpc_lua_set_count(L, "reloads", stats.reloads);
+    fpc_lua_set_count(L, "load_failures", stats.load_failures);
+    fpc_lua_set_count(L, "fell_behind", stats.fell_behind);
+    fpc_lua_set_count(L, "incarnation_changes", stats.incarnation_changes);
+    fpc_lua_set_count(L, "filter_keys", stats.filter_keys);
+    fpc_lua_set_count(L, "filter_capacity", stats.filter_capacity);
+    fpc_lua_set_count(L, "filter_bytes", stats.filter_bytes);
+    fpc_lua_set_count(L, "filter_dead", stats.filter_dead);
+    fpc_lua_set_number(L, "filter_fpr", stats.filter_fpr);
+    fpc_lua_set_number(L, "filter_load_s", stats.filter_load_s);
+    fpc_lua_set_text(L, "incarnation", stats.incarnation);
+    fpc_lua_set_text(L, "position", stats.position);
+    fpc_lua_set_text(L, "last_error", stats.last_error);
     return 1;
 }
 

@@ -1,6 +1,7 @@
 /* system.c -- fpcache.core.system: facts and acts of the operating system that Lua lacks.
  *
  * Acts answer true, or nil and "code: message". */
+#include "fields.h"
 #include "fpcache/clock.h"
 #include "fpcache/os.h"
 #include "types.h"
@@ -20,16 +21,6 @@ static int answer(lua_State *L, fpc_status status, const fpc_error *err) {
     if (status != FPC_OK) return fpc_lua_failure(L, err);
     lua_pushboolean(L, 1);
     return 1;
-}
-
-static void set_number(lua_State *L, const char *name, double value) {
-    lua_pushnumber(L, value);
-    lua_setfield(L, -2, name);
-}
-
-static void set_int(lua_State *L, const char *name, int64_t value) {
-    fpc_lua_push_int64(L, value);
-    lua_setfield(L, -2, name);
 }
 
 /* now(): seconds on the monotonic clock. */
@@ -72,12 +63,10 @@ static int sys_user(lua_State *L) {
     int64_t uid = name == NULL ? (int64_t)luaL_checknumber(L, 1) : -1;
     if (fpc_os_user_find(name, uid, &user, &err) != FPC_OK) return fpc_lua_failure(L, &err);
     lua_createtable(L, 0, 4);
-    lua_pushstring(L, user.name);
-    lua_setfield(L, -2, "name");
-    lua_pushstring(L, user.home);
-    lua_setfield(L, -2, "home");
-    set_int(L, "uid", user.uid);
-    set_int(L, "gid", user.gid);
+    fpc_lua_set_text(L, "name", user.name);
+    fpc_lua_set_text(L, "home", user.home);
+    fpc_lua_set_integer(L, "uid", user.uid);
+    fpc_lua_set_integer(L, "gid", user.gid);
     return 1;
 }
 
@@ -129,13 +118,12 @@ static int push_stat(lua_State *L, bool follow) {
     if (fpc_os_stat_path(luaL_checkstring(L, 1), follow, &st, &err) != FPC_OK)
         return fpc_lua_failure(L, &err);
     lua_createtable(L, 0, 6);
-    lua_pushstring(L, TYPE_NAMES[st.type]);
-    lua_setfield(L, -2, "type");
-    set_int(L, "mode", st.mode);
-    set_int(L, "uid", st.uid);
-    set_int(L, "gid", st.gid);
-    set_int(L, "size", st.size);
-    set_number(L, "modified", st.modified);
+    fpc_lua_set_text(L, "type", TYPE_NAMES[st.type]);
+    fpc_lua_set_integer(L, "mode", st.mode);
+    fpc_lua_set_integer(L, "uid", st.uid);
+    fpc_lua_set_integer(L, "gid", st.gid);
+    fpc_lua_set_integer(L, "size", st.size);
+    fpc_lua_set_number(L, "modified", st.modified);
     return 1;
 }
 

@@ -1,5 +1,6 @@
 /* token.c -- `core.token_keeper(kind, settings)` or `core.token_keeper(function)`. */
 #include "token.h"
+#include "fields.h"
 
 #include "token_settings.h"
 
@@ -214,35 +215,26 @@ static int keeper_refresh(lua_State *L) {
     return 1;
 }
 
-static void set_text(lua_State *L, const char *name, const char *text) {
-    if (text[0] == '\0') return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
-}
-
-static void set_count(lua_State *L, const char *name, uint64_t count) {
-    lua_pushinteger(L, (lua_Integer)count);
-    lua_setfield(L, -2, name);
+static void set_filled(lua_State *L, const char *name, const char *text) {
+    fpc_lua_set_text(L, name, text[0] != '\0' ? text : NULL);
 }
 
 void fpc_lua_keeper_push_stats(lua_State *L, const fpc_lua_keeper *self) {
     fpc_token_stats stats;
     fpc_token_keeper_get_stats(self->keeper, &stats);
     lua_createtable(L, 0, 10);
-    set_text(L, "source", stats.source);
-    set_count(L, "generation", stats.generation);
+    set_filled(L, "source", stats.source);
+    fpc_lua_set_count(L, "generation", stats.generation);
     if (isfinite(stats.expires_in_s)) {
-        lua_pushnumber(L, stats.expires_in_s);
-        lua_setfield(L, -2, "expires_in");
+        fpc_lua_set_number(L, "expires_in", stats.expires_in_s);
     }
-    set_count(L, "refreshes", stats.refreshes);
-    set_count(L, "failures", stats.failures);
-    set_count(L, "refusals", stats.refusals);
-    lua_pushboolean(L, stats.is_fetching);
-    lua_setfield(L, -2, "refreshing");
-    set_text(L, "host", stats.host);
-    set_text(L, "user", stats.user);
-    set_text(L, "last_error", stats.last_error);
+    fpc_lua_set_count(L, "refreshes", stats.refreshes);
+    fpc_lua_set_count(L, "failures", stats.failures);
+    fpc_lua_set_count(L, "refusals", stats.refusals);
+    fpc_lua_set_boolean(L, "refreshing", stats.is_fetching);
+    set_filled(L, "host", stats.host);
+    set_filled(L, "user", stats.user);
+    set_filled(L, "last_error", stats.last_error);
 }
 
 /* keeper:stats() -> table; empty once closed */

@@ -1,4 +1,5 @@
 /* token_source.c -- `core.token_source(kind, settings)`: one source of passwords, asked directly. */
+#include "fields.h"
 #include "token_settings.h"
 
 #define SOURCE_TYPE       "fpcache.token_source"
@@ -42,12 +43,6 @@ static int push_failure(lua_State *L, const fpc_token_failure *failure) {
     return 3;
 }
 
-static void set_text(lua_State *L, const char *name, const char *text) {
-    if (text == NULL) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
-}
-
 /* source:fetch(timeout, fresh) -> {password, valid_for, host, user} | nil, err, {permanent, retry_after} */
 static int source_fetch(lua_State *L) {
     source_ud *ud = luaL_checkudata(L, 1, SOURCE_TYPE);
@@ -60,9 +55,9 @@ static int source_fetch(lua_State *L) {
     if (ud->source->class->fetch(ud->source, &how, &token, &failure) != FPC_OK)
         return push_failure(L, &failure);
     lua_createtable(L, 0, 4);
-    set_text(L, "password", token.password);
-    set_text(L, "host", token.host);
-    set_text(L, "user", token.user);
+    fpc_lua_set_text(L, "password", token.password);
+    fpc_lua_set_text(L, "host", token.host);
+    fpc_lua_set_text(L, "user", token.user);
     if (token.valid_for_s >= 0) {
         lua_pushnumber(L, token.valid_for_s);
         lua_setfield(L, -2, "valid_for");

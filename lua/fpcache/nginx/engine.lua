@@ -62,7 +62,7 @@ end
 local function recycle(slot)
   if last_spare >= MAX_SPARE then return end
   for i = 1, slot.n do slot[i] = nil end
-  slot.a, slot.b, slot.c, slot.d, slot.on_done, slot.pin = nil, nil, nil, nil, nil, nil
+  slot.a, slot.b, slot.c, slot.d, slot.pin = nil, nil, nil, nil, nil
   last_spare = last_spare + 1
   spare[last_spare] = slot
 end
@@ -77,10 +77,7 @@ local function drain()
     if slot then
       slots[id], in_flight = nil, in_flight - 1
       keep(slot, pcall(queue[slot.method], queue, slot.a, slot.b, slot.c, slot.d))
-      if slot.on_done then
-        slot:on_done()
-        recycle(slot)
-      elseif slot.pin and slot.is_asleep and vanished.is_gone(slot) then
+      if slot.pin and slot.is_asleep and vanished.is_gone(slot) then
         slot.pin:close()
       else
         if slot.pin and slot.is_asleep then vanished.will_look(slot) end
@@ -88,7 +85,6 @@ local function drain()
       end
     end
   end
-  if next(to_kick) ~= nil then kick() end -- what on_done launched
 end
 
 --- One warning for each worker.
@@ -220,40 +216,6 @@ function engine.call_for_one(pin, ...)
   pins[pin] = true
   return engine.call(pin, ...)
 end
-
--- --- for those who wait for a statement of somebody else's; see together.lua ---
-
---- A slot without a request; to be answered by engine.answer().
-function engine.seat()
-  engine.start()
-  return new_slot()
-end
-
---- Waits in a seat.
----@return boolean done, any first, any second
-function engine.wait(seat, timeout)
-  if not wait(seat, timeout) then return false, nil, LATE:format(timeout) end
-  return true, results(seat)
-end
-
---- Gives a seat its two results.
-function engine.answer(seat, first, second)
-  seat.called, seat.n, seat[1], seat[2] = true, 2, first, second
-  wake(seat)
-end
-
---- Sends a statement for which nobody waits: on_done(slot) is called with the results in it, by who drains; it must not wait.
----@return boolean? true, string? err
-function engine.launch(pool, method, on_done, statement, timeout, ...)
-  local id, err = pool:submit(queue, statement, timeout, ...)
-  if not id then return nil, err end
-  local slot = new_slot()
-  slot.on_done = on_done
-  track(id, slot, method, pool)
-  return true
-end
-
-engine.kick = kick
 
 --- Counts of this worker: requests, in_flight, polled (waited without the channel), abandoned, channel ("open", "none"), lost.
 ---@return table

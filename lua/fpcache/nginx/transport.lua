@@ -5,7 +5,6 @@ local phases = require("fpcache.nginx.phases")
 local pinned = require("fpcache.pinned")
 local semaphore = require("ngx.semaphore")
 local system = require("fpcache.core").system
-local together = require("fpcache.nginx.together")
 
 local call, now = engine.call, system.now
 
@@ -22,7 +21,7 @@ local transport = {}
 ---@param pool userdata
 ---@return fpcache.nginx.Transport
 function transport.new(pool)
-  return setmetatable({ pool = pool, groups = {}, room = false }, Transport)
+  return setmetatable({ pool = pool, room = false }, Transport)
 end
 
 for _, method in ipairs { "run", "row", "rows" } do
@@ -35,11 +34,6 @@ for _, method in ipairs { "value", "map" } do
   Transport[method] = function(self, statement, timeout, codec, parse_json, space, stored, ...)
     return call(self.pool, method, codec, parse_json, space, stored, statement, timeout, space, stored, ...)
   end
-end
-
---- Stores a row as the statement `set` does, together with others that wait.
-function Transport:set(statements, timeout, space, key, ...)
-  return together.set(self.groups, self.pool, statements, timeout, space, key, ...)
 end
 
 --- Waits until a transaction may have ended; in turn.

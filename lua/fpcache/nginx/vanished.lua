@@ -7,10 +7,13 @@ local vanished = {}
 local AFTER = 0.1  -- seconds from an answer to the look
 local AGAIN = 0.01 -- and to the one that decides: the first may have come late in a very long turn
 
+local WEAK = { __mode = "v" } -- what the collector takes needs no look: it closes pins too
+
 local woken, is_watching = {}, false
 
 local function is_asleep(entry)
-  return entry.slot.is_asleep and entry.slot.serial == entry.serial
+  local slot = entry.slot
+  return slot and entry.pin and slot.is_asleep and slot.serial == entry.serial
 end
 
 local look
@@ -30,7 +33,8 @@ function look(premature)
   if #suspects == 0 then return end
   ngx.sleep(AGAIN)
   for _, entry in ipairs(suspects) do
-    if is_asleep(entry) then entry.pin:close() end
+    local pin = entry.pin
+    if pin and is_asleep(entry) then pin:close() end
   end
 end
 
@@ -42,7 +46,7 @@ function vanished.is_gone(slot) return slot.semaphore:count() >= 0 end
 --- Has who is woken now looked for later; without him its pin is closed.
 ---@param slot table { pin, is_asleep, serial } is_asleep is set back by who was woken, serial is another for each wait
 function vanished.will_look(slot)
-  woken[#woken + 1] = { slot = slot, serial = slot.serial, pin = slot.pin }
+  woken[#woken + 1] = setmetatable({ slot = slot, serial = slot.serial, pin = slot.pin }, WEAK)
   if not is_watching then watch() end
 end
 

@@ -66,23 +66,26 @@ local function own_trace(trace)
   return own
 end
 
+--- Says why a call ended without an answer.
+---@param answer table terminal.call's
+local function say_failure(answer)
+  if answer[4] then return say("interrupted") end
+  say(tostring(answer[2]) .. own_trace(answer[3] or ""))
+end
+
 --- Runs one line; its first value is `_` afterwards.
 local function run(env, chunk)
   local begun = core.system.now()
   local answer = table.pack(terminal.call(chunk))
   local took = core.system.now() - begun
   io.stdout:flush()
-  if answer[1] then
-    local values = table.move(answer, 2, answer.n, 1, {})
-    local text = show.results(answer.n - 1, values)
-    if answer.n > 1 then env._ = values[1] end
-    if text then say(text) end
-    say(("-- %.2f ms"):format(took * 1000))
-  elseif answer[4] then
-    say("interrupted")
-  else
-    say(tostring(answer[2]) .. own_trace(answer[3] or ""))
-  end
+  if not answer[1] then return say_failure(answer) end
+  local values = table.move(answer, 2, answer.n, 1, {})
+  if answer.n > 1 then env._ = values[1] end
+  local text = table.pack(terminal.call(show.results, answer.n - 1, values)) -- a __tostring may fail, or not end
+  if not text[1] then return say_failure(text) end
+  if text[2] then say(text[2]) end
+  say(("-- %.2f ms"):format(took * 1000))
 end
 
 local function prompts(env)

@@ -39,8 +39,9 @@ struct proxy {
     /* -- only while `lock` is held -- */
     proxy_mode mode;
     bool ends, cuts;
-    long cut_after; /* -1: never */
-    long held, requests, answered;
+    long cut_after;   /* -1: never */
+    long stall_after; /* -1: never */
+    long held, answered;
     route links[MAX_LINKS];
 };
 
@@ -121,7 +122,10 @@ static void serve(proxy *p, route *l) {
     } else {
         size_t before = l->requests.end;
         alive = take(&l->requests, l->client);
-        p->requests += (long)(l->requests.end - before);
+        if (p->stall_after >= 0) {
+            p->stall_after -= (long)(l->requests.end - before);
+            if (p->stall_after < 0) p->mode = PROXY_STALL;
+        }
         give(&l->requests, l->server, ROOM);
         if (alive && !l->ended && !take(&l->answers, l->server)) {
             l->ended = p->mode == PROXY_KEEP_OPEN;
@@ -197,7 +201,7 @@ proxy *proxy_start(const char *unix_socket_path) {
     if (p == NULL) abort();
     snprintf(p->target, sizeof p->target, "%s", unix_socket_path);
     for (int i = 0; i < MAX_LINKS; i++) p->links[i].client = p->links[i].server = -1;
-    p->cut_after = -1;
+    p->cut_after = p->stall_after = -1;
     pthread_mutex_init(&p->lock, NULL);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
@@ -255,6 +259,19 @@ void proxy_cut_after(proxy *p, long answer_bytes) {
     pthread_mutex_unlock(&p->lock);
 }
 
+void proxy_stall_after(proxy *p, long request_bytes) {
+    pthread_mutex_lock(&p->lock);
+    p->stall_after = request_bytes;
+    pthread_mutex_unlock(&p->lock);
+}
+
+bool proxy_stalls(proxy *p) {
+    pthread_mutex_lock(&p->lock);
+    bool stalls = p->mode == PROXY_STALL;
+    pthread_mutex_unlock(&p->lock);
+    return stalls;
+}
+
 void proxy_flood(proxy *p, long bytes) {
     pthread_mutex_lock(&p->lock);
     for (int i = 0; i < MAX_LINKS; i++) {
@@ -274,13 +291,6 @@ void proxy_await_held(proxy *p) {
     }
     fprintf(stderr, "the server did not answer through the proxy\n");
     abort();
-}
-
-long proxy_requests(proxy *p) {
-    pthread_mutex_lock(&p->lock);
-    long n = p->requests;
-    pthread_mutex_unlock(&p->lock);
-    return n;
 }
 
 long proxy_answered(proxy *p) {

@@ -6,6 +6,8 @@
 #ifndef FPC_SPEC_PROXY_H
 #define FPC_SPEC_PROXY_H
 
+#include <stdbool.h>
+
 typedef struct proxy proxy;
 
 typedef enum proxy_mode {
@@ -24,12 +26,14 @@ void proxy_set(proxy *p, proxy_mode mode);
 void proxy_cut(proxy *p);
 /* Ends one link after so many more bytes of answers. */
 void proxy_cut_after(proxy *p, long answer_bytes);
+/* PROXY_STALL as soon as so many more bytes of requests were taken, and some. */
+void proxy_stall_after(proxy *p, long request_bytes);
+bool proxy_stalls(proxy *p);
 /* Says so many bytes of notices to the clients before it takes another request; only while they are idle. */
 void proxy_flood(proxy *p, long bytes);
 /* Waits until answers are being held; aborts after 20 s. */
 void proxy_await_held(proxy *p);
-/* Bytes so far: of requests taken, of answers given. */
-long proxy_requests(proxy *p);
+/* Bytes of answers given so far. */
 long proxy_answered(proxy *p);
 
 #endif
