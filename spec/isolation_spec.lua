@@ -187,7 +187,7 @@ describe("isolation", function()
     local ALL = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shared"
     local INNER = { "fpcache_feed_0", "fpcache_feed_1", "fpcache_feed_2", "fpcache_frozen", "fpcache_passes",
       "fpcache_evictions", "fpcache_watches" }
-    local TO_BE_READ = { "fpcache_state", "fpcache_quotas", "fpcache_schema" }
+    local TO_BE_READ = { "fpcache_state", "fpcache_quotas", "fpcache_schema", "fpcache_evicted" }
 
     before_each(function() db:sql("CREATE ROLE app_owner; GRANT app_owner TO bob; GRANT " .. ALL .. " TO app_owner") end)
     after_each(function() db:sql("REVOKE " .. ALL .. " FROM app_owner; DROP ROLE app_owner") end)
@@ -208,7 +208,8 @@ describe("isolation", function()
       finally(function() db:sql("DELETE FROM shared.fpcache_quotas; DELETE FROM shared.fpcache_evictions") end)
       assert(ann:set("k", 1))
       for _, text in ipairs { "UPDATE shared.fpcache_state SET marker = 0", "DELETE FROM shared.fpcache_state",
-        "UPDATE shared.fpcache_quotas SET max_entries = 0", "DELETE FROM shared.fpcache_schema",
+        "UPDATE shared.fpcache_quotas SET max_entries = 0",
+        "UPDATE shared.fpcache_evicted SET total = 7", "DELETE FROM shared.fpcache_schema",
         "DELETE FROM shared.fpcache_feed_0", "DELETE FROM shared.fpcache_feed_1", "DELETE FROM shared.fpcache_feed_2",
         "UPDATE shared.fpcache_passes SET began = now()" } do
         assert.equal(0, sql(bob, text), text)
