@@ -12,7 +12,7 @@ describe("keys (RFC 9110, 4.2.3; RFC 3986, 6.2)", function()
   for _, case in ipairs {
     { "EXAMPLE.org", "http", "example.org" }, { "example.org:80", "http", "example.org" },
     { "example.org:443", "https", "example.org" },
-    { "example.org:80", "https", "example.org:80" }, { "example.org.", "http", "example.org" },
+    { "example.org:80", "https", "example.org:80" }, { "example.org.", "http", "example.org." },
     { "example.org:", "http", "example.org" },
     { "10.0.0.1", "http", "10.0.0.1" }, { "10.0.0.1:8080", "http", "10.0.0.1:8080" }, { "[::1]", "http", "[::1]" },
     { "[::1]:80", "http", "[::1]" }, { "12", "http", "12" }, { nil, "http", "" },

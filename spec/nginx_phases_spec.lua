@@ -13,7 +13,7 @@ local PROBE = [[
   local function text(value, err, source) return tostring(value) .. "|" .. tostring(err) .. "|" .. tostring(source) end
   package.loaded.probe = setmetatable({ results = results }, { __call = function(_, phase)
     local cache = require("fpcache.nginx").cache()
-    if not cache then return end
+    if not cache or results[phase] then return end
     results[phase] = {
       name = ngx.get_phase(), near = text(cache:get("known")), filter = text(cache:get("unknown")),
       server = text(cache:get("known", { near = false })), set = text(cache:set("set in " .. phase, 1)),
@@ -49,8 +49,17 @@ describe("phases of nginx", function()
           listen 127.0.0.1:%d ssl;
           ssl_certificate %s;
           ssl_certificate_key %s;
+          ssl_protocols TLSv1.2;
+          ssl_session_tickets off;
+          ssl_client_hello_by_lua_block { PROBE "ssl_client_hello" }
           ssl_certificate_by_lua_block { PROBE "ssl_cert" }
           location / { return 200 "over TLS"; }
+        }
+        ssl_session_fetch_by_lua_block { PROBE "ssl_session_fetch" }
+        ssl_session_store_by_lua_block { PROBE "ssl_session_store" }
+        exit_worker_by_lua_block {
+          PROBE "exit_worker"
+          ngx.log(ngx.NOTICE, "at the end: ", require("fpcache.core").json_encode(require("probe").results.exit_worker))
         } ]]):format(tls_port, certificate, key):gsub("PROBE", call),
       init_worker = ([[PROBE "init_worker early"]]):gsub("PROBE", call),
       server = ([[
@@ -92,9 +101,11 @@ describe("phases of nginx", function()
     assert.equal("valuevalue", server:body("/prepare"))
     assert.equal("done", server:body("/all"))
     assert.matches("^%d+$", server:body("/balanced"))
-    local handshake = assert(core.run { argv = { "openssl", "s_client", "-connect", "127.0.0.1:" .. tls_port, "-quiet" },
-      input = "GET / HTTP/1.0\r\n\r\n", timeout = 20 })
-    assert.matches("over TLS", handshake.output)
+    for _, session in ipairs { "-sess_out", "-sess_in" } do -- the second one offers the session of the first
+      local handshake = assert(core.run { argv = { "openssl", "s_client", "-connect", "127.0.0.1:" .. tls_port, "-quiet",
+        session, folder .. "/session" }, input = "GET / HTTP/1.0\r\n\r\n", timeout = 20 })
+      assert.matches("over TLS", handshake.output)
+    end
     results = core.json_decode(server:body("/results"))
   end)
 
@@ -121,7 +132,8 @@ describe("phases of nginx", function()
     end)
   end
 
-  for _, phase in ipairs { "set", "header_filter", "body_filter", "log", "balancer" } do
+  for _, phase in ipairs { "set", "header_filter", "body_filter", "log", "balancer", "ssl_client_hello", "ssl_session_fetch",
+    "ssl_session_store" } do
     it(phase .. " cannot wait, and what needs no waiting works", function()
       local seen = results[phase]
       local refusal = "nil|invalid: only the server knows the answer, and nginx's phase " .. phase
@@ -164,6 +176,23 @@ describe("phases of nginx", function()
     assert.equal(0, later.queued)
     assert.equal(0, later.failed + later.dropped)
     assert.is_true(later.done >= 20)
+  end)
+
+  it("exit_worker has what is near, and nothing else", function()
+    local old = server:workers()
+    assert.is_truthy(server:reload(20))
+    local text
+    assert.is_truthy(database.eventually(function()
+      text = server:log():match("at the end: (%b{})")
+      return text
+    end), #old .. " " .. server:log():sub(-2000))
+    local seen = core.json_decode(text)
+    assert.equal("exit_worker", seen.name)
+    assert.equal("value|nil|near", seen.near)
+    assert.equal("nil|nil|filter", seen.filter)
+    assert.matches("^nil|invalid: .*nginx's phase exit_worker cannot wait", seen.server)
+    assert.matches("^nil|invalid: .*nginx's phase exit_worker cannot wait", seen.set)
+    assert.equal("nil|closed: the worker ends, and nothing is written any more|nil", seen.later)
   end)
 
   it("logs no error", function()

@@ -110,6 +110,7 @@ end
 ---@return boolean? true, string? err
 local function queue(self, entry)
   if entry.cache.is_transaction then return nil, "invalid: inside a transaction nothing is written later; use set or delete" end
+  if loop.ends() then return nil, "closed: the worker ends, and nothing is written any more" end
   if self.queued >= MAX_WRITES or self.bytes + entry.bytes > MAX_BYTES then
     self.dropped = self.dropped + 1
     return nil, ("busy: %d writes of %d bytes wait already (this one was dropped)"):format(self.queued, self.bytes)

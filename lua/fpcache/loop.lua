@@ -9,6 +9,7 @@ local loop = { is_nginx = is_nginx }
 if is_nginx then
   local tasks = require("fpcache.nginx.tasks")
   loop.tasks, loop.can_wait, loop.background, loop.refusal = tasks, tasks.can_wait, tasks.background, tasks.refusal
+  loop.ends = tasks.ends
   return loop
 end
 
@@ -31,5 +32,9 @@ end
 --- Why the caller must not wait, not even by blocking; nil when he may.
 ---@return string? err
 function loop.refusal() return nil end
+
+--- Whether the program ends so that nothing can be started any more.
+---@return boolean
+function loop.ends() return false end
 
 return loop

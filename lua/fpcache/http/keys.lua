@@ -4,7 +4,8 @@
 -- Done to a URI: %41 becomes A where that byte needs no escape; the digits of other escapes become capitals;
 -- an empty path becomes "/".  Not done: dot segments, order of arguments, double slashes; an origin may tell these apart.  A
 -- fragment, which no browser sends, is left too: else what an origin says of /a#x would be kept for /a.
--- Done to a host: small letters; the scheme's own port and a dot at the end go.
+-- Done to a host: small letters; the scheme's own port goes.  Not done: a dot at the end, which an origin may answer by
+-- sending the client to the name without it.
 local headers = require("fpcache.http.headers")
 local vary = require("fpcache.http.vary")
 
@@ -19,7 +20,6 @@ function keys.host(host, scheme)
   host = (host or ""):lower()
   local name, port = host:match("^(.*):(%d*)$") -- of "[::1]" nothing: it has no port
   if not name then name, port = host, "" end
-  name = name:gsub("%.$", "")
   if port == "" or port == DEFAULT_PORTS[scheme] then return name end
   return name .. ":" .. port
 end

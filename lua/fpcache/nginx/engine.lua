@@ -7,6 +7,7 @@ local channel = require("fpcache.nginx.channel")
 local core = require("fpcache.core")
 local phases = require("fpcache.nginx.phases")
 local semaphore = require("ngx.semaphore")
+local vanished = require("fpcache.nginx.vanished")
 
 local now, refusal = core.system.now, phases.refusal
 local unpack = table.unpack or unpack -- luacheck: ignore 143
@@ -76,9 +77,10 @@ local function drain()
     if slot then
       slots[id], in_flight = nil, in_flight - 1
       keep(slot, pcall(queue[slot.method], queue, slot.a, slot.b, slot.c, slot.d))
-      if slot.pin and slot.is_asleep and slot.semaphore:count() >= 0 then
-        slot.pin:close() -- nobody waits any more: its transaction has no one who would end it
+      if slot.pin and slot.is_asleep and vanished.is_gone(slot) then
+        slot.pin:close()
       else
+        if slot.pin and slot.is_asleep then vanished.will_look(slot) end
         wake(slot)
       end
     end
@@ -120,7 +122,7 @@ local function new_slot()
     slot.is_done = false
     return slot
   end
-  return { semaphore = false, is_done = false, is_asleep = false }
+  return { semaphore = false, is_done = false, is_asleep = false, serial = 0 }
 end
 
 --- Submits, waiting for room while too much is on its way.
@@ -141,7 +143,7 @@ end
 --- Waits for the light thread to wake us.
 local function sleep_until_done(slot, timeout)
   if not slot.semaphore then slot.semaphore = semaphore.new(0) end
-  slot.is_asleep = true
+  slot.is_asleep, slot.serial = true, slot.serial + 1
   local ok = slot.semaphore:wait(timeout + PATIENCE)
   slot.is_asleep = false
   if not ok then slot.semaphore = false end -- a late post would wake whoever uses it next

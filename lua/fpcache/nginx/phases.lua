@@ -5,10 +5,11 @@ local get_phase, isyieldable = ngx.get_phase, core.isyieldable
 
 local phases = {}
 
--- A phase that is not known here is treated as one that cannot wait.
+-- A phase that is not known here is treated as one that cannot wait.  So are ssl_client_hello and ssl_session_fetch: an nginx
+-- without the patches of OpenResty, such as Debian's, drops the connection of whoever yields there.
 local WAITS = {
   rewrite = true, server_rewrite = true, access = true, content = true, timer = true, preread = true,
-  ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
+  ssl_cert = true,
 }
 
 --- Whether the caller may wait now.

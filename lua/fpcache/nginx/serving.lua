@@ -117,7 +117,7 @@ end
 
 --- A client that keeps its connection would wait, with its next request, for what is left for after the answer.
 local function part_if_deferred()
-  if ngx.ctx.fpcache_after and ngx.req.http_version() < 2 then ngx.header.Connection = "close" end
+  if ngx.ctx.fpcache_after and (ngx.req.http_version() or 1) < 2 then ngx.header.Connection = "close" end
 end
 
 --- Runs what was left for after the answer.

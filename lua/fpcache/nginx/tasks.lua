@@ -84,10 +84,15 @@ function tasks.sleep(seconds)
   return true
 end
 
+--- Whether the worker ends, and nothing can be started any more: there a timer raises.
+---@return boolean
+function tasks.ends() return ngx.get_phase() == "exit_worker" end
+
 --- Starts `fn` where it outlives the request: in a timer.
 ---@param fn function
 ---@return boolean started
 function tasks.background(fn)
+  if tasks.ends() then return false end
   local ok = ngx.timer.at(0, function() fn() end)
   return ok and true or false
 end
