@@ -13,6 +13,7 @@
 #include "conn_internal.h"
 #include "fpcache/pipeline.h"
 #include "id_set.h"
+#include "pipeline_queue.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -29,24 +30,6 @@
 #define FPC_MERGE_FROM 16
 /* Writes that wait travel merged in any case, up to so many bytes of parameters. */
 #define FPC_MERGE_BYTES ((size_t)1 << 20)
-
-/* --- queue --- */
-
-typedef struct fpc_caller fpc_caller;
-
-typedef struct fpc_queue {
-    fpc_caller *last; /* a ring; the next to be served is last->next */
-    size_t count;
-} fpc_queue;
-
-/* False when out of memory; the request is then still the caller's. */
-bool fpc_queue_append(fpc_queue *queue, fpc_request *request);
-bool fpc_queue_put_back(fpc_queue *queue, fpc_request *request); /* first of its caller */
-fpc_request *fpc_queue_take(fpc_queue *queue);                   /* in turns; NULL: empty */
-const fpc_request *fpc_queue_first(const fpc_queue *queue);      /* what take() would give */
-/* Takes out those for which `is_out` holds, as a list. */
-fpc_request *fpc_queue_filter(fpc_queue *queue, bool (*is_out)(const fpc_request *request, void *arg),
-                              void *arg);
 
 /* --- engine --- */
 

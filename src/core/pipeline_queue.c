@@ -2,7 +2,7 @@
  *
  * The callers that wait stand in a ring; each turn takes one request of the next.  A caller with ten thousand
  * requests so delays another one by one request, not by ten thousand. */
-#include "pipeline_internal.h"
+#include "pipeline_queue.h"
 
 #include <stdlib.h>
 
