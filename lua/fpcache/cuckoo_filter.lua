@@ -79,7 +79,8 @@ end
 ---@field copy fun(self): fpcache.CuckooFilter?, string?
 --- Adds all that `other` holds, or nothing: "invalid: ..." if it was not made like this one, "full: ...", "memory: ...".
 ---@field union fun(self, other: fpcache.CuckooFilter): true?, string?
---- size, capacity, slots, load_factor, fingerprint_bits, bits_per_key, bytes, estimated_fpr, full_adds, overflow, tables, grow, compact.
+--- size, capacity, slots, load_factor, fingerprint_bits, bits_per_key, bytes, estimated_fpr, full_adds, overflow, tables,
+--- grow, compact.
 ---@field stats fun(self): table
 ---@field load_factor fun(self): number 0 to 1: keys a slot
 ---@field false_positive_rate fun(self): number 0 to 1, at the present load

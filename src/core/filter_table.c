@@ -18,7 +18,7 @@
 
 /* fpc_table_full_load(), exact on every machine. */
 static uint64_t base_windows(const fpc_table_shape *s) {
-    return s->compact ? s->capacity * 86 / (83 * BUCKET) + 2 : s->capacity * 11 / 10 + 2;
+    return s->compact ? s->capacity * 86 / (UINT64_C(83) * BUCKET) + 2 : s->capacity * 11 / 10 + 2;
 }
 
 double fpc_table_full_load(bool compact) {
