@@ -42,10 +42,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 64) return 0;
     uint8_t *sealed = malloc(size);
     memcpy(sealed, data, size);
-    memcpy(sealed, "fpcuckoo\1\0\0\0", 12);
-    sealed[12] = (uint8_t)(6 + sealed[12] % 23);
+    memcpy(sealed, "fpcuckoo\2\0\0\0", 12);
     sealed[13] &= 1;
-    memset(sealed + 14, 0, 2);
+    sealed[14] &= 1; /* compact: a version of its own, and fewer bits */
+    sealed[8] = 2 + sealed[14];
+    sealed[12] = (uint8_t)(6 + sealed[12] % (sealed[14] ? 10 : 23));
+    sealed[15] = 0;
     memset(sealed + 18, 0, 6); /* a capacity that these bytes can hold */
     sealed[17] &= 3;
     memset(sealed + 49, 0, 7);

@@ -77,7 +77,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     fpc_filter_options options = {.capacity = 1 + data[0],
                                   .fingerprint_bits = FPC_FILTER_MIN_BITS + data[1] % 23,
                                   .grow = (data[2] & 1) != 0,
+                                  .compact = (data[2] & 2) != 0,
                                   .seed = seed};
+    if (options.compact) options.fingerprint_bits = FPC_FILTER_MIN_BITS + data[1] % 10;
     seed[0] = data[3];
     expect(fpc_filter_new(&options, &filter, NULL) == FPC_OK);
     memset(copies, 0, sizeof copies);

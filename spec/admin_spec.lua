@@ -196,8 +196,8 @@ describe("admin", function()
   end)
 
   describe("schema names", function()
-    local NAMES = { 'a"; drop table x; --', "q'uote", "{schema}", "$fpcache$", "{table} $_fpcache$ $$", "back\\slash",
-      "UPPER Case", "日本語", "%s %d %%", "select", "E'", ("s"):rep(63), "\n", "$1" }
+    local NAMES = { 'a"; drop table x; --', "E'q'uote back\\slash", "{schema} $fpcache$ $1", "{table} $_fpcache$ $$",
+      "UPPER Case", "日本語\n", "%s %d %%", "select", ("s"):rep(63) }
 
     it("may be anything that PostgreSQL can hold, for every call", function()
       db:sql("CREATE TABLE x (kept boolean); CREATE SCHEMA " .. quoted("UPPER Case"))

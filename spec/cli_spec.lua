@@ -165,6 +165,15 @@ describe("fpcache", function()
       gives({ "count", "--json" }, "1\n")
     end)
 
+    it("keys that would steer a terminal are shown harmless there, and as they are elsewhere", function()
+      local key = "a\nb\27[31mc"
+      local cache = db:open()
+      assert(cache:set(key, 1))
+      gives({ "keys" }, key .. "\n")
+      local answer = fpcache:on_terminal({ "keys" }, "")
+      assert.equal("a?b?[31mc\n", (answer.out:gsub("\r", "")))
+    end)
+
     it("in a namespace, a schema, by a URL", function()
       gives({ "set", "k", "in n", "--namespace", "n" }, "")
       gives({ "get", "k" }, "", 1, "fpcache: no such key\n")

@@ -58,6 +58,39 @@ describe("fpcache", function()
       assert.matches("none has published", fpcache { "top", "--once", "--every", "0.1", "--from", dir }.out)
     end)
 
+    it("reads what applications tell by HTTP, and says what it cannot read", function()
+      local scraped = require "fpcache.top.scraped"
+      local ws = require("support.workspace").start()
+      local function serve(path, body, type)
+        ws:fault { path = "^GET " .. path .. "$", times = 1000, status = 200, body = body,
+          headers = type and { ["Content-Type"] = type } or nil }
+        return ws.plain_url .. path
+      end
+      local cache = publishing { namespace = 'a"b\\c', feed = true }
+      assert(cache:wait_ready(20))
+      local reads = cache:stats().hits
+      local urls = { serve("/p", cache:prometheus { labels = { worker = "7" } }), serve("/empty", ""), serve("/other", "{}"),
+        serve("/broken", "{"), serve("/odd", '{"workers":[1,{"caches":7},{"caches":{"x":1}}]}'),
+        serve("/list", '[{"kind":"fpcache-process","at":1,"pid":5,"stats":{"hits":3,"misses":1}},7]') }
+      local list = assert(scraped.read { urls[1] })
+      assert.same({ "worker 7", 'a"b\\c', reads }, { list[1].pid, list[1].namespace, list[1].stats.hits })
+      assert.equal(cache:stats().near.hits, list[1].stats.near.hits)
+      assert.equal("fresh", list[1].stats.feed.state)
+      for i, words in pairs { [2] = "/empty tells nothing of fpcache", [3] = "/other is JSON of something else",
+        [4] = "/broken " } do
+        local none, err = scraped.read { urls[i] }
+        assert.same({}, none)
+        assert.matches("^invalid: .*" .. words, err)
+      end
+      assert.same({}, (scraped.read { urls[5] }))
+      list = assert(scraped.read { urls[2], urls[6], "http://127.0.0.1:1/closed" })
+      assert.equal(3, list[1].stats.hits)
+      local answer = fpcache { "slowlog", "--from", urls[4] }
+      assert.equal(1, answer.code)
+      assert.matches("/broken", answer.err)
+      ws:stop()
+    end)
+
     it("counts what happens between two looks", function()
       local cache = db:open()
       local sample = require "fpcache.top.sample"
@@ -92,8 +125,7 @@ describe("fpcache", function()
       end))
       t:resize(160, 40)
       t:sees("CALLS/S")
-      t:type("x")
-      t:key("q")
+      t:type("xq") -- two keys, though they come together
       local screen = t:sees("code 0")
       assert.is_false(t:is_full_screen())
       assert.is_nil(screen:find("CALLS/S", 1, true))

@@ -92,6 +92,13 @@ describe("fpcache warm", function()
     answer = fpcache { "warm", products(10), "--key", "{none}", "--max-errors", "3", "--errors", fpcache.dir .. "/err" }
     assert.equal(1, answer.code)
     assert.matches("4 bad records are more than max_errors (3)", answer.err, 1, true)
+    local path = fpcache:file("bad.jsonl", '{"id":1}\n{"no":1}\n{\n')
+    answer = fpcache { "warm", path, "--key", "{id}" }
+    assert.equal(0, answer.code)
+    assert.matches(("\nthe first bad one: %s, line 2: .* %%(%%-%%-errors FILE tells all%%)\n$"):format(path:gsub("%p", "%%%0")),
+      answer.err)
+    answer = fpcache { "warm", path, "--key", "{id}", "--errors", fpcache.dir .. "/err" }
+    assert.is_nil(answer.err:find("the first bad one", 1, true))
     answer = fpcache { "warm", products(10), "--key", "{id}", "--rate", "0" }
     assert.equal(1, answer.code)
     assert.matches("invalid: rate: must be more than 0, got 0", answer.err, 1, true)

@@ -2,6 +2,7 @@
 local core = require "fpcache.core"
 local files = require "support.files"
 local interpreter = require "support.interpreter"
+local terminal = require "support.terminal"
 
 local ROOT = assert(core.system.realpath("."))
 
@@ -75,6 +76,42 @@ for shell, script in pairs(COMPLETE) do
     end)
   end)
 end
+
+-- How each is started, and told of the completion, at a prompt.
+local PROMPTS = {
+  bash = { { "bash", "--norc", "--noprofile", "-i" }, ". %s/completion/fpcache.bash" },
+  zsh = { { "zsh", "-f", "-i" },
+    "fpath=(%s/completion $fpath); bindkey -e; autoload -Uz compinit; compinit -u -D; zstyle ':completion:*' menu no" },
+}
+
+describe("Tab at a real prompt", function()
+  if rawget(_G, "jit") then return end -- there is nothing of LuaJIT in it
+  for shell, how in pairs(PROMPTS) do
+    it("completes commands and options in " .. shell, function()
+      if not has(shell) then return pending("there is no " .. shell) end
+      local t = terminal.start(how[1], { HOME = "/nowhere" })
+      finally(function() t:stop() end)
+      t:type(("PS1='ready> '; PATH=%s:$PATH; %s\n"):format(interpreter.path:match("^(.*)/"), how[2]:format(ROOT)))
+      t:sees("\nready>\n")
+      for _, one in ipairs { { "fpcache war", "fpcache warm " }, { "fpcache admin se", "fpcache admin setup " },
+        { "fpcache warm x --max-e", "fpcache warm x --max-errors " }, { "fpcache token sh", "fpcache token show " },
+        { "fpcache replay x --pla", "fpcache replay x --play " } } do
+        t:type(one[1])
+        t:sees("ready> " .. one[1])
+        t:key("Tab")
+        t:sees("ready> " .. one[2]:gsub(" $", ""))
+        t:type("#end") -- a blank came behind the word, and the cursor after it
+        t:sees("ready> " .. one[2] .. "#end")
+        t:key("C-u")
+      end
+      t:type("fpcache local ")
+      t:key("Tab")
+      t:key("Tab")
+      local screen = t:sees("destroy")
+      for _, word in ipairs { "start", "status", "stop", "url" } do assert.matches("%f[%w]" .. word .. "%f[%W]", screen) end
+    end)
+  end
+end)
 
 describe("the manual page", function()
   it("is without faults, and names every command", function()

@@ -95,6 +95,31 @@ describe("CuckooFilter", function()
     assert.is_true(filter:load_factor() > 0.90 and filter:load_factor() < 0.92)
   end)
 
+  it("is smaller when compact, and otherwise the same", function()
+    local compact, plain = make{ capacity = 20000, fpr = 0.001, compact = true }, make{ capacity = 20000, fpr = 0.001 }
+    for i = 1, 20000 do
+      assert.is_true(compact:insert("key " .. i))
+      plain:insert("key " .. i)
+    end
+    assert.same({ nil, "full: the filter holds as many keys as it has room for" }, { compact:insert("one more") })
+    assert.is_true(compact:stats().compact)
+    assert.is_false(plain:stats().compact)
+    assert.is_true(compact:stats().bits_per_key < 0.96 * plain:stats().bits_per_key)
+    assert.is_true(compact:false_positive_rate() <= 0.001)
+    local loaded = assert(CuckooFilter.load(compact:save()))
+    open[#open + 1] = loaded
+    for i = 1, 20000 do assert.is_true(loaded:lookup("key " .. i)) end
+    for i = 1, 20000 do assert.is_true(loaded:delete("key " .. i)) end
+    assert.equal(0, #loaded)
+    assert.is_true(make{ like = compact }:stats().compact)
+    assert.same({ nil, "invalid: the filters differ in capacity, fingerprint bits or compactness" },
+      { make{ capacity = 10, fingerprint_bits = 12, seed = SEED }
+        :union(make{ capacity = 10, fingerprint_bits = 12, seed = SEED, compact = true }) })
+    assert.same({ nil, "invalid: fpr must be at least 0.00024 in a compact filter" },
+      { CuckooFilter{ fpr = 1e-6, compact = true } })
+    assert.has_error(function() CuckooFilter{ compact = 1 } end)
+  end)
+
   it("works on lists", function()
     local filter = make{ capacity = 1000, fpr = 1e-6 }
     local keys, others = {}, {}

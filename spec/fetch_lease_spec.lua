@@ -198,6 +198,77 @@ describe("fetch, when many ask,", function()
       assert.equal("new", (cache:get("k")))
     end)
 
+    it("do not get what was loaded, or known, before a write of this process that came first", function()
+      local policy = fpcache.policy { ttl = 60, stale_ttl = 600, soft_timeout = 3, tags = "t" }
+      local writes = {
+        function() return cache:set("k", "written") end, function() return cache:delete("k") ~= nil end,
+        function() return cache:delete_many { "k" } end, function() return cache:invalidate_tag("t") end,
+        function() return cache:set_many { k = "written" } end, function() return cache:clear() end,
+        function() return cache:transaction(function(tx) return tx:delete("k") ~= nil end) end,
+      }
+      for i, write in ipairs(writes) do
+        for _, has_old in ipairs { true, false } do
+          cache:delete("k")
+          if has_old then
+            fetch("k", policy, origin("old"))
+            db:age(61)
+          end
+          local late, got
+          clock:spawn(function()
+            late = cache:fetch("k", policy, function() fpcache.waiting.sleep(5) return "of before" end)
+          end)
+          clock:spawn(function()
+            fpcache.waiting.sleep(1)
+            assert(write())
+            got = cache:fetch("k", policy, origin("new"))
+          end)
+          clock:run()
+          local what = ("way %d, %s"):format(i, has_old and "old value" or "none")
+          assert.equal(has_old and "old" or "of before", late, what)
+          assert.equal((i == 1 or i == 5) and "written" or "new", got, what)
+        end
+      end
+    end)
+
+    it("load one at a time also while one does so in the background, whatever the lock is", function()
+      for _, lock in ipairs { "process", "host", "cluster" } do
+        local policy = fpcache.policy { ttl = 60, stale_ttl = 10, lock = lock }
+        cache:delete("k")
+        fetch("k", policy, origin("old"))
+        db:age(61)
+        local loads, values = 0, {}
+        local function slow()
+          loads = loads + 1
+          fpcache.waiting.sleep(5)
+          return "new"
+        end
+        for i = 1, 3 do
+          clock:spawn(function()
+            fpcache.waiting.sleep(i)
+            if i == 3 then db:sql("UPDATE cache SET stale_until = now()") end -- nothing may be given any more
+            values[i] = cache:fetch("k", policy, slow)
+          end)
+        end
+        clock:spawn(function() fpcache.waiting.sleep(2.5) clock.time = clock.time + 8 end) -- nor of what is known here
+        clock:run()
+        assert.same({ "old", "old", "new" }, values, lock)
+        assert.equal(1, loads, lock)
+      end
+      -- a background that forgets what it was given holds nobody up for longer than hard_timeout
+      local policy = fpcache.policy { ttl = 60, stale_ttl = 600, hard_timeout = 4, lock_timeout = 300 }
+      fetch("lost", policy, origin("old"))
+      db:age(61)
+      function policy.background() return true end
+      assert.equal("old", (clock:call(function() return cache:fetch("lost", policy, error) end)))
+      policy.background = nil
+      db:age(5)
+      clock.time = clock.time + 5
+      local started = clock:now()
+      clock:call(function() return cache:fetch("lost", policy, origin("new")) end)
+      assert.equal(started, clock:now())
+      assert.equal("new", (cache:get("lost")))
+    end)
+
     it("wait for soft_timeout where there is an old value, for hard_timeout where there is none", function()
       local policy = fpcache.policy { ttl = 60, stale_ttl = 600, soft_timeout = 1, hard_timeout = 4 }
       local function slow(seconds, value) return function() fpcache.waiting.sleep(seconds) return value end end

@@ -48,6 +48,20 @@ describe("isolation", function()
     assert.equal(1, bob:count())
   end)
 
+  it("lets a role that only reads read, and says why it cannot write", function()
+    db:url_of("reader")
+    assert(admin.setup { connection_string = db:url_of("keeper"), schema = "shared", grant = "reader" })
+    assert(db:open { as = "reader" }:set("k", "before"))
+    db:sql("ALTER ROLE reader SET default_transaction_read_only = on")
+    local reader = db:open { as = "reader" }
+    assert.equal("before", reader:get("k"))
+    local _, err = reader:set("k", 1)
+    assert.equal("server: cannot execute INSERT in a read-only transaction; either this server is a standby, and unlogged "
+      .. "tables live on the primary only (connect with target_session_attrs=read-write), or the role or database has "
+      .. "default_transaction_read_only on (SQLSTATE 25006)", err)
+    assert.equal("loaded", (reader:fetch("new", 5, function() return "loaded" end)))
+  end)
+
   it("hides the others' rows from any SQL", function()
     assert(ann:set("secret", "ann's"))
     assert.same({ { n = 0 } }, sql(bob, "SELECT count(*) AS n FROM shared.cache"))
@@ -173,7 +187,7 @@ describe("isolation", function()
     local ALL = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shared"
     local INNER = { "fpcache_feed_0", "fpcache_feed_1", "fpcache_feed_2", "fpcache_frozen", "fpcache_passes",
       "fpcache_evictions", "fpcache_watches" }
-    local TO_BE_READ = { "fpcache_state", "fpcache_quotas", "fpcache_schema" }
+    local TO_BE_READ = { "fpcache_state", "fpcache_quotas", "fpcache_schema", "fpcache_evicted" }
 
     before_each(function() db:sql("CREATE ROLE app_owner; GRANT app_owner TO bob; GRANT " .. ALL .. " TO app_owner") end)
     after_each(function() db:sql("REVOKE " .. ALL .. " FROM app_owner; DROP ROLE app_owner") end)
@@ -194,7 +208,8 @@ describe("isolation", function()
       finally(function() db:sql("DELETE FROM shared.fpcache_quotas; DELETE FROM shared.fpcache_evictions") end)
       assert(ann:set("k", 1))
       for _, text in ipairs { "UPDATE shared.fpcache_state SET marker = 0", "DELETE FROM shared.fpcache_state",
-        "UPDATE shared.fpcache_quotas SET max_entries = 0", "DELETE FROM shared.fpcache_schema",
+        "UPDATE shared.fpcache_quotas SET max_entries = 0",
+        "UPDATE shared.fpcache_evicted SET total = 7", "DELETE FROM shared.fpcache_schema",
         "DELETE FROM shared.fpcache_feed_0", "DELETE FROM shared.fpcache_feed_1", "DELETE FROM shared.fpcache_feed_2",
         "UPDATE shared.fpcache_passes SET began = now()" } do
         assert.equal(0, sql(bob, text), text)

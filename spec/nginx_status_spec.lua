@@ -1,6 +1,7 @@
 -- nginx_status_spec.lua -- the status page of a real nginx in a real browser, its JSON, and what Prometheus scrapes.
 local core = require "fpcache.core"
 local database = require "support.database"
+local interpreter = require "support.interpreter"
 local nginx = require "support.nginx"
 
 if not nginx.is_testable then return end
@@ -67,6 +68,35 @@ describe("the status of nginx", function()
     for _, pid in ipairs(server:workers()) do assert.is_true(pids[pid]) end
     assert.is_true(data.total.bytes > 0)
     for i = 2, #data.history do assert.is_true(data.history[i].time > data.history[i - 1].time) end
+  end)
+
+  it("is shown by fpcache top, from the page, its JSON and the text for Prometheus", function()
+    settled()
+    local tool = interpreter.new { FPCACHE_URL = db:url_of() }
+    local base = "http://127.0.0.1:" .. server.port
+    for path, pid in pairs { ["/status"] = "^%d+$", ["/status?format=json&token=secret"] = "^%d+$",
+      ["/metrics"] = "^worker [01]$" } do
+      local seen
+      assert.is_truthy(database.eventually(function() -- each worker has noted its share
+        local answer = tool { "top", "--json", "--count", "1", "--every", "0.2", "--from", base .. path }
+        assert.equal(0, answer.code, answer.err)
+        seen = assert(core.json_decode(answer.out))
+        return #seen.processes == 2
+      end))
+      assert.is_nil(seen.publish_error)
+      for _, one in ipairs(seen.processes) do
+        assert.matches(pid, tostring(one.pid))
+        assert.equal("127.0.0.1:" .. server.port, one.host)
+        assert.equal("fresh", one.feed)
+        assert.is_true(one.lent + one.idle >= 0 and one.near_bytes >= 0)
+      end
+    end
+    local answer = tool { "top", "--once", "--every", "0.2", "--from", base .. "/metrics", "--from",
+      "http://127.0.0.1:1/none?password=secret" }
+    assert.matches("\nprocess  connect: 127.0.0.1:1/none: ", answer.out)
+    assert.matches("\nPROCESS +NAMESPACE ", answer.out)
+    assert.is_nil(answer.out:find("secret", 1, true))
+    tool:remove()
   end)
 
   it("is scraped by Prometheus: each family once, each series once, with its worker", function()
@@ -141,18 +171,16 @@ describe("the status of nginx", function()
 
   it("draws in light and in dark", function()
     settled()
-    local sizes = {}
+    local kept = os.getenv("FPC_SCREENSHOTS")
+    local dir = kept or assert(core.system.mkdtemp("/tmp/fpcache-spec-shots-"))
     for _, scheme in ipairs { "light", "dark" } do
-      local file = ("%s/%s.png"):format(os.getenv("FPC_SCREENSHOTS") or "/tmp", "fpcache-status-" .. scheme)
+      local file = ("%s/fpcache-status-%s.png"):format(dir, scheme)
       local _, console = browse("/status", { "--screenshot=" .. file, "--window-size=1180,1100",
         "--blink-settings=preferredColorScheme=" .. (scheme == "dark" and "0" or "1") })
       assert.same({}, console)
-      local stream = assert(io.open(file, "rb"))
-      sizes[scheme] = #stream:read("*a")
-      stream:close()
-      if not os.getenv("FPC_SCREENSHOTS") then os.remove(file) end
-      assert.is_true(sizes[scheme] > 20000)
+      assert.is_true(assert(core.system.stat(file)).size > 20000)
     end
+    if not kept then assert(core.system.remove_tree(dir)) end
   end)
 
   it("is of one worker alone without a dict, and says so", function()

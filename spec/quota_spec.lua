@@ -1,10 +1,13 @@
 -- quota_spec.lua -- quotas, eviction of what was not used for longest, the sweeper.
 local admin = require "fpcache.admin"
 local core = require "fpcache.core"
+local connection = require "fpcache.connection"
 local database = require "support.database"
 local fpcache = require "fpcache"
 local layers = require "support.layers"
+local options_of = require "fpcache.options"
 local raises = require "support.raises"
+local sample = require "fpcache.top.sample"
 local touches = require "fpcache.touches"
 
 describe("quotas", function()
@@ -52,12 +55,24 @@ describe("quotas", function()
     assert(quota { max_entries = 200 })
     fill(cache, 200)
     assert.equal(0, assert(sweep()).evicted)
+    local opts = options_of.read(connection.OPTIONS, { connection_string = db:url_of(), schema = "q" }, 1)
+    local sampler = assert(sample.open(opts, {}))
+    local first = sampler:look()
     fill(cache, 400)
     assert.equal(210, assert(sweep()).evicted)
+    local second = sampler:look() -- what fpcache top shows to any login
+    assert.equal(210, second.server.evictions - first.server.evictions)
+    assert.is_true(sample.between(second, first).rates.evictions > 0)
+    db:sql("TRUNCATE q.fpcache_evicted") -- as after a crash
+    assert.equal(0, sampler:look().server.evictions)
     assert.equal(190, cache:count())
     assert.is_nil((cache:get("k210")))
     assert.equal("v", cache:get("k211"))
     assert.equal(0, assert(sweep()).evicted)
+    fill(cache, 220, "l")
+    assert.equal(220, assert(sweep()).evicted)
+    assert.equal(220, sampler:look().server.evictions)
+    sampler:close()
   end)
 
   it("count bytes: keys, values, 140 for each entry", function()

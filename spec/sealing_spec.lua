@@ -169,9 +169,10 @@ describe("sealing", function()
     it("opens in its place only: not under another key, namespace or user, nor changed", function()
       local cache = open()
       assert(cache:set("a", "v"))
-      local function copied(sql)
-        db:sql("DELETE FROM cache WHERE key <> 'a' OR namespace <> '' OR user_id <> 'app'")
-        db:sql("INSERT INTO cache (user_id, namespace, key, value, format) SELECT " .. sql .. " FROM cache WHERE key = 'a'")
+      local function copied(sql, more)
+        db:sql("DELETE FROM cache WHERE key <> 'a' OR namespace <> '' OR user_id <> 'app';"
+          .. "INSERT INTO cache (user_id, namespace, key, value, format) SELECT " .. sql .. " FROM cache WHERE key = 'a';"
+          .. (more or ""))
       end
       local function refused(value, err)
         assert.is_nil(value)
@@ -185,9 +186,8 @@ describe("sealing", function()
       refused(db:open { as = "bob", encrypt = { keys = { k1 = A } } }:get("a"))
       local length = tonumber(db:sql("SELECT octet_length(value) FROM cache WHERE user_id = 'app' AND key = 'a' LIMIT 1"))
       for at = 0, length - 1 do
-        copied(("'app', '', 'b%d', set_byte(value, %d, get_byte(value, %d) # 1), format"):format(at, at, at))
-        db:sql(("UPDATE cache SET value = (SELECT value FROM cache WHERE key = 'b%d') WHERE key = 'a' AND user_id = 'app'")
-          :format(at))
+        copied(("'app', '', 'b', set_byte(value, %d, get_byte(value, %d) # 1), format"):format(at, at),
+          "UPDATE cache SET value = (SELECT value FROM cache WHERE key = 'b') WHERE key = 'a' AND user_id = 'app'")
         local value, err = cache:get("a")
         assert.is_nil(value)
         assert.matches("^invalid: stored value", err)

@@ -18,6 +18,8 @@ typedef struct side {
 
 /* Ours, one call a key and in batches; batches again where the filter has the size of SIDE_CMU_STYLE. */
 extern const side SIDE_ONE, SIDE_MANY, SIDE_AS_LARGE;
+/* Ours in the compact layout; the shape is the bits of a tag. */
+extern const side SIDE_COMPACT_ONE, SIDE_COMPACT_MANY;
 /* A cuckoo filter laid out like the CMU reference: buckets of four, a power of two of them, the other
  * bucket by XOR, kicks at random; 8, 12 or 16 bits.  Compiled for this machine, inlined in its loop. */
 extern const side SIDE_CMU_STYLE;
@@ -26,9 +28,8 @@ extern const side SIDE_CMU_CALLED;
 /* Split-block Bloom filter (AVX2): no removal, a higher false-positive rate, but one cache line. */
 extern const side SIDE_BLOOM;
 
-/* The layouts that were not taken (sides_layouts.c): 13-bit tags in semi-sorted buckets; 16-bit tags in
- * buckets of
- * 16.  Only where there is AVX2 and BMI2. */
+/* Layouts of others (sides_layouts.c): 13-bit tags in semi-sorted buckets; 16-bit tags in buckets of 16. Only
+ * where there is AVX2 and BMI2. */
 extern const side SIDE_SEMI_SORTED, SIDE_VECTOR;
 
 #endif

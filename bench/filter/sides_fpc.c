@@ -4,11 +4,20 @@
 
 #define BATCH 1024
 
-static void *make(int shape, size_t capacity) {
-    fpc_filter_options options = {.capacity = capacity, .fingerprint_bits = (unsigned)shape};
+static void *make_filter(int bits, size_t capacity, bool compact) {
+    fpc_filter_options options = {
+        .capacity = capacity, .fingerprint_bits = (unsigned)bits, .compact = compact};
     fpc_filter *filter;
     fpc_filter_new(&options, &filter, NULL);
     return filter;
+}
+
+static void *make(int shape, size_t capacity) {
+    return make_filter(shape, capacity, false);
+}
+
+static void *make_compact(int shape, size_t capacity) {
+    return make_filter(shape, capacity, true);
 }
 
 /* Room for more keys, in as many bytes as buckets of four, a power of two of them, need for `capacity` keys
@@ -66,4 +75,6 @@ static void release(void *filter) {
 
 const side SIDE_ONE = {"fpcache", 0, make, add_one, find_one, bytes, clear, release};
 const side SIDE_AS_LARGE = {"batch, as large", 0, make_as_large, add_many, find_many, bytes, clear, release};
+const side SIDE_COMPACT_ONE = {"compact", 0, make_compact, add_one, find_one, bytes, clear, release};
+const side SIDE_COMPACT_MANY = {"compact batch", 0, make_compact, add_many, find_many, bytes, clear, release};
 const side SIDE_MANY = {"fpcache batch", 0, make, add_many, find_many, bytes, clear, release};

@@ -1,4 +1,4 @@
-/* sides_layouts.c -- two layouts that were not taken, measured: the semi-sorted buckets of the CMU reference,
+/* sides_layouts.c -- two layouts to compare with: the semi-sorted buckets of the CMU reference,
  * and buckets of 16 slots compared by one AVX2 instruction.  Written here: no code of theirs is used.
  *
  * Both: a power of two of buckets, the other bucket by XOR, kicks at random, inlined and compiled for this

@@ -100,7 +100,9 @@ local function main()
   set_up()
   local statements = client_statements()
   local files = {}
-  for _, name in ipairs({ "get", "set", "get_merged", "set_merged" }) do files[name] = write_file(name .. ".sql", statements[name]) end
+  for _, name in ipairs({ "get", "set", "get_merged", "set_merged" }) do
+    files[name] = write_file(name .. ".sql", statements[name])
+  end
   for _, name in ipairs({ "get", "set" }) do
     files["bench_" .. name] = write_file(name .. ".pgbench", pgbench_script(statements[name]))
   end

@@ -1,6 +1,7 @@
 --- Calls that write many keys: one round trip for each batch of bounded size.
 local announce = require("fpcache.announce")
 local core = require("fpcache.core")
+local flights = require("fpcache.policy.flights")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 local Cache = require("fpcache.transaction")
@@ -105,7 +106,10 @@ function Cache:set_many(items, opts)
   if more == false then -- it all fits: one statement is its own transaction
     if batch:rows() > 0 then
       ok, err = self.db:run(source.statement, self.bulk_timeout, self.space, batch, source.tags)
-      if ok or not announce.is_surely_undone(err) then self.feed:wrote_batch(self.seed, batch) end
+      if ok or not announce.is_surely_undone(err) then
+        self.feed:wrote_batch(self.seed, batch)
+        flights.forget(self.flow.flights)
+      end
     end
   elseif more then -- in a transaction of the caller's: a savepoint
     ok, err = self:transaction(send_batches, batch, source)
@@ -170,7 +174,10 @@ function Cache:delete_many(keys, opts)
   local ok
   ok, err = bulk.each_slice(stored, function(slice)
     local found, count = self.db:row(self.statements.delete_many, self.bulk_timeout, self.space, slice)
-    if found or not announce.is_surely_undone(count) then self.feed:wrote_keys(self.seed, slice) end
+    if found or not announce.is_surely_undone(count) then
+      self.feed:wrote_keys(self.seed, slice)
+      for _, key in ipairs(slice) do flights.forget(self.flow.flights, self.space, key) end
+    end
     if not found then return nil, count end
     deleted = deleted + count
     return true
@@ -204,7 +211,10 @@ function Cache:clear(opts)
   else
     deleted, err = self.db:run(self.statements.clear, self.bulk_timeout, self.space)
   end
-  if deleted or not announce.is_surely_undone(err) then self.feed:wrote_all() end
+  if deleted or not announce.is_surely_undone(err) then
+    self.feed:wrote_all()
+    flights.forget(self.flow.flights)
+  end
   if not deleted then return nil, err end
   if self.near then self.near:clear() end -- nothing in it is valid any more: the memory
   return deleted

@@ -8,6 +8,7 @@
 -- Every call returns its value, or nil and "code: message" (see docs/errors.md).  A wrong argument type raises.
 local announce = require("fpcache.announce")
 local core = require("fpcache.core")
+local flights = require("fpcache.policy.flights")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 
@@ -81,7 +82,10 @@ end
 
 --- Announces a change of one key, by the answer to its statement.
 local function told(self, stored, first, err, ...)
-  if first ~= nil or not announce.is_surely_undone(err) then self.feed:wrote(self.seed, stored) end
+  if first ~= nil or not announce.is_surely_undone(err) then
+    self.feed:wrote(self.seed, stored)
+    flights.forget(self.flow.flights, self.space, stored)
+  end
   return first, err, ...
 end
 

@@ -107,18 +107,47 @@ local function give_old(self, old, source)
   return old, nil, source
 end
 
+--- Ends the flight and the host's lock by what was loaded.
+local function finish(self, call, called, ...)
+  if call.host_lock then call.host_lock.release() end
+  if not called then
+    flights.leave(self.flow.flights, call.flight, nil, "loader: another caller failed: " .. tostring((...)))
+    error((...), 0)
+  end
+  return flights.leave(self.flow.flights, call.flight, ...)
+end
+
+--- Has others take the old value while it is loaded anew, for as long as it may be given.
+local function offer(call, answer, old, source)
+  local flight, left = call.flight, answer.is_fresh and answer.left or answer.kept
+  if not flight then return end
+  flight.old, flight.old_source = old, source
+  flight.old_until = left and left >= 0 and waiting.now() + left or math.huge
+end
+
 --- Loads in the background and gives the old value meanwhile, or after soft_timeout; without an old one waits for hard_timeout.
 ---@return boolean taken false: there is no background here
 local function load_behind(self, call, answer, fence, old, source)
   local policy, results = call.policy, nil
   if old == nil and not policy.stops_waiting then return false end
-  local function run() results = { loading.run(self, call, fence, answer) } end
+  local function loaded(...)
+    results = { select(2, ...) }
+    if call.is_behind then finish(self, call, ...) end
+  end
+  local function run()
+    if call.flight then call.flight.task = coroutine.running() or false end -- the caller may go on and ask again
+    loaded(pcall(loading.run, self, call, fence, answer))
+  end
   if not (policy.background or waiting.background)(run) then return false end
   local patience = old ~= nil and (policy.soft_timeout or 0) or policy.hard_timeout
-  if old ~= nil and call.flight then call.flight.old, call.flight.old_source = old, source end
+  if old ~= nil then offer(call, answer, old, source) end
   if patience > 0 then waiting.poll(patience, function() return results end) end
   if results then return true, results[1], results[2], results[3], results[4] end
-  if old ~= nil then return true, give_old(self, old, source) end
+  if old ~= nil then
+    call.is_behind = true
+    if call.flight then call.flight.ends = waiting.now() + policy.hard_timeout end
+    return true, give_old(self, old, source)
+  end
   return true, nil, ("timeout: loading took longer than hard_timeout (%g s); it goes on"):format(patience), "loader"
 end
 
@@ -179,7 +208,7 @@ end
 local function enter(self, call)
   if call.has_entered then return nil end
   call.has_entered = true
-  local others, own, is_alone = flights.enter(self.flow.flights, self.space, call.key)
+  local others, own, is_alone = flights.enter(self.flow.flights, self.space, call.stored)
   call.flight, call.deadline = own, is_alone and 0 or waiting.now() + call.policy.lock_timeout
   return others
 end
@@ -236,14 +265,11 @@ local function lead(self, call, answer)
   return without_server(self, call, answer)
 end
 
---- Ends the flight and the host's lock by what the leader did.
+--- What the leader did; a loading that goes on behind him ends the flight itself.
 local function land(self, call, called, ...)
-  if call.host_lock then call.host_lock.release() end
-  if not called then
-    flights.leave(self.flow.flights, call.flight, nil, "loader: another caller failed: " .. tostring((...)))
-    error((...), 0)
-  end
-  return flights.leave(self.flow.flights, call.flight, ...)
+  if not call.is_behind then return finish(self, call, called, ...) end
+  if not called then error((...), 0) end
+  return ...
 end
 
 --- Everything that is no hit.
@@ -263,9 +289,9 @@ end
 --- Waits for another coroutine of this process that is fetching the key.
 ---@return boolean arrived false: there is none, or it takes too long
 ---@return any value, string? err, string? source, string? why
-local function join(self, key, policy)
+local function join(self, stored, policy)
   if not waiting.lets_others_run() then return false end
-  local others = flights.of(self.flow.flights, self.space, key)
+  local others = flights.of(self.flow.flights, self.space, stored)
   if not others then return false end
   self.flow.counts.waits = self.flow.counts.waits + 1
   return flights.wait(others, policy)
@@ -311,7 +337,7 @@ function Cache:fetch(key, policy, loader, ...)
   local flow, look = self.flow, nil
   if self.is_transaction then return nil, fetch.NOT_IN_TRANSACTIONS end
   if next(flow.flights) ~= nil then -- one asks for all of this process
-    local arrived, value, err, source, why = join(self, key, policy)
+    local arrived, value, err, source, why = join(self, stored, policy)
     if arrived then return value, err, source, why end
   end
   if near or policy.near and self.shared then

@@ -205,7 +205,7 @@ end
 local function load_mine(self, call, keys, fence, answers)
   local own = {}
   for _, key in ipairs(keys) do
-    local _, flight = flights.enter(self.flow.flights, self.space, key)
+    local _, flight = flights.enter(self.flow.flights, self.space, (limits.stored_key(key, self.max_key_bytes, 2)))
     own[key] = flight
   end
   local called, ok, err = pcall(load, self, call, keys, fence, answers)

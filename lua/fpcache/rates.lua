@@ -112,6 +112,7 @@ function RateLimiter:allow(key, cost)
 end
 
 --- Forgets what was counted for a key.
+---@param key string
 ---@return boolean? existed, string? err
 function RateLimiter:reset(key)
   if type(key) ~= "string" then error(("bad key (string expected, got %s)"):format(type(key)), 2) end

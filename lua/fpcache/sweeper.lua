@@ -113,6 +113,7 @@ end
 --- Ends run() after the pass it is at; for `tell`.
 function Sweeper:stop() self.is_stopped = true end
 
+--- Closes its connection.
 function Sweeper:close() self.cache:close() end
 
 Sweeper.__close = Sweeper.close

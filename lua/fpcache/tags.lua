@@ -1,5 +1,6 @@
 --- Tags: names that an entry may have more than one of, by which it is found and invalidated.  See docs/tags.md.
 local announce = require("fpcache.announce")
+local flights = require("fpcache.policy.flights")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 local Cache = require("fpcache.client")
@@ -17,6 +18,7 @@ function Cache:invalidate_tag(tags, opts)
   if not list then return nil, err end
   if #list == 0 then return 0 end
   local rows, count = self.db:rows(self.statements[name], self.bulk_timeout, self.space, list)
+  flights.forget(self.flow.flights)
   if rows then
     self.feed:wrote_keys(self.seed, rows)
     return count

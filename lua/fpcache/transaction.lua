@@ -4,6 +4,7 @@
 -- announced after COMMIT (see announce.lua).
 local announce = require("fpcache.announce")
 local core = require("fpcache.core")
+local flights = require("fpcache.policy.flights")
 local Cache = require("fpcache.client")
 
 local MAX_PARAMETERS = core.MAX_SQL_PARAMS
@@ -60,6 +61,7 @@ function Transaction:query(sql, ...)
   if rows and not self.db:in_transaction() then
     self.db:close() -- whatever follows would be no part of a transaction
     self.feed:publish() -- it may have been a COMMIT
+    flights.forget(self.flow.flights)
     return nil, "invalid: this SQL ended the transaction, which ends when its function returns"
   end
   return rows, err
@@ -100,7 +102,10 @@ local function finish(self, db, is_nested, called, first, err, ...)
     return "failed", first, err, ...
   end
   local ok, reason = commit(db, is_nested, self.bulk_timeout)
-  if not is_nested then self.feed:publish() end -- whatever came of it: it may be done
+  if not is_nested then -- whatever came of it: it may be done
+    self.feed:publish()
+    flights.forget(self.flow.flights)
+  end
   if not ok then
     if is_nested then roll_back(self, db, true) end
     return "failed", nil, reason

@@ -1,5 +1,6 @@
 /* filter_simd_test.c -- every way of looking up a key, or many at once, gives what the portable steps give.
  */
+#include "filter_compact.h"
 #include "filter_internal.h"
 #include "filter_simd.h"
 
@@ -8,6 +9,7 @@
 
 #include <cmocka.h>
 
+static bool compact; /* the layout of the filters */
 static uint64_t state = 1;
 
 static uint64_t rnd(void) {
@@ -34,19 +36,21 @@ static void compare_with_single(const fpc_simd_way *way, const fpc_table *table,
     way->hash(&hasher, hashes, count, mixed);
     for (size_t i = 0; i < count; i++) assert_int_equal(mixed[i], fpc_filter_hash_word(&hasher, hashes[i]));
     way->prints(table, hashes, count, prints);
-    way->has(table, hashes, count, found);
+    (compact ? way->has_compact : way->has)(table, hashes, count, found);
     for (size_t i = 0; i < count; i++) {
         fpc_print print = fpc_table_print(table, hashes[i]);
         assert_int_equal(prints[i].first, print.first);
         assert_int_equal(prints[i].second, print.second);
         assert_int_equal(prints[i].tag, print.tag);
-        assert_int_equal(found[i], fpc_table_match(table, print) != 0);
+        uint64_t match = compact ? fpc_compact_match(table, print) : fpc_table_match(table, print);
+        assert_int_equal(found[i], match != 0);
     }
 }
 
 static void compare_on_table(uint64_t capacity, unsigned bits, unsigned level, uint64_t keys) {
     uint64_t seed[2] = {rnd(), rnd()}, hashes[FPC_BATCH];
-    fpc_table *table = fpc_table_new(capacity, bits, level, seed);
+    const fpc_table_shape shape = {.capacity = capacity, .bits = bits, .compact = compact};
+    fpc_table *table = fpc_table_new(&shape, level, seed);
     assert_non_null(table);
     state = 5; /* the table gets hashes that are asked for later */
     for (uint64_t added = 0; added < keys; added += FPC_BATCH) {
@@ -62,7 +66,7 @@ static void compare_on_table(uint64_t capacity, unsigned bits, unsigned level, u
 
 static void same_for_all_bits(void **unused) {
     (void)unused;
-    for (unsigned bits = 6; bits <= 28; bits++) compare_on_table(1000, bits, 0, 900);
+    for (unsigned bits = 6; bits <= fpc_table_max_bits(compact); bits++) compare_on_table(1000, bits, 0, 900);
 }
 
 static void same_for_small_large_and_grown_tables(void **unused) {
@@ -75,7 +79,8 @@ static void same_for_small_large_and_grown_tables(void **unused) {
 
 /* The filter asks by its table's match, for hashes and for bytes, held and not held. */
 static void compare_finders(uint64_t capacity, unsigned bits, bool grow, uint64_t keys) {
-    fpc_filter_options options = {.capacity = capacity, .fingerprint_bits = bits, .grow = grow};
+    fpc_filter_options options = {
+        .capacity = capacity, .fingerprint_bits = bits, .grow = grow, .compact = compact};
     fpc_filter *filter;
     assert_int_equal(fpc_filter_new(&options, &filter, NULL), FPC_OK);
     for (uint64_t key = 0; key < keys; key++) {
@@ -83,8 +88,8 @@ static void compare_finders(uint64_t capacity, unsigned bits, bool grow, uint64_
             key % 2 ? fpc_filter_add_hash(filter, key) : fpc_filter_add(filter, &key, sizeof key);
         assert_int_equal(added, FPC_OK);
     }
-    for (unsigned n = 0; fpc_filter_finders(n) != NULL; n++) {
-        const fpc_filter_finder *finder = fpc_filter_finders(n);
+    for (unsigned n = 0; fpc_filter_finders(compact, n) != NULL; n++) {
+        const fpc_filter_finder *finder = fpc_filter_finders(compact, n);
         for (uint64_t key = 0; key < 3 * keys; key++) {
             bool by_hash = fpc_filter_contains_mixed(filter, fpc_filter_hash_word(&filter->hasher, key));
             bool by_bytes =
@@ -99,7 +104,8 @@ static void compare_finders(uint64_t capacity, unsigned bits, bool grow, uint64_
 
 static void finders_agree(void **unused) {
     (void)unused;
-    for (unsigned bits = 6; bits <= 28; bits++) compare_finders(2000, bits, false, 2000);
+    for (unsigned bits = 6; bits <= fpc_table_max_bits(compact); bits++)
+        compare_finders(2000, bits, false, 2000);
     compare_finders(1, 11, false, 1);
     compare_finders(300, 11, true, 2000); /* several tables */
     compare_finders(3000000, 9, false, 1000);
@@ -107,17 +113,17 @@ static void finders_agree(void **unused) {
 
 static void finders_agree_beside_the_overflow(void **unused) {
     (void)unused;
-    fpc_filter_options options = {.capacity = 100, .fingerprint_bits = 28};
+    fpc_filter_options options = {
+        .capacity = 100, .fingerprint_bits = fpc_table_max_bits(compact), .compact = compact};
     fpc_filter *filter;
     assert_int_equal(fpc_filter_new(&options, &filter, NULL), FPC_OK);
-    for (int copy = 0; copy < 4; copy++) assert_int_equal(fpc_filter_add_hash(filter, 1), FPC_OK);
-    for (int copy = 0; copy < 4; copy++) assert_int_equal(fpc_filter_add_hash(filter, 1), FPC_OK);
+    for (int copy = 0; copy < 9; copy++) assert_int_equal(fpc_filter_add_hash(filter, 1), FPC_OK);
     fpc_filter_stats stats;
     fpc_filter_get_stats(filter, &stats);
     assert_true(stats.overflow > 0);
-    for (unsigned n = 0; fpc_filter_finders(n) != NULL; n++) {
-        assert_true(fpc_filter_finders(n)->hash(filter, 1));
-        assert_false(fpc_filter_finders(n)->hash(filter, 2));
+    for (unsigned n = 0; fpc_filter_finders(compact, n) != NULL; n++) {
+        assert_true(fpc_filter_finders(compact, n)->hash(filter, 1));
+        assert_false(fpc_filter_finders(compact, n)->hash(filter, 2));
     }
     fpc_filter_delete(filter);
 }
@@ -135,5 +141,7 @@ int main(void) {
         cmocka_unit_test(finders_agree),         cmocka_unit_test(finders_agree_beside_the_overflow),
         cmocka_unit_test(the_last_way_is_plain),
     };
-    return cmocka_run_group_tests_name("filter, many at once", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("filter, many at once", tests, NULL, NULL);
+    compact = true;
+    return failed + cmocka_run_group_tests_name("filter, many at once, compact", tests, NULL, NULL);
 }

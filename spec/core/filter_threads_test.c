@@ -1,5 +1,6 @@
 /* filter_threads_test.c -- readers must never miss a present key while the writer moves entries about.
- * Small filters, nearly full: each add moves several entries, and readers meet the moves often. */
+ * In both layouts.  Small filters, nearly full: each add moves several entries, and readers meet the moves
+ * often. */
 #include "fpcache/filter.h"
 
 #include <pthread.h>
@@ -18,6 +19,8 @@
 #endif
 #define READERS 2
 
+static bool compact; /* the layout of the filters */
+
 typedef struct shared {
     fpc_filter *filter;
     _Atomic uint64_t present; /* keys 0 ... present - 1 are in the filter, for good */
@@ -26,7 +29,11 @@ typedef struct shared {
 } shared;
 
 static fpc_filter *make(uint64_t capacity, unsigned bits, bool grow) {
-    fpc_filter_options options = {.capacity = capacity, .fingerprint_bits = bits, .grow = grow};
+    unsigned most = compact ? FPC_FILTER_MAX_COMPACT_BITS : FPC_FILTER_MAX_BITS;
+    fpc_filter_options options = {.capacity = capacity,
+                                  .fingerprint_bits = bits < most ? bits : most,
+                                  .grow = grow,
+                                  .compact = compact};
     fpc_filter *filter;
     assert_int_equal(fpc_filter_new(&options, &filter, NULL), FPC_OK);
     return filter;
@@ -197,5 +204,7 @@ int main(void) {
         cmocka_unit_test(copies_in_one_table),
         cmocka_unit_test(copies_in_several_tables),
     };
-    return cmocka_run_group_tests_name("filter, threads", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("filter, threads", tests, NULL, NULL);
+    compact = true;
+    return failed + cmocka_run_group_tests_name("filter, threads, compact", tests, NULL, NULL);
 }

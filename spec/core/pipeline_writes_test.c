@@ -131,6 +131,7 @@ static void test_gathered_while_one_is_under_way(void **state) {
     (void)state;
     char key[20];
     put_one("locked");
+    uint64_t groups = stats().groups;
     fpc_conn *locker = db_open();
     db_script(locker, "BEGIN; SELECT 1 FROM t WHERE k = 'locked' FOR UPDATE");
     send_put("locked", 2, 0);
@@ -140,11 +141,9 @@ static void test_gathered_while_one_is_under_way(void **state) {
         send_put(key, i, 0);
         fpc_pipeline_kick(engine);
     }
-    uint64_t groups = stats().groups;
     db_script(locker, "COMMIT");
     for (int i = 0; i < 51; i++) fpc_request_delete(requests_next(engine, queue));
-    assert_true(stats().groups - groups <=
-                3); /* the statement for many, prepared, and the first if it was late */
+    assert_true(stats().groups - groups <= 3); /* the first, the statement for many to prepare, and it */
     assert_int_equal(51, db_admin_number("SELECT count(*) FROM t"));
     fpc_conn_delete(locker);
 }
@@ -187,6 +186,27 @@ static void test_one_fails_at_the_commit(void **state) {
              "ALTER TABLE t ADD FOREIGN KEY (n) REFERENCES allowed DEFERRABLE INITIALLY DEFERRED");
     check_one_fails(7, 40, "23503");
     db_admin("DROP TABLE allowed CASCADE");
+}
+
+/* What is sent again is not sent after what came later. */
+static void test_order_after_a_failure(void **state) {
+    (void)state;
+    enum { KEYS = 40 };
+    db_admin("ALTER TABLE t ADD CHECK (n IS DISTINCT FROM 7)");
+    char key[20];
+    put_one("warm");
+    for (int i = 0; i < 2 * KEYS; i++) {
+        snprintf(key, sizeof key, "k%d", i % KEYS);
+        send_put(key, i < KEYS ? i : i + 100, i == KEYS + 3 ? 1000 : 0); /* the last is no plain one */
+    }
+    int failed = 0;
+    for (int i = 0; i < 2 * KEYS; i++) {
+        fpc_request *request = requests_next(engine, queue);
+        failed += requests_status(request) != FPC_OK;
+        fpc_request_delete(request);
+    }
+    assert_int_equal(1, failed);
+    assert_int_equal(KEYS, db_admin_number("SELECT count(*) FROM t WHERE n > 100"));
 }
 
 /* One that no longer waits is skipped among the answers. */
@@ -247,9 +267,13 @@ static void test_no_deadlocks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_merged),       TEST(test_gathered_while_one_is_under_way),
-        TEST(test_one_fails),    TEST(test_one_fails_at_the_commit),
-        TEST(test_one_gives_up), TEST(test_no_deadlocks),
+        TEST(test_merged),
+        TEST(test_gathered_while_one_is_under_way),
+        TEST(test_one_fails),
+        TEST(test_one_fails_at_the_commit),
+        TEST(test_order_after_a_failure),
+        TEST(test_one_gives_up),
+        TEST(test_no_deadlocks),
     };
     return cmocka_run_group_tests(tests, server_setup, server_teardown);
 }

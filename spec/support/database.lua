@@ -59,13 +59,19 @@ function Database:sql(text)
   return self.srv:sql(text, self.url)
 end
 
---- Lets time pass for what is in the cache: moves its times back, the versions included, which are times too.
+--- The SQL by which time passes for what is in the cache: moves its times back, the versions included, which are times too.
 ---@param seconds number
-function Database:age(seconds)
-  self:sql(([[UPDATE cache SET expires_at = expires_at - i, stale_until = stale_until - i, lease_until = lease_until - i,
+function database.aging(seconds)
+  return ([[UPDATE cache SET expires_at = expires_at - i, stale_until = stale_until - i, lease_until = lease_until - i,
     version = version - us, noted_version = noted_version - us
     FROM (SELECT %.6f * interval '1 second' AS i, %.0f::bigint AS us) AS step;
-    UPDATE fpcache_namespaces SET cleared = cleared - %.0f]]):format(seconds, seconds * 1e6, seconds * 1e6))
+    UPDATE fpcache_namespaces SET cleared = cleared - %.0f]]):format(seconds, seconds * 1e6, seconds * 1e6)
+end
+
+--- Lets time pass for what is in the cache.
+---@param seconds number
+function Database:age(seconds)
+  self:sql(database.aging(seconds))
 end
 
 --- Closes what open() opened; then nothing may be open any more.

@@ -47,7 +47,11 @@ local ORIGIN = [[
 ]]
 
 local FRONT = [[
-  location / { content_by_lua_block { require("fpcache.nginx").response():serve() } }
+  location / { content_by_lua_block {
+    local responses = require("fpcache.nginx").response()
+    if ngx.req.get_method() == "PURGE" then return responses:serve_purge() end
+    responses:serve()
+  } }
   location = /origin {
     internal;
     proxy_pass http://127.0.0.1:%d$request_uri;

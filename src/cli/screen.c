@@ -15,6 +15,7 @@
 #define SCREEN_TYPE "fpcache.Screen"
 #define ENTER       "\033[?1049h\033[?25l"
 #define LEAVE       "\033[?25h\033[?1049l"
+#define ESCAPE      '\033'
 
 typedef struct screen {
     bool open;
@@ -97,11 +98,16 @@ static int screen_key(lua_State *L) {
     }
     if (ready < 0) return no_key(L, errno == EINTR ? "interrupted" : "closed");
     if (ready == 0) return no_key(L, "timeout");
-    char bytes[16];
-    ssize_t count = read(STDIN_FILENO, bytes, sizeof bytes);
+    char bytes[16]; /* of one key: what was typed after it waits for the next call */
+    ssize_t count = read(STDIN_FILENO, bytes, 1);
     if (count < 0 && errno == EINTR) return no_key(L, "interrupted");
     if (count <= 0) return no_key(L, "closed");
-    lua_pushlstring(L, bytes, (size_t)count);
+    size_t length = 1;
+    if (bytes[0] == ESCAPE && poll(&input, 1, 0) > 0) { /* the others of an arrow, a function key */
+        count = read(STDIN_FILENO, bytes + 1, sizeof bytes - 1);
+        if (count > 0) length += (size_t)count;
+    }
+    lua_pushlstring(L, bytes, length);
     return 1;
 }
 

@@ -191,12 +191,9 @@ bool fpc_feed_is_current(const fpc_feed *feed, uint64_t hash, uint64_t stamp) {
     return is_fresh(feed) && fpc_feed_stamps_get(feed->stamps, hash) == stamp;
 }
 
-uint64_t fpc_feed_is_current_until(const fpc_feed *feed, uint64_t hash, uint64_t stamp, fpc_deadline ends,
-                                   uint64_t seen) {
+int64_t fpc_feed_moves_until(const fpc_feed *feed, fpc_deadline ends) {
     int64_t now = latest_now();
-    if (now >= ends || !is_fresh_at(feed, now)) return 0;
-    uint64_t moves = fpc_feed_stamps_moves(feed->stamps); /* before the stamp */
-    return moves == seen || fpc_feed_stamps_get(feed->stamps, hash) == stamp ? moves : 0;
+    return now < ends && is_fresh_at(feed, now) ? (int64_t)fpc_feed_stamps_moves(feed->stamps) : 0;
 }
 
 bool fpc_feed_is_unchanged_since(const fpc_feed *feed, uint64_t hash, int64_t asked_at, fpc_deadline ends) {

@@ -14,34 +14,34 @@
 
 /* --- Life --- */
 
-static unsigned bits_for(double fpr) {
-    unsigned bits = FPC_FILTER_MIN_BITS;
-    while (bits <= FPC_FILTER_MAX_BITS && fpc_table_fpr(bits, bits, FPC_TABLE_LOAD) > fpr) bits++;
-    return bits;
+static double fpr_of(fpc_table_shape *s, unsigned bits) {
+    s->bits = bits;
+    return fpc_table_fpr(s, 0, fpc_table_full_load(s->compact));
 }
 
-static fpc_status check(const fpc_filter_options *o, unsigned *bits, fpc_error *err) {
+static fpc_status check(const fpc_filter_options *o, fpc_table_shape *s, fpc_error *err) {
+    unsigned most = fpc_table_max_bits(o->compact);
+    *s = (fpc_table_shape){.capacity = o->capacity, .compact = o->compact};
     if (o->capacity == 0 || o->capacity > FPC_FILTER_MAX_CAPACITY) {
         return fpc_fail(err, FPC_INVALID, "capacity must be 1 to %llu",
                         (unsigned long long)FPC_FILTER_MAX_CAPACITY);
     }
     if (o->fingerprint_bits != 0) {
         if (o->fpr != 0) return fpc_fail(err, FPC_INVALID, "give fpr or fingerprint_bits, not both");
-        if (o->fingerprint_bits < FPC_FILTER_MIN_BITS || o->fingerprint_bits > FPC_FILTER_MAX_BITS) {
-            return fpc_fail(err, FPC_INVALID, "fingerprint_bits must be %d to %d", FPC_FILTER_MIN_BITS,
-                            FPC_FILTER_MAX_BITS);
+        if (o->fingerprint_bits < FPC_FILTER_MIN_BITS || o->fingerprint_bits > most) {
+            return fpc_fail(err, FPC_INVALID, "fingerprint_bits must be %d to %u%s", FPC_FILTER_MIN_BITS,
+                            most, o->compact ? " in a compact filter" : "");
         }
-        *bits = o->fingerprint_bits;
+        s->bits = o->fingerprint_bits;
         return FPC_OK;
     }
     double fpr = o->fpr == 0 ? FPC_FILTER_DEFAULT_FPR : o->fpr;
     if (!(fpr > 0 && fpr < 1)) return fpc_fail(err, FPC_INVALID, "fpr must be between 0 and 1");
-    *bits = bits_for(fpr);
-    if (*bits > FPC_FILTER_MAX_BITS) {
-        return fpc_fail(err, FPC_INVALID, "fpr must be at least %.2g",
-                        fpc_table_fpr(FPC_FILTER_MAX_BITS, FPC_FILTER_MAX_BITS, FPC_TABLE_LOAD));
+    for (unsigned bits = FPC_FILTER_MIN_BITS; bits <= most; bits++) {
+        if (fpr_of(s, bits) <= fpr) return FPC_OK;
     }
-    return FPC_OK;
+    return fpc_fail(err, FPC_INVALID, "fpr must be at least %.2g%s", fpr_of(s, most),
+                    o->compact ? " in a compact filter" : "");
 }
 
 static bool random_seed(uint64_t seed[2]) {
@@ -58,22 +58,21 @@ static uint64_t read_word(const unsigned char *p) {
     return word;
 }
 
-fpc_filter *fpc_filter_bare(uint64_t capacity, unsigned bits, bool grow, const uint64_t seed[2]) {
+fpc_filter *fpc_filter_bare(const fpc_table_shape *shape, bool grow, const uint64_t seed[2]) {
     fpc_filter *f = aligned_alloc(_Alignof(fpc_filter), sizeof *f);
     if (f == NULL) return NULL;
     memset(f, 0, sizeof *f);
     f->hasher.seed[0] = seed[0];
     f->hasher.seed[1] = seed[1];
     fpc_filter_hasher_init(&f->hasher);
-    f->capacity = capacity;
-    f->bits = bits;
+    f->shape = *shape;
     f->grow = grow;
-    f->find = *fpc_filter_finders(0);
+    f->find = *fpc_filter_finders(shape->compact, 0);
     return f;
 }
 
 fpc_table *fpc_filter_make_table(const fpc_filter *f, unsigned level) {
-    return fpc_table_new(f->capacity, f->bits, level, f->hasher.seed);
+    return fpc_table_new(&f->shape, level, f->hasher.seed);
 }
 
 void fpc_filter_publish_table(fpc_filter *f, fpc_table *table) {
@@ -96,9 +95,9 @@ static fpc_filter *with_first_table(fpc_filter *f) {
 
 fpc_status fpc_filter_new(const fpc_filter_options *options, fpc_filter **out, fpc_error *err) {
     uint64_t seed[2];
-    unsigned bits = 0;
+    fpc_table_shape shape;
     *out = NULL;
-    fpc_status status = check(options, &bits, err);
+    fpc_status status = check(options, &shape, err);
     if (status != FPC_OK) return status;
     if (options->seed != NULL) {
         seed[0] = read_word(options->seed);
@@ -106,12 +105,12 @@ fpc_status fpc_filter_new(const fpc_filter_options *options, fpc_filter **out, f
     } else if (!random_seed(seed)) {
         return fpc_fail(err, FPC_INVALID, "no random bytes for the seed: %s", strerror(errno));
     }
-    *out = with_first_table(fpc_filter_bare(options->capacity, bits, options->grow, seed));
+    *out = with_first_table(fpc_filter_bare(&shape, options->grow, seed));
     return *out != NULL ? FPC_OK : fpc_fail(err, FPC_NOMEM, "filter");
 }
 
 fpc_status fpc_filter_new_like(const fpc_filter *model, fpc_filter **out, fpc_error *err) {
-    *out = with_first_table(fpc_filter_bare(model->capacity, model->bits, model->grow, model->hasher.seed));
+    *out = with_first_table(fpc_filter_bare(&model->shape, model->grow, model->hasher.seed));
     return *out != NULL ? FPC_OK : fpc_fail(err, FPC_NOMEM, "filter");
 }
 
@@ -139,8 +138,7 @@ static fpc_status refuse(fpc_filter *f) {
 
 static fpc_status grow_and_add(fpc_filter *f, uint64_t mixed) {
     unsigned level = highest_level(f) + 1;
-    if (!f->grow || fpc_filter_tables(f) == FPC_FILTER_MAX_TABLES ||
-        !fpc_table_possible(f->capacity, level)) {
+    if (!f->grow || fpc_filter_tables(f) == FPC_FILTER_MAX_TABLES || !fpc_table_possible(&f->shape, level)) {
         return refuse(f);
     }
     fpc_table *table = fpc_filter_make_table(f, level);
@@ -221,18 +219,19 @@ void fpc_filter_get_stats(const fpc_filter *f, fpc_filter_stats *out) {
     out->bytes = sizeof *f;
     for (unsigned i = 0; i < out->tables; i++) {
         const fpc_table *t = f->tables[i];
-        uint64_t size = fpc_table_size(t), slots = (uint64_t)t->windows + 1;
+        uint64_t size = fpc_table_size(t), slots = fpc_table_slots(t);
         out->size += size;
         out->capacity += t->capacity;
         out->slots += slots;
         out->bytes += fpc_table_bytes(t);
         out->overflow += fpc_stash_copies(&t->stash);
-        all_say_no *= 1 - fpc_table_fpr(f->bits, t->bits, (double)size / (double)slots);
+        all_say_no *= 1 - fpc_table_fpr(&f->shape, t->level, (double)size / (double)slots);
     }
     out->full_adds = atomic_load_explicit(&f->full_adds, memory_order_relaxed);
-    out->fingerprint_bits = f->bits;
+    out->fingerprint_bits = f->shape.bits;
     out->load_factor = (double)out->size / (double)out->slots;
     out->bits_per_key = out->size == 0 ? 0 : 8 * (double)out->bytes / (double)out->size;
     out->estimated_fpr = 1 - all_say_no;
     out->grow = f->grow;
+    out->compact = f->shape.compact;
 }

@@ -2,11 +2,16 @@
 #include "filter_internal.h"
 #include "filter_simd.h"
 
+static void match_in(const fpc_filter *f, unsigned table, const uint64_t *mixed, size_t count, bool *found) {
+    const fpc_simd_way *way = fpc_simd(0);
+    (f->shape.compact ? way->has_compact : way->has)(f->tables[table], mixed, count, found);
+}
+
 static void match_in_grown(const fpc_filter *f, unsigned tables, const uint64_t *mixed, size_t count,
                            bool *found) {
     for (unsigned table = 1; table < tables; table++) {
         bool more[FPC_BATCH];
-        fpc_simd(0)->has(f->tables[table], mixed, count, more);
+        match_in(f, table, mixed, count, more);
         for (size_t i = 0; i < count; i++) found[i] |= more[i];
     }
 }
@@ -24,9 +29,10 @@ static size_t contains_batch(const fpc_filter *f, const uint64_t *mixed, size_t 
     unsigned tables = fpc_filter_tables(f);
     uint64_t before = fpc_filter_versions(f, tables);
     bool stash = any_stash(f, tables);
-    fpc_simd(0)->has(f->tables[0], mixed, count, found);
+    match_in(f, 0, mixed, count, found);
     match_in_grown(f, tables, mixed, count, found);
-    if (__builtin_expect(fpc_filter_versions(f, tables) != before || stash || any_stash(f, tables), 0)) {
+    bool changed = fpc_filter_changed(before, fpc_filter_versions(f, tables));
+    if (__builtin_expect(changed || stash || any_stash(f, tables), 0)) {
         for (size_t i = 0; i < count; i++) found[i] = found[i] || fpc_filter_contains_mixed(f, mixed[i]);
     }
     for (size_t i = 0; i < count; i++) hits += found[i];

@@ -1,9 +1,11 @@
-/* filter_find.c -- the lookup of one key, compiled twice: for any machine, and for x86 with AVX2 and BMI2.
+/* filter_find.c -- the lookup of one key: in buckets; in windows, for any machine and for x86 with AVX2 and
+ * BMI2.
  *
  * Many lookups are under way in a processor at a time, each some ninety cycles from its hash to its answer.
  * How many is set by the registers that their instructions write before they end.  So the second way keeps
  * numbers in memory operands where it can, and compares both windows in one vector register, of which there
  * are more: 1.35 times as many lookups a second (docs/filter.md). */
+#include "filter_compact.h"
 #include "filter_internal.h"
 #if FPC_FILTER_UNALIGNED
 #include <immintrin.h>
@@ -20,7 +22,7 @@ static __attribute__((noinline, cold)) bool has_in_any(const fpc_filter *f, uint
         for (unsigned i = 0; i < count; i++) {
             if (fpc_table_look(f->tables[i], mixed)) return true;
         }
-        if (fpc_filter_versions(f, count) == before) return false;
+        if (!fpc_filter_changed(before, fpc_filter_versions(f, count))) return false;
     }
     return true;
 }
@@ -34,10 +36,6 @@ static inline bool has(const fpc_filter *f, uint64_t mixed) {
     return match != 0;
 }
 
-bool fpc_filter_contains_mixed(const fpc_filter *f, uint64_t mixed) {
-    return has(f, mixed);
-}
-
 static bool find_bytes(const fpc_filter *f, const void *key, size_t len) {
     return has(f, fpc_filter_hash_bytes(&f->hasher, key, len));
 }
@@ -47,6 +45,26 @@ static bool find_hash(const fpc_filter *f, uint64_t hash) {
 }
 
 static const fpc_filter_finder PLAIN = {find_bytes, find_hash};
+
+static inline bool has_compact(const fpc_filter *f, uint64_t mixed) {
+    const fpc_table *table = f->tables[0];
+    if (__builtin_expect(fpc_table_elsewhere(table) != 0, 0)) return has_in_any(f, mixed);
+    uint64_t before = fpc_table_version(table);
+    uint64_t match = fpc_compact_match(table, fpc_table_print(table, mixed));
+    bool changed = fpc_filter_changed(before, fpc_table_version(table));
+    if (__builtin_expect(changed, 0)) return has_in_any(f, mixed);
+    return match != 0;
+}
+
+static bool find_bytes_compact(const fpc_filter *f, const void *key, size_t len) {
+    return has_compact(f, fpc_filter_hash_bytes(&f->hasher, key, len));
+}
+
+static bool find_hash_compact(const fpc_filter *f, uint64_t hash) {
+    return has_compact(f, fpc_filter_hash_word(&f->hasher, hash));
+}
+
+static const fpc_filter_finder COMPACT = {find_bytes_compact, find_hash_compact};
 
 #if FPC_FILTER_UNALIGNED
 #define FOR_AVX2 __attribute__((target("avx2,bmi,bmi2")))
@@ -83,18 +101,28 @@ FOR_AVX2 static inline __m128i load_pair(const char *first, const char *second) 
     return both;
 }
 
-/* fpc_table_match() of fpc_table_print(), for a table of level 0. */
-FOR_AVX2 static inline __m128i match_pair(const fpc_table *t, uint64_t mixed) {
+/* The tag of fpc_table_print(), and at which bits its windows begin, for a table of level 0. */
+typedef struct place {
+    uint64_t bit, other_bit;
+    uint32_t tag;
+} place;
+
+FOR_AVX2 static inline place locate(const fpc_table *t, uint64_t mixed) {
     uint64_t first = high_product(mixed, &t->windows);
     uint32_t tag = (uint32_t)mixed & t->tag_mask;
     tag += tag == 0;
     uint64_t second = t->reflections[tag & t->reflection_mask] - first, around = second + t->windows;
     if ((int64_t)second < 0) second = around;
-    uint64_t bit = low_product(first, &t->bits), other_bit = low_product(second, &t->bits);
+    return (place){low_product(first, &t->bits), low_product(second, &t->bits), tag};
+}
+
+/* fpc_table_match() of fpc_table_print(). */
+FOR_AVX2 static inline __m128i match_pair(const fpc_table *t, uint64_t mixed) {
+    place p = locate(t, mixed);
     const char *words = (const char *)t->words;
-    __m128i pattern = _mm_set1_epi64x((long long)low_product(tag, &t->spread));
-    __m128i shifts = _mm_set_epi64x((long long)other_bit, (long long)bit);
-    __m128i x = load_pair(words + (bit >> 3), words + (other_bit >> 3));
+    __m128i pattern = _mm_set1_epi64x((long long)low_product(p.tag, &t->spread));
+    __m128i shifts = _mm_set_epi64x((long long)p.other_bit, (long long)p.bit);
+    __m128i x = load_pair(words + (p.bit >> 3), words + (p.other_bit >> 3));
     x = _mm_srlv_epi64(x, _mm_and_si128(shifts, pair(t->sevens)));
     x = _mm_xor_si128(x, _mm_or_si128(pattern, pair(t->seconds)));
     return _mm_andnot_si128(x, _mm_sub_epi64(x, pair(t->lows)));
@@ -119,15 +147,54 @@ FOR_AVX2 static bool find_hash_avx2(const fpc_filter *f, uint64_t hash) {
 
 static const fpc_filter_finder AVX2 = {find_bytes_avx2, find_hash_avx2};
 
-const fpc_filter_finder *fpc_filter_finders(unsigned n) {
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && n-- == 0) return &AVX2;
-    return n == 0 ? &PLAIN : NULL;
+/* fpc_compact_unpack() by an instruction for each half. */
+FOR_AVX2 static inline uint64_t deposit(const fpc_table *t, uint64_t bit) {
+    uint64_t bits = fpc_table_raw(t, bit) >> fpc_table_shift(bit);
+    return _pdep_u64(fpc_compact_lows[bits % FPC_COMPACT_CODES], 15 * FPC_COMPACT_LANES) |
+           _pdep_u64(bits / FPC_COMPACT_CODES, t->compact.high);
+}
+
+FOR_AVX2 static inline bool has_compact_avx2(const fpc_filter *f, uint64_t mixed) {
+    const fpc_table *t = f->tables[0];
+    if (__builtin_expect(fpc_table_elsewhere(t) != 0, 0)) return has_in_any(f, mixed);
+    uint64_t before = fpc_table_version(t);
+    place p = locate(t, mixed);
+    uint64_t pattern = p.tag * FPC_COMPACT_LANES;
+    uint64_t zeros = fpc_compact_zeros(deposit(t, p.bit) ^ pattern);
+    zeros |= fpc_compact_zeros(deposit(t, p.other_bit) ^ pattern);
+    bool changed = fpc_filter_changed(before, fpc_table_version(t));
+    if (__builtin_expect(changed, 0)) return has_in_any(f, mixed);
+    return zeros != 0;
+}
+
+FOR_AVX2 static bool find_bytes_compact_avx2(const fpc_filter *f, const void *key, size_t len) {
+    return has_compact_avx2(f, fpc_filter_hash_bytes(&f->hasher, key, len));
+}
+
+FOR_AVX2 static bool find_hash_compact_avx2(const fpc_filter *f, uint64_t hash) {
+    return has_compact_avx2(f, mix(&f->hasher, hash));
+}
+
+static const fpc_filter_finder COMPACT_AVX2 = {find_bytes_compact_avx2, find_hash_compact_avx2};
+
+const fpc_filter_finder *fpc_filter_finders(bool compact, unsigned n) {
+    bool vectors = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+    /* The first two generations of Zen take up to 250 cycles for `pdep`. */
+    bool slow_deposit = __builtin_cpu_is("znver1") || __builtin_cpu_is("znver2");
+    if (vectors && !(compact && slow_deposit) && n-- == 0) return compact ? &COMPACT_AVX2 : &AVX2;
+    if (n != 0) return NULL;
+    return compact ? &COMPACT : &PLAIN;
 }
 #else
-const fpc_filter_finder *fpc_filter_finders(unsigned n) {
-    return n == 0 ? &PLAIN : NULL;
+const fpc_filter_finder *fpc_filter_finders(bool compact, unsigned n) {
+    if (n != 0) return NULL;
+    return compact ? &COMPACT : &PLAIN;
 }
 #endif
+
+bool fpc_filter_contains_mixed(const fpc_filter *f, uint64_t mixed) {
+    return f->shape.compact ? has_compact(f, mixed) : has(f, mixed);
+}
 
 bool fpc_filter_contains(const fpc_filter *f, const void *key, size_t len) {
     return f->find.bytes(f, key, len);

@@ -14,8 +14,9 @@ typedef struct fpc_filter_finder {
     bool (*hash)(const fpc_filter *filter, uint64_t hash);
 } fpc_filter_finder;
 
-/* The ways that this processor can go, the fastest first; NULL for an `n` past the last.  0 always exists. */
-const fpc_filter_finder *fpc_filter_finders(unsigned n);
+/* The ways that this processor can go in a layout, the fastest first; NULL for an `n` past the last.  0
+ * always exists. */
+const fpc_filter_finder *fpc_filter_finders(bool compact, unsigned n);
 
 /* The tables of a filter.  The first has level 0; growth adds one of the next level.  Tables are
  * only added, so a reader may keep what it saw. */
@@ -23,8 +24,7 @@ struct fpc_filter { // NOLINT(clang-analyzer-optin.performance.Padding): the pad
     /* -- fixed at creation -- */
     fpc_filter_finder find;
     fpc_filter_hasher hasher;
-    uint64_t capacity;
-    unsigned bits;
+    fpc_table_shape shape;
     bool grow;
     /* -- published by table_count -- */
     fpc_table *tables[FPC_FILTER_MAX_TABLES];
@@ -38,7 +38,7 @@ static inline unsigned fpc_filter_tables(const fpc_filter *filter) {
 }
 
 /* A filter without tables, or NULL if out of memory; the options were checked. */
-fpc_filter *fpc_filter_bare(uint64_t capacity, unsigned bits, bool grow, const uint64_t seed[2]);
+fpc_filter *fpc_filter_bare(const fpc_table_shape *shape, bool grow, const uint64_t seed[2]);
 
 /* A new table of `level`, not yet part of the filter; NULL if out of memory or impossible. */
 fpc_table *fpc_filter_make_table(const fpc_filter *filter, unsigned level);
@@ -46,11 +46,16 @@ fpc_table *fpc_filter_make_table(const fpc_filter *filter, unsigned level);
 /* Makes `table` part of the filter, which frees it one day. */
 void fpc_filter_publish_table(fpc_filter *filter, fpc_table *table);
 
-/* The versions of the first `count` tables together: a "no" is true if nothing changed meanwhile. */
+/* The versions of the first `count` tables together: a "no" is true if nothing changed meanwhile and it is
+ * even. (There is one writer, so at most one of them is odd.) */
 static inline uint64_t fpc_filter_versions(const fpc_filter *filter, unsigned count) {
     uint64_t sum = 0;
     for (unsigned i = 0; i < count; i++) sum += fpc_table_version(filter->tables[i]);
     return sum;
+}
+
+static inline bool fpc_filter_changed(uint64_t before, uint64_t after) {
+    return ((before ^ after) | (before & 1)) != 0;
 }
 
 /* Adds, looks up a hash that went through the hasher. */

@@ -1,16 +1,18 @@
 /* filter_io.c -- save and load.  All numbers little-endian:
  *
- *   header   magic "fpcuckoo" 8, version u32, fingerprint bits u8, grow u8, zero u16, capacity u64,
- *            seed u64 u64, full adds u64, tables u32, zero u32                             = 56 bytes
- *   tables   each: level u32, stash ids u32, size u64, words u64 ..., then per stash id: id u64, copies u64
- *   end      XXH3 (64 bits, no seed) of all before, u64
+ *   header   magic "fpcuckoo" 8, version u32, fingerprint bits u8, grow u8, compact u8, zero u8, capacity
+ * u64, seed u64 u64, full adds u64, tables u32, zero u32                             = 56 bytes tables each:
+ * level u32, stash ids u32, size u64, words u64 ..., then per stash id: id u64, copies u64 end      XXH3 (64
+ * bits, no seed) of all before, u64
  *
- * The number of words follows from capacity, bits and level, so that it cannot lie. */
+ * The version is 2, or 3 if compact is 1: so libraries from before that layout say what they cannot read. The
+ * number of words follows from capacity, bits, compact and level, so that it cannot lie. */
 #include "filter_internal.h"
 
 #include <string.h>
 
-#define FORMAT_VERSION 2
+#define FORMAT_WINDOWS 2u
+#define FORMAT_COMPACT 3u
 #define HEADER_BYTES   56
 #define TABLE_BYTES    16
 #define STASH_BYTES    16
@@ -61,11 +63,12 @@ static unsigned char *save_table(const fpc_table *t, unsigned char *to) {
 void fpc_filter_save(const fpc_filter *f, void *out) {
     unsigned char *to = out;
     memcpy(to, MAGIC, sizeof MAGIC);
-    to = put_number(to + sizeof MAGIC, FORMAT_VERSION, 4);
-    to = put_number(to, f->bits, 1);
+    to = put_number(to + sizeof MAGIC, f->shape.compact ? FORMAT_COMPACT : FORMAT_WINDOWS, 4);
+    to = put_number(to, f->shape.bits, 1);
     to = put_number(to, f->grow, 1);
-    to = put_number(to, 0, 2);
-    to = put_number(to, f->capacity, 8);
+    to = put_number(to, f->shape.compact, 1);
+    to = put_number(to, 0, 1);
+    to = put_number(to, f->shape.capacity, 8);
     to = put_number(to, f->hasher.seed[0], 8);
     to = put_number(to, f->hasher.seed[1], 8);
     to = put_number(to, atomic_load_explicit(&f->full_adds, memory_order_relaxed), 8);
@@ -101,9 +104,8 @@ static fpc_status load_table(fpc_filter *f, reader *r, fpc_error *err) {
     size_t ids = (size_t)take(r, 4);
     uint64_t size = take(r, 8);
     /* The length first: a few bytes must not make us allocate gigabytes. */
-    if (!fpc_table_possible(f->capacity, level)) return broken(err, "level of a table");
-    if (fpc_table_words(f->capacity, f->bits, level) > r->left / 8)
-        return broken(err, "too short for its size");
+    if (!fpc_table_possible(&f->shape, level)) return broken(err, "level of a table");
+    if (fpc_table_words(&f->shape, level) > r->left / 8) return broken(err, "too short for its size");
     fpc_table *t = fpc_filter_make_table(f, level);
     if (t == NULL) return fpc_fail(err, FPC_NOMEM, "filter");
     fpc_filter_publish_table(f, t);
@@ -136,24 +138,28 @@ fpc_status fpc_filter_load(const void *bytes, size_t len, fpc_filter **out, fpc_
     if (memcmp(bytes, MAGIC, sizeof MAGIC) != 0) return broken(err, "wrong first bytes");
     reader r = {(const unsigned char *)bytes + sizeof MAGIC, len - sizeof MAGIC - SUM_BYTES};
     uint64_t version = take(&r, 4);
-    if (version != FORMAT_VERSION) {
-        return fpc_fail(err, FPC_INVALID, "a saved filter of format %u; this library reads %d",
-                        (unsigned)version, FORMAT_VERSION);
+    if (version != FORMAT_WINDOWS && version != FORMAT_COMPACT) {
+        return fpc_fail(err, FPC_INVALID, "a saved filter of format %u; this library reads %u and %u",
+                        (unsigned)version, FORMAT_WINDOWS, FORMAT_COMPACT);
     }
     reader sum = {(const unsigned char *)bytes + len - SUM_BYTES, SUM_BYTES};
     if (take(&sum, SUM_BYTES) != XXH3_64bits(bytes, len - SUM_BYTES)) return broken(err, "wrong checksum");
-    unsigned bits = (unsigned)take(&r, 1), grow = (unsigned)take(&r, 1), zero = (unsigned)take(&r, 2);
-    uint64_t capacity = take(&r, 8), seed[2], full_adds;
+    fpc_table_shape shape = {.bits = (unsigned)take(&r, 1)};
+    unsigned grow = (unsigned)take(&r, 1), compact = (unsigned)take(&r, 1), zero = (unsigned)take(&r, 1);
+    uint64_t seed[2], full_adds;
+    shape.capacity = take(&r, 8);
+    shape.compact = compact == 1;
     seed[0] = take(&r, 8);
     seed[1] = take(&r, 8);
     full_adds = take(&r, 8);
     unsigned count = (unsigned)take(&r, 4);
     zero |= (unsigned)take(&r, 4);
-    if (bits < FPC_FILTER_MIN_BITS || bits > FPC_FILTER_MAX_BITS || grow > 1 || zero != 0 || capacity == 0 ||
-        capacity > FPC_FILTER_MAX_CAPACITY || count == 0 || count > FPC_FILTER_MAX_TABLES) {
+    if (shape.bits < FPC_FILTER_MIN_BITS || shape.bits > fpc_table_max_bits(shape.compact) || grow > 1 ||
+        compact != (version == FORMAT_COMPACT) || zero != 0 || shape.capacity == 0 ||
+        shape.capacity > FPC_FILTER_MAX_CAPACITY || count == 0 || count > FPC_FILTER_MAX_TABLES) {
         return broken(err, "header");
     }
-    fpc_filter *f = fpc_filter_bare(capacity, bits, grow, seed);
+    fpc_filter *f = fpc_filter_bare(&shape, grow, seed);
     if (f == NULL) return fpc_fail(err, FPC_NOMEM, "filter");
     atomic_store_explicit(&f->full_adds, full_adds, memory_order_relaxed);
     fpc_status status = load_tables(f, count, &r, err);

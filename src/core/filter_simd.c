@@ -5,7 +5,7 @@
  * keep only a few such chains in flight: measured, 160 M/s so and 450 M/s step by step (docs/filter.md). */
 #include "filter_simd.h"
 
-#include "filter_slots.h"
+#include "filter_compact.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -80,6 +80,32 @@ INLINE void has_wide(const fpc_table *t, const uint64_t *mixed, size_t count, bo
     }
 }
 
+INLINE void has_in_buckets(const fpc_table *t, const uint64_t *mixed, size_t count, bool *restrict found) {
+    places p;
+    uint64_t first[FPC_BATCH], second[FPC_BATCH], a[FPC_BATCH], b[FPC_BATCH];
+    uint64_t low_a[FPC_BATCH], low_b[FPC_BATCH];
+    find_places(t, mixed, count, &p);
+    find_bits(t, p.first, count, first);
+    find_bits(t, p.second, count, second);
+    if (fpc_table_is_large(t)) {
+        prefetch(t, first, count);
+        prefetch(t, second, count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        a[i] = fpc_table_raw(t, first[i]) >> fpc_table_shift(first[i]);
+        b[i] = fpc_table_raw(t, second[i]) >> fpc_table_shift(second[i]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        low_a[i] = fpc_compact_lows[a[i] % FPC_COMPACT_CODES];
+        low_b[i] = fpc_compact_lows[b[i] % FPC_COMPACT_CODES];
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint64_t pattern = p.tag[i] * FPC_COMPACT_LANES;
+        found[i] = (fpc_compact_zeros(fpc_compact_unpack(t, a[i], low_a[i]) ^ pattern) |
+                    fpc_compact_zeros(fpc_compact_unpack(t, b[i], low_b[i]) ^ pattern)) != 0;
+    }
+}
+
 INLINE void prints_wide(const fpc_table *t, const uint64_t *mixed, size_t count, fpc_print *restrict prints) {
     places p;
     uint64_t bits[FPC_BATCH];
@@ -112,11 +138,15 @@ INLINE void hash_narrow(const fpc_filter_hasher *h, const uint64_t *hashes, size
                                                       size_t count, bool *found) {                           \
         has_wide(t, mixed, count, found);                                                                    \
     }                                                                                                        \
+    __attribute__((attribute)) static void compact_##kind(const fpc_table *t, const uint64_t *mixed,         \
+                                                          size_t count, bool *found) {                       \
+        has_in_buckets(t, mixed, count, found);                                                              \
+    }                                                                                                        \
     __attribute__((attribute)) static void prints_##kind(const fpc_table *t, const uint64_t *mixed,          \
                                                          size_t count, fpc_print *prints) {                  \
         prints_wide(t, mixed, count, prints);                                                                \
     }                                                                                                        \
-    static const fpc_simd_way way_##kind = {#kind, hash_##kind, has_##kind, prints_##kind};
+    static const fpc_simd_way way_##kind = {#kind, hash_##kind, has_##kind, compact_##kind, prints_##kind};
 
 COMPILE(plain, noinline, hash_narrow)
 

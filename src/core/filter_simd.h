@@ -18,6 +18,8 @@ typedef struct fpc_simd_way {
     /* Matches `count` mixed hashes against the slots of `table`.  As after fpc_table_match(), the caller asks
      * the stash and compares versions. */
     void (*has)(const fpc_table *table, const uint64_t *mixed, size_t count, bool *found);
+    /* The same for a table in the compact layout. */
+    void (*has_compact)(const fpc_table *table, const uint64_t *mixed, size_t count, bool *found);
     /* What fpc_table_print() makes of each; their windows are fetched into the nearest cache. */
     void (*prints)(const fpc_table *table, const uint64_t *mixed, size_t count, fpc_print *prints);
 } fpc_simd_way;

@@ -136,11 +136,10 @@ static inline void fpc_table_store(fpc_table *t, uint64_t bit, uint64_t raw) {
                      : "memory");
 }
 
-static inline void fpc_table_put(fpc_table *t, uint32_t slot, uint32_t entry) {
-    uint64_t bit = slot * t->bits;
+static inline void fpc_table_put_bits(fpc_table *t, uint64_t bit, unsigned width, uint64_t value) {
     unsigned shift = fpc_table_shift(bit);
-    uint64_t mask = ((UINT64_C(1) << t->bits) - 1) << shift;
-    fpc_table_store(t, bit, (fpc_table_raw(t, bit) & ~mask) | (uint64_t)entry << shift);
+    uint64_t mask = ((UINT64_C(1) << width) - 1) << shift;
+    fpc_table_store(t, bit, (fpc_table_raw(t, bit) & ~mask) | value << shift);
 }
 
 /* Puts `entry` into the empty slot that begins `offset` bits after bit number `bit`, where `raw` was read. */
@@ -154,22 +153,23 @@ static inline void fpc_table_replace(_Atomic uint64_t *word, uint64_t mask, uint
     atomic_store_explicit(word, (old & ~mask) | value, memory_order_release);
 }
 
-static inline void fpc_table_put(fpc_table *t, uint32_t slot, uint32_t entry) {
-    uint64_t bit = (uint64_t)slot * t->bits;
+static inline void fpc_table_put_bits(fpc_table *t, uint64_t bit, unsigned width, uint64_t value) {
     unsigned shift = bit & 63;
-    uint64_t mask = (UINT64_C(1) << t->bits) - 1;
+    uint64_t mask = (UINT64_C(1) << width) - 1;
     _Atomic uint64_t *word = t->words + (bit >> 6);
-    fpc_table_replace(word, mask << shift, (uint64_t)entry << shift);
-    if (shift + t->bits > 64) {
-        fpc_table_replace(word + 1, mask >> (64 - shift), (uint64_t)entry >> (64 - shift));
-    }
+    fpc_table_replace(word, mask << shift, value << shift);
+    if (shift + width > 64) fpc_table_replace(word + 1, mask >> (64 - shift), value >> (64 - shift));
 }
 
 static inline void fpc_table_fill(fpc_table *t, uint64_t bit, uint64_t raw, uint64_t offset, uint64_t entry) {
     (void)raw;
-    fpc_table_put(t, (uint32_t)((bit + offset) / t->bits), (uint32_t)entry);
+    fpc_table_put_bits(t, bit + offset, (unsigned)t->bits, entry);
 }
 #endif
+
+static inline void fpc_table_put(fpc_table *t, uint32_t slot, uint32_t entry) {
+    fpc_table_put_bits(t, slot * t->bits, (unsigned)t->bits, entry);
+}
 
 static inline void fpc_table_count(fpc_table *t, int64_t change) {
     atomic_store_explicit(&t->size, fpc_table_size(t) + (uint64_t)change, memory_order_relaxed);
@@ -178,6 +178,7 @@ static inline void fpc_table_count(fpc_table *t, int64_t change) {
 /* Adds one copy.  FULL at `capacity`, NOMEM when the stash cannot grow: nothing changed. */
 static inline fpc_room fpc_table_add_print(fpc_table *t, fpc_print p) {
     if (fpc_table_size(t) >= t->capacity) return FPC_ROOM_FULL;
+    if (__builtin_expect(t->is_compact, 0)) return fpc_compact_add(t, p);
     uint64_t bit = p.first * t->bits, other_bit = p.second * t->bits;
     uint64_t raw = fpc_table_raw(t, bit), other_raw = fpc_table_raw(t, other_bit);
     uint64_t first = fpc_table_zeros(t, raw >> fpc_table_shift(bit));

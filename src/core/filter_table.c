@@ -2,7 +2,8 @@
  * Invariant: every entry sits in one of the two windows of its print, on the side it says, or its
  * print is in the stash.  An entry is never out of the table while it moves: add() first finds a whole
  * path of slots that ends in an empty one, then moves the entries from its far end backwards. */
-#include "filter_slots.h"
+#include "filter_compact.h"
+#include "fpcache/filter.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,23 +12,40 @@
 #define MAX_REFLECTIONS 1024u             /* enough to mix well; 4 kB stay in the L1 cache */
 #define MAP_FROM        ((size_t)1 << 21) /* larger tables: own mapping, huge pages, zeroed lazily */
 #define SEARCH_WINDOWS  1500              /* looked at before a key goes to the stash */
+#define BUCKET          4u                /* slots of a bucket of the compact layout */
 
 /* --- Life --- */
 
-static uint64_t base_windows(uint64_t capacity) {
-    return capacity * 11 / 10 + 2; /* FPC_TABLE_LOAD, exact on every machine */
+/* fpc_table_full_load(), exact on every machine. */
+static uint64_t base_windows(const fpc_table_shape *s) {
+    return s->compact ? s->capacity * 86 / (83 * BUCKET) + 2 : s->capacity * 11 / 10 + 2;
 }
 
-static unsigned bits_at(unsigned base_bits, unsigned level) {
-    return base_bits + level > 28 ? 28 : base_bits + level;
+double fpc_table_full_load(bool compact) {
+    return compact ? 83.0 / 86.0 : 10.0 / 11.0;
 }
 
-bool fpc_table_possible(uint64_t capacity, unsigned level) {
-    return level < 32 && base_windows(capacity) < (UINT64_C(1) << 32) >> level;
+unsigned fpc_table_max_bits(bool compact) {
+    return compact ? FPC_FILTER_MAX_COMPACT_BITS : FPC_FILTER_MAX_BITS;
 }
 
-uint64_t fpc_table_words(uint64_t capacity, unsigned base_bits, unsigned level) {
-    return (((base_windows(capacity) << level) + 1) * bits_at(base_bits, level) + 63) / 64;
+static unsigned bits_at(const fpc_table_shape *s, unsigned level) {
+    unsigned most = fpc_table_max_bits(s->compact);
+    return s->bits + level > most ? most : s->bits + level;
+}
+
+/* From one window to the next. */
+static unsigned step_at(const fpc_table_shape *s, unsigned level) {
+    return s->compact ? BUCKET * (bits_at(s, level) - 1) : bits_at(s, level);
+}
+
+bool fpc_table_possible(const fpc_table_shape *s, unsigned level) {
+    return level < 32 && base_windows(s) < (UINT64_C(1) << 32) >> level;
+}
+
+uint64_t fpc_table_words(const fpc_table_shape *s, unsigned level) {
+    uint64_t steps = (base_windows(s) << level) + !s->compact; /* a window more than its step: one slot */
+    return (steps * step_at(s, level) + 63) / 64;
 }
 
 static uint64_t draw(uint64_t *state) { /* splitmix64 */
@@ -77,19 +95,12 @@ static size_t struct_bytes(uint32_t reflections) {
     return (bytes + _Alignof(fpc_table) - 1) & ~(_Alignof(fpc_table) - 1);
 }
 
-fpc_table *fpc_table_new(uint64_t capacity, unsigned base_bits, unsigned level, const uint64_t seed[2]) {
-    if (!fpc_table_possible(capacity, level)) return NULL;
-    uint64_t windows = base_windows(capacity);
-    uint32_t base_mask = (UINT32_C(1) << (base_bits - 1)) - 1;
-    size_t bytes = struct_bytes(reflection_mask(base_mask, windows) + 1);
-    fpc_table *t = aligned_alloc(_Alignof(fpc_table), bytes);
-    if (t == NULL) return NULL;
-    memset(t, 0, bytes);
-    fpc_stash_init(&t->stash);
-    t->bits = bits_at(base_bits, level);
-    t->level = level;
-    t->windows = windows << level;
-    t->capacity = capacity << level;
+/* Tags have all the bits of a print but that of the side. */
+static uint32_t mask_of(const fpc_table_shape *s, unsigned level) {
+    return (UINT32_C(1) << (bits_at(s, level) - !s->compact)) - 1;
+}
+
+static void shape_windows(fpc_table *t) {
     t->low = 1 | UINT64_C(1) << t->bits;
     t->high = t->low << (t->bits - 1);
     t->spread = t->low << 1;
@@ -100,10 +111,41 @@ fpc_table *fpc_table_new(uint64_t capacity, unsigned base_bits, unsigned level, 
         t->seconds[i] = t->second;
         t->sevens[i] = 7;
     }
-    t->tag_mask = (UINT32_C(1) << (t->bits - 1)) - 1;
+}
+
+static void shape_buckets(fpc_table *t) {
+    unsigned width = (unsigned)t->bits / BUCKET - 3; /* of a tag without its 4 low bits */
+    t->compact.width = width;
+    t->compact.high = FPC_COMPACT_LANES * ((1u << width) - 1) << 4;
+    t->compact.single = (1 | UINT64_C(1) << 32) * ((1u << width) - 1);
+    t->compact.pair = (1u << 2 * width) - 1;
+    t->compact.fields = (UINT64_C(1) << 4 * width) - 1;
+    fpc_compact_init();
+}
+
+fpc_table *fpc_table_new(const fpc_table_shape *s, unsigned level, const uint64_t seed[2]) {
+    if (!fpc_table_possible(s, level)) return NULL;
+    uint64_t windows = base_windows(s);
+    uint32_t base_mask = mask_of(s, 0);
+    size_t bytes = struct_bytes(reflection_mask(base_mask, windows) + 1);
+    fpc_table *t = aligned_alloc(_Alignof(fpc_table), bytes);
+    if (t == NULL) return NULL;
+    memset(t, 0, bytes);
+    fpc_stash_init(&t->stash);
+    t->bits = step_at(s, level);
+    t->level = level;
+    t->windows = windows << level;
+    t->capacity = s->capacity << level;
+    t->is_compact = s->compact;
+    if (s->compact) {
+        shape_buckets(t);
+    } else {
+        shape_windows(t);
+    }
+    t->tag_mask = mask_of(s, level);
     t->base_mask = base_mask;
     t->reflection_mask = reflection_mask(base_mask, windows);
-    t->word_count = (size_t)fpc_table_words(capacity, base_bits, level) + 1;
+    t->word_count = (size_t)fpc_table_words(s, level) + 1;
     if (!allocate_words(t)) {
         fpc_table_free(t);
         return NULL;
@@ -123,12 +165,16 @@ void fpc_table_free(fpc_table *t) {
     free(t);
 }
 
-double fpc_table_fpr(unsigned base_bits, unsigned bits, double load) {
-    /* Four slots are compared; a tag that came out 0 took the place of 1, so that one is twice as
-     * likely, for the entry and for the question. */
-    double base_tags = (double)(UINT32_C(1) << (base_bits - 1));
-    double fpr = 4 * load / (double)(UINT32_C(1) << bits) * (1 + 2 / base_tags);
+double fpc_table_fpr(const fpc_table_shape *s, unsigned level, double load) {
+    /* Four slots are compared, or eight of two buckets; a tag that came out 0 took the place of 1, so that
+     * one is twice as likely, for the entry and for the question. */
+    double base_tags = (double)mask_of(s, 0) + 1, compared = s->compact ? 2 * BUCKET : 4;
+    double fpr = compared * load / (double)(UINT32_C(1) << bits_at(s, level)) * (1 + 2 / base_tags);
     return fpr < 1 ? fpr : 1;
+}
+
+uint64_t fpc_table_slots(const fpc_table *t) {
+    return t->is_compact ? BUCKET * t->windows : t->windows + 1;
 }
 
 size_t fpc_table_bytes(const fpc_table *t) {
@@ -146,11 +192,11 @@ static inline uint64_t stash_id(fpc_print p) {
     return (uint64_t)(p.first < p.second ? p.first : p.second) << 32 | p.tag;
 }
 
-/* Step (2) of filter_table.h: comes before anything disappears from its place. */
+/* Step (2) of filter_table.h: comes before anything disappears from its place.  By two: it stays even. */
 static inline void announce(fpc_table *t) {
     uint64_t version = atomic_load_explicit(&t->version, memory_order_relaxed);
     fpc_filter_step();
-    atomic_store_explicit(&t->version, version + 1, memory_order_release);
+    atomic_store_explicit(&t->version, version + 2, memory_order_release);
 }
 
 /* --- Add --- */
@@ -224,12 +270,20 @@ bool fpc_table_stash(fpc_table *t, uint64_t id, uint64_t copies) {
     return true;
 }
 
+bool fpc_table_stash_print(fpc_table *t, fpc_print p) {
+    return fpc_table_stash(t, stash_id(p), 1);
+}
+
+bool fpc_table_stashed(const fpc_table *t, fpc_print p) {
+    return fpc_stash_copies(&t->stash) > 0 && fpc_stash_has(&t->stash, stash_id(p));
+}
+
 fpc_room fpc_table_add_crowded(fpc_table *t, fpc_print p) {
     uint32_t slot;
-    bool known = fpc_stash_copies(&t->stash) > 0 && fpc_stash_has(&t->stash, stash_id(p));
-    if (!known && make_room(t, p, &slot)) { /* one copy there: the next ones need no search */
+    /* With one copy in the stash the next ones need no search. */
+    if (!fpc_table_stashed(t, p) && make_room(t, p, &slot)) {
         fpc_table_put(t, slot, p.tag << 1 | (slot - p.first < 2 ? slot - p.first : slot - p.second));
-    } else if (!fpc_table_stash(t, stash_id(p), 1)) {
+    } else if (!fpc_table_stash_print(t, p)) {
         return FPC_ROOM_NOMEM;
     }
     fpc_table_count(t, 1);
@@ -238,7 +292,7 @@ fpc_room fpc_table_add_crowded(fpc_table *t, fpc_print p) {
 
 bool fpc_table_look(const fpc_table *t, uint64_t hash) {
     fpc_print p = fpc_table_print(t, hash);
-    if (fpc_table_match(t, p) != 0) return true;
+    if ((t->is_compact ? fpc_compact_match(t, p) : fpc_table_match(t, p)) != 0) return true;
     return (fpc_table_elsewhere(t) & FPC_IN_STASH) != 0 && fpc_stash_has(&t->stash, stash_id(p));
 }
 
@@ -251,6 +305,7 @@ static uint64_t copies_in(const fpc_table *t, uint32_t window, uint32_t tag) {
 }
 
 static bool remove_from_slots(fpc_table *t, fpc_print p) {
+    if (t->is_compact) return fpc_compact_remove(t, p);
     uint64_t first = copies_in(t, p.first, p.tag), second = copies_in(t, p.second, p.tag);
     uint64_t here = first != 0 ? first : second;
     if (here == 0) return false;
@@ -266,7 +321,7 @@ static void stash_unused(fpc_table *t) {
 }
 
 static bool remove_from_stash(fpc_table *t, fpc_print p) {
-    if (fpc_stash_copies(&t->stash) == 0 || !fpc_stash_has(&t->stash, stash_id(p))) return false;
+    if (!fpc_table_stashed(t, p)) return false;
     announce(t);
     fpc_stash_remove(&t->stash, stash_id(p));
     if (fpc_stash_copies(&t->stash) == 0) stash_unused(t);
@@ -287,11 +342,16 @@ void fpc_table_clear(fpc_table *t) {
     atomic_store_explicit(&t->size, 0, memory_order_relaxed);
 }
 
-bool fpc_table_print_at(const fpc_table *t, uint32_t slot, fpc_print *p) {
-    uint32_t entry = entry_at(t, slot);
-    if (entry == 0) return false;
-    p->tag = entry >> 1;
-    p->first = slot - (entry & 1);
+bool fpc_table_print_at(const fpc_table *t, uint64_t slot, fpc_print *p) {
+    if (t->is_compact) {
+        p->first = (uint32_t)(slot / BUCKET);
+        p->tag = fpc_compact_read(t, p->first) >> 16 * (slot % BUCKET) & 0xffff;
+    } else {
+        uint32_t entry = entry_at(t, (uint32_t)slot);
+        p->tag = entry >> 1;
+        p->first = (uint32_t)slot - (entry & 1);
+    }
+    if (p->tag == 0) return false;
     p->second = fpc_table_other(t, p->first, p->tag);
     return true;
 }
@@ -308,15 +368,21 @@ static bool stash_valid(const fpc_table *t) {
     return true;
 }
 
-bool fpc_table_valid(const fpc_table *t) {
-    uint64_t held = 0;
+static bool windows_valid(const fpc_table *t, uint64_t *held) {
+    *held = 0;
     for (uint32_t slot = 0; slot <= t->windows; slot++) {
         uint32_t entry = entry_at(t, slot);
         if (entry == 0) continue;
-        held++;
+        (*held)++;
         if ((entry >> 1 & t->base_mask) == 0 || slot - (entry & 1) >= t->windows) return false;
     }
-    uint64_t end = ((uint64_t)t->windows + 1) * t->bits; /* nothing may follow the last slot */
+    return true;
+}
+
+bool fpc_table_valid(const fpc_table *t) {
+    uint64_t held;
+    if (!(t->is_compact ? fpc_compact_valid(t, &held) : windows_valid(t, &held))) return false;
+    uint64_t end = (t->windows + !t->is_compact) * t->bits; /* nothing may follow the last slot */
     for (size_t i = (size_t)(end >> 6); i < t->word_count; i++) {
         uint64_t word = atomic_load_explicit(&t->words[i], memory_order_relaxed);
         if ((i == end >> 6 ? word >> (end & 63) : word) != 0) return false;

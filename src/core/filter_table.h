@@ -1,4 +1,7 @@
-/* filter_table.h -- one table of fingerprints, packed without gaps.
+/* filter_table.h -- one table of fingerprints, packed without gaps, in one of two layouts.
+ *
+ * What follows is the layout of windows.  The other, smaller one has buckets of four in place of windows, and
+ * is told in filter_compact.h; prints, reflections, levels and the stash are the same.
  *
  * Words of this header:
  *   slot       `bits` bits; 0 means empty
@@ -21,6 +24,8 @@
  * had it seen (2) in its first look, it would have seen (1).  So the two looks differ and it asks again.  An
  * entry may straddle two words: seeing half of (3) is seeing (3), and half of (1) is not needed.
  *
+ * The version goes up by two, and stays even: odd means something in the compact layout only.
+ *
  * The last copy of an entry goes without (2): whoever asks for a key of that print cannot count on it.  For
  * suppose the key was added before its reader began and removed after it ended.  The writer took this copy
  * away either before that add, then the reader sees what the add wrote; or after that removal, then the
@@ -39,7 +44,7 @@
 typedef struct fpc_table { // NOLINT(clang-analyzer-optin.performance.Padding): the padding keeps lines apart
     /* -- fixed at creation -- */
     _Atomic uint64_t *words; /* slots from bit 0 up; one spare word at the end */
-    uint64_t windows, bits;
+    uint64_t windows, bits;  /* `bits`: from one window to the next; of a slot, or of a bucket */
     uint32_t tag_mask, base_mask, reflection_mask;
     unsigned level;
     uint64_t low, high;      /* lowest and highest bit of both slots of a window */
@@ -47,8 +52,14 @@ typedef struct fpc_table { // NOLINT(clang-analyzer-optin.performance.Padding): 
     _Alignas(16) uint64_t lows[2], highs[2], seconds[2], sevens[2]; /* low, high, second, 7: for vectors */
     uint64_t capacity;
     size_t word_count, mapped_bytes; /* mapped_bytes: 0 if malloc'ed */
+    bool is_compact;
+    struct { /* how the high parts of four tags are put together; filter_compact.h */
+        unsigned width;
+        uint64_t high;                 /* where they are in the lanes */
+        uint64_t single, pair, fields; /* put together: the lower one of each two; the lower two; all */
+    } compact;
     /* -- written by the writer: on lines of their own, so that readers lose a line only when they must -- */
-    _Alignas(64) _Atomic uint64_t version; /* disappearances of one of several copies, and moves */
+    _Alignas(64) _Atomic uint64_t version; /* changes a reader must know of; odd: look again */
     _Atomic unsigned elsewhere;            /* where else a reader has to look, as below */
     _Alignas(64) _Atomic uint64_t size;    /* entries here and copies in the stash; lookups do not ask */
     fpc_stash stash;
@@ -66,38 +77,52 @@ typedef struct fpc_print {
 
 typedef enum fpc_room { FPC_ROOM_OK, FPC_ROOM_FULL, FPC_ROOM_NOMEM } fpc_room;
 
+/* What all tables of a filter have in common: those of its first one, at level 0. */
+typedef struct fpc_table_shape {
+    uint64_t capacity;
+    unsigned bits; /* fingerprint bits: of a slot of a window, or of a tag in a bucket */
+    bool compact;
+} fpc_table_shape;
+
 /* Whether a table for `capacity << level` keys can be numbered with 32 bits. */
-bool fpc_table_possible(uint64_t capacity, unsigned level);
+bool fpc_table_possible(const fpc_table_shape *shape, unsigned level);
 /* The 64-bit words its slots fill. */
-uint64_t fpc_table_words(uint64_t capacity, unsigned base_bits, unsigned level);
-/* That table, empty, of a filter whose first table has `base_bits`.  NULL if out of memory or not
- * possible. */
-fpc_table *fpc_table_new(uint64_t capacity, unsigned base_bits, unsigned level, const uint64_t seed[2]);
+uint64_t fpc_table_words(const fpc_table_shape *shape, unsigned level);
+/* That table, empty.  NULL if out of memory or not possible. */
+fpc_table *fpc_table_new(const fpc_table_shape *shape, unsigned level, const uint64_t seed[2]);
 void fpc_table_free(fpc_table *table); /* NULL is allowed */
 
-/* Most false positives of a table of `bits` at `load` (entries / slots). */
-double fpc_table_fpr(unsigned base_bits, unsigned bits, double load);
-/* The load of a full table: capacity / slots.  Room is found up to 0.965 in theory and 0.94 in practice, but
- * the last few per cent cost most of the time (docs/filter.md).  Part of the saved format: the number of
- * slots follows from the capacity. */
-#define FPC_TABLE_LOAD (10.0 / 11.0)
+/* Most fingerprint bits: more for a table of a higher level do not fit. */
+unsigned fpc_table_max_bits(bool compact);
+/* Most false positives of a table at `load` (entries / slots). */
+double fpc_table_fpr(const fpc_table_shape *shape, unsigned level, double load);
+/* The load of a full table: capacity / slots.  Windows find room up to 0.965 in theory and 0.94 in practice,
+ * buckets up to 0.98 and 0.97, but the last few per cent cost most of the time (docs/filter.md).  Part of the
+ * saved format: the number of slots follows from the capacity. */
+double fpc_table_full_load(bool compact);
 
 /* The rare second half of fpc_table_add_print() in filter_slots.h, for a print whose four slots are taken: by
  * moving others, or in the stash.  NOMEM when that cannot grow. */
 fpc_room fpc_table_add_crowded(fpc_table *table, fpc_print print);
+/* What it does in the compact layout, after it has compared the size (filter_compact.c). */
+fpc_room fpc_compact_add(fpc_table *table, fpc_print print);
 
 /* Whether the print of `hash` is in the table or its stash, at one look: a reader beside the writer has to
  * compare versions (above). */
 bool fpc_table_look(const fpc_table *table, uint64_t hash);
 
-/* Puts `copies` of a saved id into the stash; false if out of memory. */
+/* Puts `copies` of a saved id, or one of a print, into the stash; false if out of memory. */
 bool fpc_table_stash(fpc_table *table, uint64_t id, uint64_t copies);
+bool fpc_table_stash_print(fpc_table *table, fpc_print print);
+/* Whether a copy is there; for the writer. */
+bool fpc_table_stashed(const fpc_table *table, fpc_print print);
 bool fpc_table_remove(fpc_table *table, fpc_print print);
 void fpc_table_clear(fpc_table *table);
 void fpc_table_copy(fpc_table *into, const fpc_table *from); /* of equal shape; without the stash */
 
-/* The print in `slot`, translated to `level` (at most the table's own); false if it is empty. */
-bool fpc_table_print_at(const fpc_table *table, uint32_t slot, fpc_print *print);
+uint64_t fpc_table_slots(const fpc_table *table);
+/* The print in `slot`; false if it is empty. */
+bool fpc_table_print_at(const fpc_table *table, uint64_t slot, fpc_print *print);
 /* Whether every slot, the padding and the stash hold what add() could have written. */
 bool fpc_table_valid(const fpc_table *table);
 size_t fpc_table_bytes(const fpc_table *table);

@@ -10,7 +10,7 @@ typedef bool (*visitor)(void *context, fpc_print print); /* false: stop */
 /* True if every print was visited, copies as often as they are there. */
 static bool each_print(const fpc_table *t, visitor visit, void *context) {
     fpc_print p;
-    for (uint32_t slot = 0; slot <= t->windows; slot++) {
+    for (uint64_t slot = 0; slot < fpc_table_slots(t); slot++) {
         if (fpc_table_print_at(t, slot, &p) && !visit(context, p)) return false;
     }
     for (size_t i = 0; i < fpc_stash_cells(&t->stash); i++) {
@@ -48,7 +48,7 @@ static fpc_table *copy_table(const fpc_filter *f, const fpc_table *from) {
 
 fpc_status fpc_filter_copy(const fpc_filter *f, fpc_filter **out, fpc_error *err) {
     *out = NULL;
-    fpc_filter *copy = fpc_filter_bare(f->capacity, f->bits, f->grow, f->hasher.seed);
+    fpc_filter *copy = fpc_filter_bare(&f->shape, f->grow, f->hasher.seed);
     if (copy == NULL) return fpc_fail(err, FPC_NOMEM, "filter");
     for (unsigned i = 0; i < fpc_filter_tables(f); i++) {
         fpc_table *table = copy_table(f, f->tables[i]);
@@ -147,8 +147,9 @@ fpc_status fpc_filter_union(fpc_filter *into, const fpc_filter *from, fpc_error 
     if (memcmp(into->hasher.seed, from->hasher.seed, sizeof into->hasher.seed) != 0) {
         return fpc_fail(err, FPC_INVALID, "the filters have different seeds: make one like the other");
     }
-    if (into->capacity != from->capacity || into->bits != from->bits) {
-        return fpc_fail(err, FPC_INVALID, "the filters differ in capacity or fingerprint bits");
+    const fpc_table_shape *a = &into->shape, *b = &from->shape;
+    if (a->capacity != b->capacity || a->bits != b->bits || a->compact != b->compact) {
+        return fpc_fail(err, FPC_INVALID, "the filters differ in capacity, fingerprint bits or compactness");
     }
     fpc_status status;
     if (into == from) { /* everything twice */

@@ -120,10 +120,11 @@ typedef struct fpc_pipe {
     bool commit_failed;          /* at the sync that is the head */
     bool unflushed;              /* libpq could not write all */
     bool silent, retiring;
-    bool broken;    /* sending failed; the thread is to end it */
-    bool unread;    /* libpq read an answer while it was sending: no descriptor tells of it */
-    bool not_run;   /* the server said that it ended the session before running what is in the ring */
-    fpc_error lost; /* ... and why; status FPC_OK: it said nothing */
+    bool gathered; /* writes are on their way that are sent again if they fail: no others may overtake them */
+    bool broken;   /* sending failed; the thread is to end it */
+    bool unread;   /* libpq read an answer while it was sending: no descriptor tells of it */
+    bool not_run;  /* the server said that it ended the session before running what is in the ring */
+    fpc_error lost;          /* ... and why; status FPC_OK: it said nothing */
     fpc_request *committing; /* a list: the writes of one statement, which succeeded and wait for its sync */
     int64_t heard_ns;        /* when it last said something, or was asked while it owed nothing */
     int64_t opened_ns;

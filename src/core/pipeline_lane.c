@@ -143,11 +143,12 @@ static void count_lost(fpc_lane_state *lane) {
     atomic_fetch_add_explicit(&lane->io->engine->counters.lost, 1, memory_order_relaxed);
 }
 
-/* Writes that may travel merged wait for the one that is on its way: the next statement takes all of them. */
+/* Writes that may travel merged wait for the one that is on its way: the next statement takes all of them.
+ * Behind such a statement all others wait: should it fail, its writes are sent again. */
 static bool is_to_gather(const fpc_lane_state *lane, const fpc_pipe *pipe) {
     const fpc_request *first = fpc_queue_first(&lane->queue);
-    return lane->lane == FPC_LANE_WRITE && pipe->in_flight > 0 && first->statement->many != NULL &&
-           !first->alone;
+    if (lane->lane != FPC_LANE_WRITE) return false;
+    return pipe->gathered || (pipe->in_flight > 0 && first->statement->many != NULL && !first->alone);
 }
 
 bool fpc_lane_send(fpc_lane_state *lane) {

@@ -4,10 +4,10 @@
  * libpq gives the answers in the same order, and an answer that does not fit the head of the ring ends the
  * connection.
  *
- * In a group of reads each answer counts at once.  A statement that writes is alone in its group, and counts when its sync
- * came: a success before it can still be rolled back.  A statement to prepare has a group of its own, so that
- * no other error undoes it unseen; if it is refused, the queries that follow fail with "does not exist" and
- * get the real reason. */
+ * In a group of reads each answer counts at once.  A statement that writes is alone in its group, and counts
+ * when its sync came: a success before it can still be rolled back.  A statement to prepare has a group of
+ * its own, so that no other error undoes it unseen; if it is refused, the queries that follow fail with "does
+ * not exist" and get the real reason. */
 #include "pipeline_internal.h"
 #include "server_error.h"
 
@@ -42,7 +42,7 @@ static void pop(fpc_pipe *pipe) {
         free(done->many);
     }
     pipe->head = (pipe->head + 1) & (pipe->capacity - 1);
-    pipe->owed--;
+    if (--pipe->owed == 0) pipe->gathered = false; /* nothing is sent behind them before their sync came */
     pipe->has_result = false;
 }
 
@@ -53,7 +53,7 @@ void fpc_pipe_begin(fpc_pipe *pipe, fpc_conn *conn) {
     pipe->pg = fpc_conn_pg(conn);
     pipe->state = FPC_PIPE_OPEN;
     pipe->silent = pipe->retiring = pipe->unflushed = pipe->has_result = pipe->commit_failed = false;
-    pipe->broken = pipe->unread = false;
+    pipe->broken = pipe->unread = pipe->gathered = false;
     pipe->not_run = false;
     pipe->lost.status = FPC_OK;
     pipe->opened_ns = pipe->heard_ns = pipe->io->now;

@@ -216,8 +216,9 @@ static size_t send_reads(fpc_pipe *pipe, fpc_request **requests, size_t at, size
 static size_t send_writes(fpc_pipe *pipe, fpc_request **requests, size_t at, size_t count) {
     fpc_request *ordered[FPC_PIPE_WINDOW];
     size_t many = gather_writes(requests + at, count - at, ordered);
-    if (many > 0) return send_many(pipe, ordered, many) ? many : 0;
-    return send_one(pipe, requests[at]) ? 1 : 0;
+    if (many == 0) return send_one(pipe, requests[at]) ? 1 : 0;
+    pipe->gathered = send_many(pipe, ordered, many);
+    return pipe->gathered ? many : 0;
 }
 
 /* From how many requests on those of this statement may travel merged. */
@@ -250,6 +251,7 @@ bool fpc_pipe_send(fpc_pipe *pipe, fpc_request **requests, size_t count) {
         sent += went;
         is_fine = went > 0 && (!is_alone || send_sync(pipe));
         is_open = !is_alone;
+        if (pipe->gathered) break;
     }
     if (is_fine && is_open) is_fine = send_sync(pipe);
     if (is_fine) is_fine = fpc_pipe_flush(pipe);

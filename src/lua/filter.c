@@ -64,7 +64,7 @@ static int opened(lua_State *L, fpc_status status, const fpc_error *err) {
     return 1;
 }
 
-/* filter(capacity, fpr or nil, fingerprint_bits or nil, grow, seed or nil) -> filter | nil, err
+/* filter(capacity, fpr or nil, fingerprint_bits or nil, grow, seed or nil, compact) -> filter | nil, err
  * A number that cannot be right becomes one that the core refuses in its own words. */
 static int filter_new(lua_State *L) {
     fpc_error err;
@@ -72,7 +72,8 @@ static int filter_new(lua_State *L) {
     lua_Number capacity = luaL_checknumber(L, 1);
     lua_Number fpr = luaL_optnumber(L, 2, 0), bits = luaL_optnumber(L, 3, 0);
     fpc_filter_options options = {.grow = lua_toboolean(L, 4),
-                                  .seed = luaL_optlstring(L, 5, NULL, &seed_length)};
+                                  .seed = luaL_optlstring(L, 5, NULL, &seed_length),
+                                  .compact = lua_toboolean(L, 6)};
     luaL_argcheck(L, options.seed == NULL || seed_length == FPC_FILTER_SEED_BYTES, 5,
                   "the seed has 16 bytes");
     options.capacity = capacity >= 1 && capacity <= 1e15 ? (uint64_t)capacity : 0;
@@ -235,7 +236,7 @@ static fpc_filter_stats stats_of(lua_State *L) {
 
 static int filter_stats(lua_State *L) {
     fpc_filter_stats stats = stats_of(L);
-    lua_createtable(L, 0, 12);
+    lua_createtable(L, 0, 13);
     fpc_lua_set_count(L, "size", stats.size);
     fpc_lua_set_count(L, "capacity", stats.capacity);
     fpc_lua_set_count(L, "slots", stats.slots);
@@ -248,6 +249,7 @@ static int filter_stats(lua_State *L) {
     fpc_lua_set_number(L, "bits_per_key", stats.bits_per_key);
     fpc_lua_set_number(L, "estimated_fpr", stats.estimated_fpr);
     fpc_lua_set_boolean(L, "grow", stats.grow);
+    fpc_lua_set_boolean(L, "compact", stats.compact);
     return 1;
 }
 

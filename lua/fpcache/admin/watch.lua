@@ -74,7 +74,7 @@ local ROWS = {
 }
 
 local function bytea_literal(bytes)
-  return "'\\x" .. bytes:gsub(".", function(c) return ("%02x"):format(c:byte()) end) .. "'::bytea"
+  return "E'\\\\x" .. bytes:gsub(".", function(c) return ("%02x"):format(c:byte()) end) .. "'::bytea"
 end
 
 local function array(list, type_name)

@@ -5,6 +5,8 @@ local codec = require("fpcache.codec")
 local connection_flags = require("fpcache.cli.connection_flags")
 local duration = require("fpcache.duration")
 local fpcache = require("fpcache")
+local system = require("fpcache.core").system
+local view = require("fpcache.top.view")
 
 local kv = {}
 
@@ -85,13 +87,13 @@ local ACTIONS = {
   keys = function(cache, flags)
     local scan, err = cache:scan({ prefix = flags.prefix, values = false })
     if not scan then return nil, err end
-    local found = {}
+    local found, is_terminal = {}, system.isatty(1) -- which a key of others must not steer
     for _ = 1, flags.limit or math.huge do
       local key
       key, err = scan:next()
       if err then return nil, err end
       if not key then break end
-      if flags.json then found[#found + 1] = key else io.write(key, "\n") end
+      if flags.json then found[#found + 1] = key else io.write(is_terminal and view.plain(key) or key, "\n") end
     end
     if not flags.json then return true end
     return print_value(setmetatable(found, fpcache.array_mt), true)

@@ -23,8 +23,8 @@ local function seconds(text)
 end
 
 local function folders(parser)
-  parser:option("--from", "A folder into which applications publish (fpcache.new{ publish = DIR }); may be repeated."):argname(
-    "DIR"):count("*")
+  parser:option("--from", "A folder into which applications publish (fpcache.new{ publish = DIR }), or the URL of a status page "
+    .. "or of text for Prometheus; may be repeated."):argname("DIR|URL"):count("*")
 end
 
 local function print_json(value)
@@ -164,7 +164,9 @@ local function slowlog(words)
   local list, err, show
   if #flags.from > 0 then
     list, err = published.read(flags.from)
-    if list then list, show = slow.calls(list), print_calls end
+    if err and #list > 0 then io.stderr:write("fpcache: ", err, "\n") end
+    if err and #list == 0 then return answer.failed(err) end
+    list, show = slow.calls(list), print_calls
   else
     list, err = connection_flags.call(slow.statements, connection_flags.read(flags))
     show = print_statements

@@ -5,6 +5,7 @@ local connection_flags = require("fpcache.cli.connection_flags")
 local fpcache = require("fpcache")
 local progress = require("fpcache.warm.progress")
 local system = require("fpcache.core").system
+local view = require("fpcache.top.view")
 local warm = require("fpcache.warm")
 
 local cli = {}
@@ -114,6 +115,9 @@ local function run(flags)
     answer.json(reached)
   elseif reached then
     io.stderr:write(progress.summary(reached), job.dry_run and " (a dry run: nothing was stored)\n" or "\n")
+    if state and reached.first_bad and not job.errors then
+      io.stderr:write("the first bad one: ", view.plain(reached.first_bad), " (--errors FILE tells all)\n")
+    end
   end
   if state then return 0 end
   return answer.failed(why .. (reached and flags.resume and "; run it again to go on" or ""))

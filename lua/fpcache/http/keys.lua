@@ -1,8 +1,9 @@
 --- The key of a response: method, scheme, host, URI and chosen fields of the request, written so that what HTTP calls equivalent
 -- (RFC 9110, 4.2.3; RFC 3986, 6.2) has one key.
 --
--- Done to a URI: the fragment goes; %41 becomes A where that byte needs no escape; the digits of other escapes become capitals;
--- an empty path becomes "/".  Not done: dot segments, order of arguments, double slashes; an origin may tell these apart.
+-- Done to a URI: %41 becomes A where that byte needs no escape; the digits of other escapes become capitals;
+-- an empty path becomes "/".  Not done: dot segments, order of arguments, double slashes; an origin may tell these apart.  A
+-- fragment, which no browser sends, is left too: else what an origin says of /a#x would be kept for /a.
 -- Done to a host: small letters; the scheme's own port goes.  Not done: a dot at the end, which an origin may answer by
 -- sending the client to the name without it.
 local headers = require("fpcache.http.headers")
@@ -33,8 +34,6 @@ end
 ---@param ignored table<string, true>? names of arguments that make no difference; one ending in "*" stands for all that begin so
 ---@return string
 function keys.uri(uri, ignored)
-  local hash = uri:find("#", 1, true)
-  if hash then uri = uri:sub(1, hash - 1) end
   uri = uri:gsub("%%(%x%x)", escape)
   local path, arguments = uri, nil
   local mark = uri:find("?", 1, true)

@@ -6,18 +6,31 @@ local waiting = require("fpcache.waiting")
 ---@field done boolean
 ---@field old any an older value, as soon as one is known that may be given meanwhile
 ---@field old_source string?
+---@field old_until number? until then
+---@field ends number? who loads behind has so long; then nobody waits for him any more
 local flights = {}
 
 --- The names of keys in flight are of a cache and all its views.
 function flights.new() return {} end
 
+-- Keys are given as they are stored.
 local function id_of(space, key) return #space .. ":" .. space .. key end
+
+--- The flight of a key.
+local function find(all, id)
+  local flight = all[id]
+  if flight and flight.ends and waiting.now() > flight.ends then
+    all[id] = nil -- lost, or late
+    return nil
+  end
+  return flight
+end
 
 --- The flight of a key, to be waited for, if another coroutine of this process has it.
 ---@return fpcache.Flight?
 function flights.of(all, space, key)
   if next(all) == nil then return nil end
-  local other = all[id_of(space, key)]
+  local other = find(all, id_of(space, key))
   return other and other.task ~= (coroutine.running() or false) and other or nil
 end
 
@@ -27,7 +40,7 @@ end
 ---@return boolean? is_alone whoever has it in this process cannot go on while the caller waits, so waiting is in vain
 function flights.enter(all, space, key)
   local id, task = id_of(space, key), coroutine.running()
-  local other = all[id]
+  local other = find(all, id)
   if not other then
     local own = { id = id, task = task or false, done = false }
     all[id] = own
@@ -42,9 +55,20 @@ end
 function flights.leave(all, own, ...)
   if own then
     own.done, own.results = true, { ... }
-    all[own.id] = nil
+    if all[own.id] == own then all[own.id] = nil end
   end
   return ...
+end
+
+--- This process has written a key: who asks for it from now on must not get what was loaded, or was known, before.
+---@param key string? nil: every key
+function flights.forget(all, space, key)
+  if next(all) == nil then return end
+  if key then
+    all[id_of(space, key)] = nil
+  else
+    for id in pairs(all) do all[id] = nil end
+  end
 end
 
 --- Waits for another's result.
@@ -52,7 +76,7 @@ end
 ---@return any value, string? err, string? source, string? why
 function flights.wait(other, policy)
   local takes_old = policy.stale_ttl ~= nil
-  local function look() return other.done or takes_old and other.old ~= nil end
+  local function look() return other.done or takes_old and other.old ~= nil and waiting.now() < other.old_until end
   if not (look() or waiting.poll(policy.lock_timeout, look)) then return false end
   if not other.done then return true, other.old, nil, other.old_source end
   local results = other.results

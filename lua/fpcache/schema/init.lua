@@ -14,6 +14,7 @@ local MIGRATIONS = {
   (require("fpcache.schema.m011_feed_quick")),
   (require("fpcache.schema.m013_watch_races")),
   (require("fpcache.schema.m014_inner_tables")),
+  (require("fpcache.schema.m016_evicted")),
 }
 
 local schema = { MIGRATIONS = MIGRATIONS, VERSION = MIGRATIONS[#MIGRATIONS].version } -- a number may have been passed over

@@ -2,6 +2,8 @@
 local core = require("fpcache.core")
 
 local MAX_ITEMS, MAX_DEPTH, MAX_STRING, WIDTH = 100, 6, 2000, 78
+local MAX_ALL = 1000     -- items of all tables in one
+local MAX_SORTED = 10000 -- names; sorting more takes long, and shows the same hundred
 
 local show = {}
 
@@ -36,7 +38,7 @@ local render
 
 local function label(key)
   if type(key) == "string" and key:find("^[%a_][%w_]*$") and not KEYWORDS[key] then return key .. " = " end
-  return "[" .. render(key, MAX_DEPTH, {}) .. "] = "
+  return "[" .. render(key, MAX_DEPTH, { left = 0 }) .. "] = "
 end
 
 --- The items of a table, those of the list first.
@@ -47,9 +49,15 @@ local function items_of(value, depth, seen)
     total = total + 1
     if not (math.type(key) == "integer" and key >= 1 and key <= length) then names[#names + 1] = key end
   end
-  for i = 1, math.min(length, MAX_ITEMS) do items[i] = render(value[i], depth + 1, seen) end
-  table.sort(names, order)
+  for i = 1, math.min(length, MAX_ITEMS) do
+    if seen.left == 0 then break end
+    seen.left = seen.left - 1
+    items[i] = render(value[i], depth + 1, seen)
+  end
+  if #names <= MAX_SORTED then table.sort(names, order) end
   for i = 1, math.min(#names, MAX_ITEMS - #items) do
+    if seen.left == 0 then break end
+    seen.left = seen.left - 1
     items[#items + 1] = label(names[i]) .. render(value[names[i]], depth + 1, seen)
   end
   if total > #items then items[#items + 1] = ("… %d more"):format(total - #items) end
@@ -82,7 +90,7 @@ end
 ---@param value any
 ---@return string
 function show.value(value)
-  return render(value, 0, {})
+  return render(value, 0, { left = MAX_ALL })
 end
 
 --- What a call gave: its values, one a line.  A failure, nil and a message, is one line.

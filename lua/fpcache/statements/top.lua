@@ -19,6 +19,9 @@ FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_stat_user_tables AS s ON s.relid = c.oid LEFT JOIN pg_statio_user_tables AS io ON io.relid = c.oid
 WHERE n.nspname = $1 AND c.relname = 'cache']],
 
+  -- Rows that quotas cost since the table was made, of all users.
+  evicted = "SELECT coalesce(sum(total), 0)::bigint AS total FROM {schema}.fpcache_evicted",
+
   -- $1: per cent of the pages.  Of the rows that this login may see.
   namespaces = [[
 SELECT namespace, count(*) AS entries, sum(octet_length(value) + octet_length(key))::bigint AS bytes

@@ -18,7 +18,7 @@ local sample = {}
 
 --- Opens a sampler, with one connection.
 ---@param o table options of fpcache.new as options.read() gives them for connection.OPTIONS
----@param dirs string[] folders of published caches
+---@param dirs string[] folders and URLs of published caches
 ---@return fpcache.top.Sampler? sampler
 ---@return string? err
 function sample.open(o, dirs)
@@ -59,6 +59,8 @@ local function look_at_server(self)
   if server then
     local feed = ask(conn, self.o, sql.fill(doctor_statements.feed, { schema = self.quoted })) -- nil: no right to see it
     server.feed = feed and feed[1]
+    local evicted = ask(conn, self.o, sql.fill(statements.evicted, { schema = self.quoted }))
+    server.evictions = evicted and evicted[1].total
     if self.looks % NAMESPACES_EVERY == 0 then self.namespaces = namespaces(self, conn, server) end
     server.namespaces, self.looks = self.namespaces, self.looks + 1
   end
@@ -88,7 +90,7 @@ local function share(part, whole)
   return whole and whole > 0 and part / whole or nil
 end
 
-local SERVER_RATES = { "lookups", "inserts", "updates", "deletes" }
+local SERVER_RATES = { "lookups", "inserts", "updates", "deletes", "evictions" }
 
 local function server_between(after, before, seconds)
   local rates = { hot = share(after.hot_updates, after.updates), dead = share(after.dead, (after.rows or 0) + (after.dead or 0)) }
@@ -119,9 +121,10 @@ local function process_between(after, before)
   local reads = hits + misses
   local counts = latency.between(now.events and now.events.latency or {}, then_ and then_.events and then_.events.latency)
   local pool, token = now.pool or {}, now.token
+  local calls = now.events and grown("events", "calls") or reads + grown(nil, "sets") -- nobody counts more
   return {
     id = after.id, pid = after.pid, host = after.host, namespace = after.namespace, schema = after.schema, age = after.age,
-    calls = seconds and grown("events", "calls") / seconds, errors = seconds and grown("events", "errors") / seconds,
+    calls = seconds and calls / seconds, errors = seconds and grown("events", "errors") / seconds,
     reads = reads,
     hit_ratio = share(hits, reads), near_ratio = share(near, reads), absent_ratio = share(negative + absent, reads),
     saved = share(near + negative + absent, reads),

@@ -58,8 +58,9 @@ end
 local function server_lines(lines, server, rates)
   lines[#lines + 1] = ("table    %s rows, %s%s, %s dead, HOT %s, in memory %s"):format(count(server.rows), bytes(server.bytes),
     server.unlogged and "" or " (LOGGED)", share(rates.dead), share(rates.hot), share(rates.in_memory))
-  lines[#lines + 1] = ("server   lookups %s  inserts %s  updates %s  deletes %s"):format(per_second(rates.lookups),
-    per_second(rates.inserts), per_second(rates.updates), per_second(rates.deletes))
+  lines[#lines + 1] = ("server   lookups %s  inserts %s  updates %s  deletes %s  evicted %s by quotas"):format(
+    per_second(rates.lookups),
+    per_second(rates.inserts), per_second(rates.updates), per_second(rates.deletes), per_second(rates.evictions))
   lines[#lines + 1] = ("clients  %d connections of fpcache, %d feed readers; %d of %d in use"):format(server.clients,
     server.readers, server.connections, server.connections_max)
   local feed = server.feed
@@ -109,7 +110,7 @@ function view.lines(seen)
   if seen.together then
     process_lines(lines, seen)
   elseif not seen.publish_error then
-    lines[#lines + 1] = "process  none has published (fpcache.new{ publish = DIR }, fpcache top --from DIR)"
+    lines[#lines + 1] = "process  none has published (fpcache.new{ publish = DIR }, fpcache top --from DIR or URL)"
   end
   if server and server.namespaces and #server.namespaces > 0 then
     lines[#lines + 1] = ""

@@ -23,6 +23,7 @@ local COPY_PASSING = { conflict = true } -- what the server holds of the job end
 function engine.complain(job, batch, line, why)
   job.state.bad, batch.bad = job.state.bad + 1, batch.bad + 1
   batch.complaints[batch.bad] = { source = batch.source_name, line = line, error = why }
+  job.state.first_bad = job.state.first_bad or ("%s, line %d: %s"):format(batch.source_name, line, why)
   if job.state.bad > job.max_errors then
     error({ fatal = ("invalid: %d bad records are more than max_errors (%d); the last: %s, line %d: %s"):format(
       job.state.bad, job.max_errors, batch.source_name, line, why) })

@@ -39,6 +39,7 @@ local OPTIONS = {
 ---@field read integer records read, those before an interruption included
 ---@field stored integer
 ---@field bad integer
+---@field first_bad string? which was the first of this run, and why
 ---@field seconds number of this run
 ---@field bytes integer? read of the file at hand
 ---@field total_bytes integer? of the file at hand
