@@ -297,6 +297,27 @@ describe("tasks", function()
     assert.equal(1, ticks)
   end)
 
+  it("may wait inside a codec: others take their answers meanwhile", function()
+    local slow = db:open { codec = {
+      encode = function(t) return t.text end,
+      decode = function(text)
+        fpcache.sleep(0.001) -- LuaJIT cannot yield there and says so
+        return { text = text }
+      end,
+    } }
+    for i = 1, 20 do assert(slow:set("k" .. i, { text = "text " .. i })) end
+    local tasks = {}
+    for i = 1, 20 do tasks[i] = fpcache.spawn(function() return slow:get("k" .. i) end) end
+    for i = 1, 20 do
+      local value, err = fpcache.await(tasks[i])
+      if value then
+        assert.equal("text " .. i, value.text)
+      else
+        assert.matches("^invalid: codec: .*yield", err)
+      end
+    end
+  end)
+
   it("refuse what is no task, no function, no list", function()
     assert.has_error(function() fpcache.spawn(1) end, "bad fn (function expected, got number)")
     assert.has_error(function() fpcache.await({}) end, "bad task (what fpcache.spawn returned is expected, got table)")

@@ -8,10 +8,11 @@
 #
 # Last run: 2026-11-23, `run.sh build --large`, 2 virtual processors (AMD EPYC) shared with other programs (load 1.8 at the
 # start, 3.9 at most), PostgreSQL 15.18, 157 s; near_hit and feed_cost later that day, as told.
-#   near hit     178 ns (5.4)  26 ns (LuaJIT)   lua-resty-lrucache 22 ns  bare table 30 ns, 13 ns      1,000 keys, at load 23
-#   absent       210 ns, 41 ns
+#   near hit     172 ns (5.4)  13 ns (LuaJIT)   lua-resty-lrucache 8 to 10 ns   bare table 33 ns, 2 ns   1,000 keys, at load 10 to 21
+#                287 ns        14 ns            lua-resty-lrucache 12 to 14 ns                            10,000 keys
+#   absent       211 ns, 25 ns
 #   feed_cost    on / switched off: set 0.76 (MISSED, bar 0.85)  set_many 0.98  with feed_listen 0.63, 0.98      at load 5
-#   idle         0.037 % of a processor (bar 0.2), the server for it 0.12 %
+#   idle         0.023 % of a processor (bar 0.2), the server for it 0.11 %, at load 13
 #   load         1M keys 0.40 s, filter 2.0 MB, RSS + 2.7 MB   10M keys 6.2 s, 20.3 MB, + 20.9 MB
 #   hit ratio    zipf 1.0: SIEVE 77.5 %, LRU 73.4 %   with walks 77.3 %, 68.9 %
 # docs/performance.md says what they mean.

@@ -114,9 +114,9 @@ uint64_t fpc_feed_stamp(const fpc_feed *feed, uint64_t hash);
 
 /* Whether a copy with that stamp may still be given out. */
 bool fpc_feed_is_current(const fpc_feed *feed, uint64_t hash, uint64_t stamp);
-/* How often keys have changed, above 0 and below 2^53; 0 when nobody knows, or when `ends` has come (it may come
- * FPC_CLOCK_COARSE_LAG early).  A copy that was current when it was asked for AFTER this, is current for as long
- * as this says the same. */
+/* How often keys have changed, above 0 and below 2^53; 0 when nobody knows, or when `ends` has come (it may
+ * come FPC_CLOCK_COARSE_LAG early).  A copy that was current when it was asked for AFTER this, is current for
+ * as long as this says the same. */
 int64_t fpc_feed_moves_until(const fpc_feed *feed, fpc_deadline ends);
 
 /* The same for a copy of another process of this machine, which asked the server for it at `asked_at` (the

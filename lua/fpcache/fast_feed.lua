@@ -54,8 +54,8 @@ end
 ---@param most integer bytes
 ---@return fun(seed: number, key: any): boolean?, number?, number? look absent, spot, stamp (nil when stale); nothing for a key
 --- that is no string of 1 to `most` bytes
----@return fun(spot: number, stamp: number, ends: number, seen: number): number is_current 0 when it is not; another number is to be
---- kept and given as `seen` the next time (0 the first time), which then is answered quicker
+---@return fun(spot: number, stamp: number, ends: number, seen: number): number is_current 0 when it is not; another number
+--- is to be kept and given as `seen` the next time (0 the first time), which then is answered quicker
 function fast_feed.bind(feed, most)
   local pointer, two = feed.pointer, ffi.new("double[2]")
   local function bound_look(seed, key)

@@ -199,7 +199,7 @@ int main(void) {
                                        cmocka_unit_test(full_filter_is_given_up),
                                        cmocka_unit_test(filter_in_a_lookup_is_not_freed),
                                        cmocka_unit_test(stamps_count_their_moves),
-        cmocka_unit_test(stamps_know_when_they_moved),
+                                       cmocka_unit_test(stamps_know_when_they_moved),
                                        cmocka_unit_test(stamps_move_and_fit_a_double)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

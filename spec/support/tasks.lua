@@ -2,7 +2,6 @@
 --
 --   local tasks = require("support.tasks").new()        -- or .new{ fake = true }
 --   tasks:spawn(function() waiting.sleep(1) end)
---   -- or .new{ fake = true, moved = function(seconds) … end }, which is told each move of the clock
 --   tasks:run()                                         -- until all have ended; raises what one of them raised
 local core = require "fpcache.core"
 local waiting = require "fpcache.waiting"
@@ -14,7 +13,7 @@ local tasks = {}
 
 --- Plugs itself into fpcache.waiting; :close() takes it out again.
 function tasks.new(opts)
-  local self = setmetatable({ fake = opts and opts.fake, moved = opts and opts.moved, time = 1000, ready = {}, running = nil }, Tasks)
+  local self = setmetatable({ fake = opts and opts.fake, time = 1000, ready = {}, running = nil }, Tasks)
   local scheduler = {
     is_task = function() return self.running ~= nil end,
     sleep = function(seconds) coroutine.yield(self:now() + seconds) end,
@@ -47,7 +46,6 @@ function Tasks:run()
     local pause = task.at - self:now()
     if pause > 0 then
       if self.fake then self.time = task.at else core.system.sleep(pause) end
-      if self.moved then self.moved(pause) end
     end
     self.running = task
     local ok, at = coroutine.resume(task.thread)

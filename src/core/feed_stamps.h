@@ -5,8 +5,9 @@
  * 2^32 changes, the epoch after 2^21 - 1: a copy that old and never looked at meanwhile is beyond any near
  * cache's time to live.)  A stamp is below 2^53, so a Lua number holds it exactly, and never 0.
  *
- * `moves` counts the moves of all of them, each after it was made.  Who compared a stamp after he read that count need not
- * compare it again while the count is the same: stamps lie all over the memory, the count in one place.
+ * `moves` counts the moves of all of them, each after it was made.  Who compared a stamp after he read that
+ * count need not compare it again while the count is the same: stamps lie all over the memory, the count in
+ * one place.
  *
  * Beside them stands when they moved last, for copies that come from another process, which has stamps of its
  * own: all that such a move is about was known here then.

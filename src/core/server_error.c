@@ -28,8 +28,9 @@ static const char *advice(const char *state, const char *text, fpc_status status
     if (status == FPC_SCHEMA) return "; run `fpcache admin setup` on this database";
     if (status == FPC_DENIED) return "; the owner grants it with `fpcache admin setup --grant ROLE`";
     if (is_state(state, "25006") || (is_state(state, "0A000") && strstr(text, "recovery") != NULL)) {
-        return "; either this server is a standby, and unlogged tables live on the primary only (connect with "
-               "target_session_attrs=read-write), or the role or database has default_transaction_read_only on";
+        return "; either this server is a standby, and unlogged tables live on the primary only "
+               "(connect with target_session_attrs=read-write), or the role or database has "
+               "default_transaction_read_only on";
     }
     if (is_state(state, "53100")) return "; the server's disk is full";
     return "";

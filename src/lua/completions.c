@@ -17,6 +17,7 @@
 typedef struct completions_ud {
     fpc_completions *queue; /* NULL: closed */
     fpc_request *current;   /* fetched last */
+    bool is_taken;          /* current is being converted */
 } completions_ud;
 
 static completions_ud *check(lua_State *L, int index) {
@@ -74,7 +75,8 @@ static int completions_wait(lua_State *L) {
 /* queue:next() -> id, as pool:submit() gave it | nil */
 static int completions_next(lua_State *L) {
     completions_ud *ud = check(L, 1);
-    fpc_request_delete(ud->current);
+    if (!ud->is_taken) fpc_request_delete(ud->current); /* else who takes it does that */
+    ud->is_taken = false;
     ud->current = fpc_completions_next(ud->queue);
     if (ud->current == NULL) return 0;
     lua_pushlightuserdata(L, ud->current);
@@ -95,6 +97,7 @@ static int completions_outstanding(lua_State *L) {
     return 1;
 }
 
+/* A codec of the caller's may wait, in which time others take theirs. */
 static int take(lua_State *L, fpc_lua_convert *convert) {
     fpc_error err;
     fpc_answer answer;
@@ -102,7 +105,14 @@ static int take(lua_State *L, fpc_lua_convert *convert) {
     luaL_argcheck(L, ud->current != NULL, 1, "there is no answer to take");
     lua_settop(L, 5);
     if (fpc_request_answer(ud->current, &answer, &err) != FPC_OK) return fpc_lua_failure(L, &err);
-    return convert(L, &answer, 2);
+    fpc_request *mine = ud->current;
+    ud->is_taken = true;
+    int count = convert(L, &answer, 2);
+    if (ud->current == mine)
+        ud->is_taken = false;
+    else
+        fpc_request_delete(mine);
+    return count;
 }
 
 static int completions_run(lua_State *L) {

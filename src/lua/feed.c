@@ -119,8 +119,9 @@ static bool look(fpc_feed **ud, double seed, const char *key, double length, dou
 
 #define LAST_END 9e9 /* seconds; in nanoseconds it would not fit */
 
-/* 0 when a copy is not current, or its end has come.  Else what fpc_feed_moves_until() said: kept with the copy, and given as
- * `seen` the next time, it spares the look at the stamp, which is a line of memory for itself. */
+/* 0 when a copy is not current, or its end has come.  Else what fpc_feed_moves_until() said: kept with the
+ * copy, and given as `seen` the next time, it spares the look at the stamp, which is a line of memory for
+ * itself. */
 static double is_current(fpc_feed **ud, double spot, double stamp, double ends, double seen) {
     fpc_deadline until = ends < LAST_END ? (fpc_deadline)(ends * (double)FPC_NS_PER_SECOND) : FPC_NEVER;
     if (*ud == NULL) return 0;

@@ -189,6 +189,19 @@ local function create(conn, quoted, o, found, definition)
   return row.id
 end
 
+--- The first column of a definition that the table does not have (any more).
+local function missing_column(definition, columns)
+  local is_column = {}
+  for _, name in ipairs(columns) do is_column[name] = true end
+  for _, kind in ipairs { "keys", "tags" } do
+    for _, text in ipairs(definition[kind]) do
+      for _, part in ipairs(template.parse(text) or {}) do
+        if type(part) == "table" and not is_column[part.column] then return part.column end
+      end
+    end
+  end
+end
+
 --- All watches there are; none where the table of watches is not.
 ---@return table[]? list { id, table, keys, tags, namespace, users, state, made_by }
 ---@return string? err
@@ -201,7 +214,9 @@ function watch.list(conn, quoted, o)
 SELECT w.id, w.relation::oid::bigint AS oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS relation, w.definition,
        w.made_by,
        (SELECT count(*) FROM pg_trigger AS t WHERE t.tgrelid = w.relation AND t.tgenabled <> 'D'
-          AND t.tgfoid = to_regprocedure($1 || '.fpcache_watch_' || w.id || '()')) AS triggers
+          AND t.tgfoid = to_regprocedure($1 || '.fpcache_watch_' || w.id || '()')) AS triggers,
+       (SELECT coalesce(json_agg(a.attname), '[]')::text FROM pg_attribute AS a
+        WHERE a.attrelid = w.relation AND a.attnum > 0 AND NOT a.attisdropped) AS columns
 FROM %s.fpcache_watches AS w LEFT JOIN pg_class AS c ON c.oid = w.relation LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
 ORDER BY w.id]]):format(quoted), o.timeout, quoted)
   if not rows then return nil, err end
@@ -211,7 +226,9 @@ ORDER BY w.id]]):format(quoted), o.timeout, quoted)
     entry.id, entry.oid, entry.made_by = row.id, row.oid, row.made_by
     local is_gone = row.relation == nil or row.relation == core.null
     entry.table = not is_gone and row.relation or nil
-    entry.state = is_gone and "the table is gone" or row.triggers == 4 and "watching" or "triggers are missing or disabled"
+    local missing = not is_gone and missing_column(entry, assert(codec.json.decode(row.columns)))
+    entry.state = is_gone and "the table is gone" or missing and ("writes fail: there is no column %s any more"):format(missing)
+      or row.triggers == 4 and "watching" or "triggers are missing or disabled"
     list[i] = entry
   end
   return list
