@@ -95,6 +95,17 @@ static void test_sent_by_the_caller(void **state) {
     assert_int_equal(stats().submitted, stats().finished);
 }
 
+/* The caller would be busy with sending for long: the thread does it beside him. */
+static void test_many_are_for_the_thread(void **state) {
+    (void)state;
+    let_it_sleep();
+    uint64_t before = stats().by_callers;
+    for (int i = 0; i < 20; i++) requests_send(engine, queue, twice, i, SOON);
+    fpc_pipeline_kick(engine);
+    for (int i = 0; i < 20; i++) fpc_request_delete(requests_next(engine, queue));
+    assert_int_equal(before, stats().by_callers);
+}
+
 /* The thread slept without an end when the caller sent: it has to hear of the deadline. */
 static void test_deadline(void **state) {
     (void)state;
@@ -221,8 +232,13 @@ static void test_callers_at_once(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        PATIENT(test_sent_by_the_caller), TEST(test_deadline), TEST(test_silence),
-        PATIENT(test_passed_deadline),    PATIENT(test_large), PATIENT(test_ended_session),
+        PATIENT(test_sent_by_the_caller),
+        PATIENT(test_many_are_for_the_thread),
+        TEST(test_deadline),
+        TEST(test_silence),
+        PATIENT(test_passed_deadline),
+        PATIENT(test_large),
+        PATIENT(test_ended_session),
         PATIENT(test_callers_at_once),
     };
     return cmocka_run_group_tests(tests, server_setup, server_teardown);

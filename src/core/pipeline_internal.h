@@ -28,6 +28,8 @@
 #define FPC_SLOW_WINDOW 4
 /* From so many waiting reads on they travel merged (see docs/pipeline.md for the measurement). */
 #define FPC_MERGE_FROM 16
+/* More than so many at once are the thread's to send: the caller has other things to do meanwhile. */
+#define FPC_CALLER_SENDS 4
 /* Writes that wait travel merged in any case, up to so many bytes of parameters. */
 #define FPC_MERGE_BYTES ((size_t)1 << 20)
 
@@ -54,12 +56,10 @@ struct fpc_pipeline {
     char *session_sql;
 
     fpc_pipeline_counters counters;
-    atomic_bool
-        asleep; /* the thread is in poll(2), or about to be: whoever sets it to false writes wake_fd */
+    atomic_bool asleep;   /* the thread polls, or is about to: who sets it to false writes wake_fd */
     pthread_mutex_t turn; /* whoever holds it acts for the engine; the thread lets go of it around poll(2) */
-    struct fpc_io
-        *resting; /* only while `turn` is held: of the thread that sleeps, for a caller to send with */
-    pthread_mutex_t lock; /* taken inside a turn or without one; never held while waiting for the server */
+    struct fpc_io *resting; /* only while `turn` is held: of the sleeping thread, to send with */
+    pthread_mutex_t lock;   /* taken inside a turn or without one; never held while waiting for the server */
     pthread_cond_t ended;
     /* -- only while `lock` is held -- */
     unsigned fork_generation;

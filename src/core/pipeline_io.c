@@ -178,15 +178,20 @@ static int64_t silence_ns(const fpc_io *io) {
     return (int64_t)(fmin(io->engine->options.silence_s, 1e9) * (double)FPC_NS_PER_SECOND);
 }
 
+static bool is_longer(const fpc_request *list, int length) {
+    while (list != NULL && length-- > 0) list = list->next;
+    return list != NULL;
+}
+
 bool fpc_io_send_for_caller(fpc_io *io) {
     fpc_pipeline *engine = io->engine;
     if (io->stopping) return true;
     pthread_mutex_lock(&engine->lock);
-    fpc_request *submitted = engine->closed ? NULL : engine->first;
+    bool is_for_thread = engine->closed || is_longer(engine->first, FPC_CALLER_SENDS);
+    fpc_request *submitted = is_for_thread ? NULL : engine->first;
     if (submitted != NULL) engine->first = engine->last = NULL;
-    bool is_closed = engine->closed;
     pthread_mutex_unlock(&engine->lock);
-    if (submitted == NULL) return is_closed;
+    if (submitted == NULL) return is_for_thread;
     io->now = fpc_clock_ns();
     enqueue(io, submitted);
     if (io->next_deadline <= io->now) return true; /* it is not to be sent, perhaps */
