@@ -230,6 +230,25 @@ describe("fetch, when many ask,", function()
       end
     end)
 
+    it("load one at a time also while transactions end that have not written the key", function()
+      local loads = 0
+      local function slow()
+        loads = loads + 1
+        assert(cache:transaction(function(tx) return tx:set("another", 1) and tx:query("SELECT 1") end))
+        fpcache.waiting.sleep(1)
+        return "loaded"
+      end
+      cache:delete("k")
+      for i = 1, 3 do
+        clock:spawn(function()
+          fpcache.waiting.sleep(i * 0.3)
+          assert.equal("loaded", (cache:fetch("k", { ttl = 60, lock = "process" }, slow)))
+        end)
+      end
+      clock:run()
+      assert.equal(1, loads)
+    end)
+
     it("load one at a time also while one does so in the background, whatever the lock is", function()
       for _, lock in ipairs { "process", "host", "cluster" } do
         local policy = fpcache.policy { ttl = 60, stale_ttl = 10, lock = lock }

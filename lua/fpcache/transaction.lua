@@ -45,6 +45,12 @@ local function let_trigger_tell(self)
   return true
 end
 
+--- Tells this process what was changed.
+local function publish(self)
+  self.feed:publish()
+  flights.publish(self.flow.flights, self.outer_flow.flights)
+end
+
 --- Runs the caller's own SQL, one statement.  COMMIT and ROLLBACK are not for it: the function's end decides.
 ---@param sql string with $1, $2, ... for the parameters
 ---@param ... any strings, numbers, booleans, nil or fpcache.null
@@ -60,8 +66,7 @@ function Transaction:query(sql, ...)
   local rows, err = self.db:query(sql, self.bulk_timeout, ...)
   if rows and not self.db:in_transaction() then
     self.db:close() -- whatever follows would be no part of a transaction
-    self.feed:publish() -- it may have been a COMMIT
-    flights.forget(self.flow.flights)
+    publish(self) -- it may have been a COMMIT
     return nil, "invalid: this SQL ended the transaction, which ends when its function returns"
   end
   return rows, err
@@ -102,10 +107,7 @@ local function finish(self, db, is_nested, called, first, err, ...)
     return "failed", first, err, ...
   end
   local ok, reason = commit(db, is_nested, self.bulk_timeout)
-  if not is_nested then -- whatever came of it: it may be done
-    self.feed:publish()
-    flights.forget(self.flow.flights)
-  end
+  if not is_nested then publish(self) end -- whatever came of it: it may be done
   if not ok then
     if is_nested then roll_back(self, db, true) end
     return "failed", nil, reason
@@ -147,6 +149,7 @@ function Cache:transaction(fn, ...)
   for name, value in pairs(self) do tx[name] = value end
   tx.look = announce.unknown
   tx.db, tx.near, tx.shared, tx.touches, tx.feed, tx.session = conn, nil, nil, nil, announce.pending(self.feed), {}
+  tx.outer_flow, tx.flow = self.flow, setmetatable({ flights = flights.pending() }, { __index = self.flow })
   setmetatable(tx, Transaction)
   return close_and_conclude(conn, finish(tx, conn, false, pcall(fn, tx, ...)))
 end

@@ -60,15 +60,37 @@ function flights.leave(all, own, ...)
   return ...
 end
 
+-- So many keys are remembered until COMMIT; more count as all.
+local MOST_PENDING = 1000
+
+--- Stands in a transaction for the flights of its cache: what it has written counts from COMMIT on.
+function flights.pending() return { pending = {} } end -- no id is called so: they begin with a digit
+
 --- This process has written a key: who asks for it from now on must not get what was loaded, or was known, before.
 ---@param key string? nil: every key
 function flights.forget(all, space, key)
-  if next(all) == nil then return end
-  if key then
+  local pending = all.pending
+  if pending then
+    if not key or #pending >= MOST_PENDING then
+      all.pending = { false }
+    elseif pending[1] ~= false then
+      pending[#pending + 1] = id_of(space, key)
+    end
+  elseif next(all) == nil then
+    return
+  elseif key then
     all[id_of(space, key)] = nil
   else
     for id in pairs(all) do all[id] = nil end
   end
+end
+
+--- After COMMIT: forgets what is pending.  Repeatable.
+function flights.publish(from, all)
+  for _, id in ipairs(from.pending) do
+    if id then all[id] = nil else flights.forget(all) end
+  end
+  from.pending = {}
 end
 
 --- Waits for another's result.
