@@ -139,6 +139,27 @@ describe("fetch", function()
       assert.same({ nil, "origin: down", "loader" }, { fetch("k", 60, load) })
     end)
 
+    it("error_backoff ends with the last older value: what is loaded then is stored", function()
+      local policy = fpcache.policy { ttl = 60, stale_ttl = 30, error_backoff = 600 }
+      for _, many in ipairs { false, true } do
+        local function ask(value)
+          if not many then return (fetch("k", policy, origin(value, not value and "origin: down" or nil))) end
+          local values = cache:fetch_many({ "k" }, policy, function()
+            if not value then return nil, "origin: down" end
+            return { k = value }
+          end)
+          return values and values.k
+        end
+        ask("old")
+        db:age(61)
+        assert.equal("old", ask(nil))
+        db:age(31)
+        assert.equal("new", ask("new"))
+        assert.equal("new", (cache:get("k")))
+        cache:delete("k")
+      end
+    end)
+
     it("an origin that fails for 10 s is seen by nobody while stale is allowed", function()
       local clock = tasks.new { fake = true }
       finally(function() clock:close() end)

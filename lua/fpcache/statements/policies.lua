@@ -81,6 +81,9 @@ SET value = t.value, format = t.format, tags = %s, version = ]] .. NEXT .. ", no
     load_seconds = $8, validator = NULL, lease_holder = NULL, lease_until = NULL
 FROM targets AS t WHERE c.ctid = t.place RETURNING c.key]]
 
+local PAUSE = [[greatest(statement_timestamp(),
+    least(statement_timestamp() + $3 * interval '1 second', coalesce(c.stale_until, c.expires_at)))]]
+
 local TEMPLATES = {
   -- A policy with tags says them at a miss: $4.  What else is to be said makes the last statement: $4 the long key, $5 and $6
   -- when it is early to load, $7 tags.
@@ -113,9 +116,10 @@ SET value = coalesce($3, c.value), format = coalesce($4, c.format),
     tags = CASE WHEN $3 IS NULL THEN c.tags END, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. ", " .. ENDS .. [[
 
 WHERE {own} AND ]] .. MINE:format("$9") .. " RETURNING version", "tyycfffyi" },
-  -- Loading failed: the lease ends; $3 seconds nobody shall try again.
+  -- Loading failed: the lease ends; $3 seconds nobody shall try again, but no longer than there is an older value to be given.
   fetch_release = { [[
-UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = statement_timestamp() + $3 * interval '1 second'
+UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. [[
+
 WHERE {own} AND ]] .. MINE:format("$4"), "tyfi" },
   -- $3 seconds to live from now, $4 to be given as stale.  What it says is no news to copies, which end sooner.
   fetch_slide = { [[
@@ -136,7 +140,8 @@ SET value = '', format = 'a', version = ]] .. NEXT .. ", noted_version = " .. NE
     lease_holder = NULL, lease_until = NULL
 WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" },
   fetch_release_many = { [[
-UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = statement_timestamp() + $3 * interval '1 second'
+UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. [[
+
 WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" },
 
   -- A lock of cache:lock(): a row that only carries a lease.  $3 long key, $4 seconds.
