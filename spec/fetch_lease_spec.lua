@@ -249,6 +249,27 @@ describe("fetch, when many ask,", function()
       assert.equal(1, loads)
     end)
 
+    it("get the old value also when its life ends while it is loaded early", function()
+      local policy = fpcache.policy { ttl = 60, stale_ttl = 600, refresh_ahead = 0.5, hard_timeout = 60 }
+      cache:delete("k")
+      fetch("k", policy, origin("old"))
+      db:age(50)
+      local got = {}
+      local function ask(after)
+        clock:spawn(function()
+          fpcache.waiting.sleep(after)
+          local value, _, source = cache:fetch("k", policy, function() fpcache.waiting.sleep(30) return "new" end)
+          got[#got + 1] = ("%s %s at %d"):format(value, source, clock:now() - clock.started)
+        end)
+      end
+      clock.started = clock:now()
+      ask(0)
+      ask(1)
+      ask(15)
+      clock:run()
+      assert.same({ "old db at 0", "old db at 1", "old stale at 15" }, got)
+    end)
+
     it("load one at a time also while one does so in the background, whatever the lock is", function()
       for _, lock in ipairs { "process", "host", "cluster" } do
         local policy = fpcache.policy { ttl = 60, stale_ttl = 10, lock = lock }

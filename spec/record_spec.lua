@@ -146,7 +146,7 @@ describe("traces are recorded", function()
     assert.is_nil(refused)
     assert.matches("^invalid: cannot record into ", err)
     cache = db:open { record = "/dev/full" }
-    for _ = 1, 200 do cache:get("k") end
+    for _ = 1, 2000 do cache:get("k") end
     assert.is_string(cache:stats().events.record.last_error)
   end)
 

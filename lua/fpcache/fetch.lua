@@ -119,10 +119,12 @@ end
 
 --- Has others take the old value while it is loaded anew, for as long as it may be given.
 local function offer(call, answer, old, source)
-  local flight, left = call.flight, answer.is_fresh and answer.left or answer.kept
+  local flight, now_s = call.flight, waiting.now()
   if not flight then return end
+  local function time_of(left) return left and left >= 0 and now_s + left or math.huge end
   flight.old, flight.old_source = old, source
-  flight.old_until = left and left >= 0 and waiting.now() + left or math.huge
+  flight.fresh_until = answer.is_fresh and time_of(answer.left) or now_s
+  flight.old_until = time_of(answer.kept or answer.is_fresh and answer.left)
 end
 
 --- Loads in the background and gives the old value meanwhile, or after soft_timeout; without an old one waits for hard_timeout.

@@ -7,6 +7,7 @@ local waiting = require("fpcache.waiting")
 ---@field old any an older value, as soon as one is known that may be given meanwhile
 ---@field old_source string?
 ---@field old_until number? until then
+---@field fresh_until number? from then on it is stale
 ---@field ends number? who loads behind has so long; then nobody waits for him any more
 local flights = {}
 
@@ -100,7 +101,7 @@ function flights.wait(other, policy)
   local takes_old = policy.stale_ttl ~= nil
   local function look() return other.done or takes_old and other.old ~= nil and waiting.now() < other.old_until end
   if not (look() or waiting.poll(policy.lock_timeout, look)) then return false end
-  if not other.done then return true, other.old, nil, other.old_source end
+  if not other.done then return true, other.old, nil, waiting.now() < other.fresh_until and other.old_source or "stale" end
   local results = other.results
   return true, results[1], results[2], results[3], results[4]
 end
