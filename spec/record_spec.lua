@@ -146,8 +146,24 @@ describe("traces are recorded", function()
     assert.is_nil(refused)
     assert.matches("^invalid: cannot record into ", err)
     cache = db:open { record = "/dev/full" }
-    for _ = 1, 2000 do cache:get("k") end
+    for _ = 1, 200 do cache:get("k") end
     assert.is_string(cache:stats().events.record.last_error)
+  end)
+
+  it("a full disk is noticed, also by what LuaJIT has compiled", function()
+    local recorder = require "fpcache.observe.recorder"
+    local cache = db:open()
+    local function open(path) return assert(recorder.open(path, cache)) end
+    for i = 1, 100 do
+      local good = open(dir .. "/good" .. i)
+      for _ = 1, 30 do good:flush() end
+      good.file:close()
+    end
+    for _ = 1, 20 do
+      local full = open("/dev/full")
+      assert.is_string(full.last_error)
+      full.file:close()
+    end
   end)
 
   it("and say of the same settings what the application had", function()

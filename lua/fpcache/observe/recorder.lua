@@ -88,6 +88,9 @@ function Recorder:flush()
   end
   self.buffered = 0
 end
+-- Compiled by LuaJIT, a flush that fails is tried once more by the interpreter, after which the C library knows of no failure.
+local compiler = rawget(_G, "jit")
+if compiler then compiler.off(Recorder.flush) end
 
 local function escaped(text)
   return (text:gsub('[%c%%,"]', function(char) return ("%%%02x"):format(char:byte()) end))
