@@ -1,6 +1,6 @@
 -- tasks.lua -- a small scheduler of coroutines for the specs of policies, on the real clock or on one that the spec moves.
 --
---   local tasks = require("support.tasks").new()        -- or .new{ fake = true }
+--   local tasks = require("support.tasks").new()        -- or .new{ fake = true, moved = function(seconds) end }
 --   tasks:spawn(function() waiting.sleep(1) end)
 --   tasks:run()                                         -- until all have ended; raises what one of them raised
 local core = require "fpcache.core"
@@ -13,7 +13,8 @@ local tasks = {}
 
 --- Plugs itself into fpcache.waiting; :close() takes it out again.
 function tasks.new(opts)
-  local self = setmetatable({ fake = opts and opts.fake, time = 1000, ready = {}, running = nil }, Tasks)
+  opts = opts or {}
+  local self = setmetatable({ fake = opts.fake, moved = opts.moved, time = 1000, ready = {}, running = nil }, Tasks)
   local scheduler = {
     is_task = function() return self.running ~= nil end,
     sleep = function(seconds) coroutine.yield(self:now() + seconds) end,
@@ -45,7 +46,8 @@ function Tasks:run()
     if not task then return end
     local pause = task.at - self:now()
     if pause > 0 then
-      if self.fake then self.time = task.at else core.system.sleep(pause) end
+      if not self.fake then core.system.sleep(pause) else self.time = task.at end
+      if self.moved then self.moved(pause) end
     end
     self.running = task
     local ok, at = coroutine.resume(task.thread)
