@@ -85,8 +85,8 @@ function Interpreter:start(words)
   return setmetatable({ pid = tonumber(assert(files.read(self.dir .. "/pid.done"))), dir = self.dir }, Job)
 end
 
---- What it has written so far.
-function Job:output() return assert(files.read(self.dir .. "/out")) end
+--- What it has written so far; the shell may not have made the file yet.
+function Job:output() return files.read(self.dir .. "/out") or "" end
 
 --- Sends a signal and waits for the end; the exit code as a shell tells it, or nil when it did not end.
 function Job:kill(signal)
@@ -102,8 +102,9 @@ function Job:wait()
   return tonumber(assert(files.read(self.dir .. "/code")))
 end
 
+--- A program that was killed may make a file yet.
 function Interpreter:remove()
-  assert(system.remove_tree(self.dir))
+  assert(database.eventually(function() return system.remove_tree(self.dir) end), self.dir .. " could not be removed")
 end
 
 return interpreter
