@@ -122,10 +122,13 @@ bool fpc_lua_bind(lua_State *L, int index, int first, fpc_lua_binding *binding, 
     const fpc_statement *statement = *ud;
     binding->statement = statement;
     fpc_params_init(&binding->params);
-    memset(&binding->keys, 0, sizeof binding->keys);
+    binding->list_count = 0;
+    int lists = 0;
     for (int at = 0, argument = first; at < statement->param_count; argument++) { /* 1 */
         bool is_batch = fpc_lua_test_batch(L, argument) != NULL;
         if (!is_batch) check_argument(L, argument, statement->param_oids[at]);
+        if (!is_batch && statement->param_oids[at] == FPC_OID_BYTEA_ARRAY) lists++;
+        luaL_argcheck(L, lists <= FPC_LUA_MOST_LISTS, argument, "too many lists");
         at += is_batch ? FPC_BATCH_PARAMS : 1;
         luaL_argcheck(L, at <= statement->param_count, argument, "no batch is expected here");
     }
@@ -133,15 +136,18 @@ bool fpc_lua_bind(lua_State *L, int index, int first, fpc_lua_binding *binding, 
         uint32_t oid = statement->param_oids[binding->params.count];
         fpc_batch *batch = fpc_lua_test_batch(L, argument);
         if (batch != NULL) {
-            if (fpc_batch_params(batch, &binding->params, err) != FPC_OK) return false;
+            if (fpc_batch_params(batch, &binding->params, err) == FPC_OK) continue;
+            fpc_lua_unbind(binding);
+            return false;
         } else if (oid == FPC_OID_BYTEA_ARRAY && !lua_isnoneornil(L, argument)) {
-            bind_strings(L, argument, &binding->keys);
-            if (binding->keys.failed) {
-                fpc_array_destroy(&binding->keys);
+            fpc_array *list = &binding->lists[binding->list_count++];
+            bind_strings(L, argument, list);
+            if (list->failed) {
+                fpc_lua_unbind(binding);
                 fpc_fail(err, FPC_NOMEM, "list of keys");
                 return false;
             }
-            fpc_params_array(&binding->params, &binding->keys);
+            fpc_params_array(&binding->params, list);
         } else {
             bind_scalar(L, argument, oid, &binding->params);
         }
@@ -150,7 +156,8 @@ bool fpc_lua_bind(lua_State *L, int index, int first, fpc_lua_binding *binding, 
 }
 
 void fpc_lua_unbind(fpc_lua_binding *binding) {
-    fpc_array_destroy(&binding->keys);
+    for (int i = 0; i < binding->list_count; i++) fpc_array_destroy(&binding->lists[i]);
+    binding->list_count = 0;
 }
 
 void fpc_lua_register_statement(lua_State *L) {

@@ -7,12 +7,16 @@
 
 #define FPC_LUA_STATEMENT "fpcache.statement"
 
+/* bytea[] arguments that a statement may have. */
+#define FPC_LUA_MOST_LISTS 2
+
 /* A statement and its parameters, bound from Lua arguments.  Strings are borrowed from the stack, so
  * release it before the arguments go. */
 typedef struct fpc_lua_binding {
     const fpc_statement *statement;
     fpc_params params;
-    fpc_array keys; /* for the one bytea[] argument a statement may have */
+    fpc_array lists[FPC_LUA_MOST_LISTS]; /* of its bytea[] arguments */
+    int list_count;
 } fpc_lua_binding;
 
 /* The statement at `index` and its arguments from `first` on.  Raises an argument error when they do not fit;
