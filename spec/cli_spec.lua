@@ -36,6 +36,31 @@ describe("fpcache", function()
       gives({ path, "one", "two words" }, 'script.lua\tone\ttwo words\t2\tone\n{"a":1}\ttrue\tLua 5.4\n')
     end)
 
+    it("in which help knows every public function", function()
+      local path = fpcache:file("help.lua", [[
+        local fpcache, help = require "fpcache", require "fpcache.shell.help"
+        local cache = assert(fpcache.new())
+        local Cache = getmetatable(cache).__index
+        local seen, count = {}, 0
+        local function look(class)
+          for name, value in pairs(class) do
+            if type(value) == "function" and not name:find("^_") and not seen[value] then
+              seen[value], count = true, count + 1
+              local text = help.text(value, { Cache = Cache })
+              if text:find("^no help") then print("no help on " .. name) end
+            end
+          end
+        end
+        look(fpcache)
+        while Cache do
+          look(Cache)
+          Cache = (getmetatable(Cache) or {}).__index
+        end
+        print(count > 50)
+        cache:close()]])
+      gives({ path }, "true\n")
+    end)
+
     it("from -e and from standard input", function()
       gives({ "-e", "print(..., arg[0], #arg)", "x" }, "x\t-e\t1\n")
       gives({ "-", "x", input = "print(..., arg[0])" }, "x\t-\n")
