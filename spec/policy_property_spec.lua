@@ -2,7 +2,7 @@
 local database = require "support.database"
 local fpcache = require "fpcache"
 
-local SEED, SCENES, STEPS = tonumber(os.getenv("FPC_SEED") or "") or 20261123, 16, 40
+local SEED, SCENES, STEPS = tonumber(os.getenv("FPC_SEED") or "") or 20261123, 25, 40
 local KEYS = { "a", "b" }
 
 describe("random policies", function()

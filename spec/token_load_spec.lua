@@ -47,8 +47,8 @@ describe("tokens under load", function()
     local counts = run()
     check(counts, MOST_REFRESHES)
     assert.equal(0, counts.failures, counts.seen.log)
-    -- Here the role has one password: a login may meet the next one while that is on its way to us, longer on a busy machine.
-    assert.is_true(counts.refusals <= counts.refreshes, counts.refusals .. " refusals")
+    -- Here the role has one password: a login may meet the next one while that is on its way to us.
+    assert.is_true(counts.refusals <= counts.refreshes / 4, counts.refusals .. " refusals")
   end)
 
   it("none fails while the workspace is down for two seconds", function()
