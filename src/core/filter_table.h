@@ -89,6 +89,8 @@ typedef struct fpc_table_shape {
 bool fpc_table_possible(const fpc_table_shape *shape, unsigned level);
 /* The 64-bit words its slots fill. */
 uint64_t fpc_table_words(const fpc_table_shape *shape, unsigned level);
+/* How many reflections each of its tables has: a power of two. */
+uint32_t fpc_table_reflections(const fpc_table_shape *shape);
 /* That table, empty.  NULL if out of memory or not possible. */
 fpc_table *fpc_table_new(const fpc_table_shape *shape, unsigned level, const uint64_t seed[2]);
 void fpc_table_free(fpc_table *table); /* NULL is allowed */
