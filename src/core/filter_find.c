@@ -210,10 +210,60 @@ look_again:
 FINDER(COMPACT_AVX2, FOR_AVX2, mix, has_compact_avx2, locate)
 FINDER(COMPACT_LEAPING, FOR_AVX2, mix, has_compact_avx2, leap)
 
+/* --- Buckets by AVX-512, whose `vpmultishiftqb` takes eight bits from anywhere in a word --- */
+
+#define FOR_AVX512 __attribute__((target("avx2,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")))
+
+/* The bits of a bucket; a shift by memory is one instruction. */
+FOR_AVX512 INLINE uint64_t bucket_at(const char *words, uint64_t bit) {
+    uint64_t bits;
+    fpc_filter_step();
+    __asm__ volatile("shrxq %2, %1, %0"
+                     : "=r"(bits)
+                     : "m"(*(const struct fpc_eight *)(words + (bit >> 3))), "r"(bit & 7)
+                     : "memory");
+    return bits;
+}
+
+/* Lanes of two buckets: the four low bits are picked out of the code's entry, the rest out of the bucket. */
+FOR_AVX512 INLINE bool has_compact_avx512(const fpc_filter *f, uint64_t mixed, locator *find_place) {
+    const fpc_table *t = f->tables[0];
+    UNLESS("l", t->elsewhere, "i", 0, look_again);
+    uint64_t before = fpc_table_version(t);
+    place p = find_place(f, t, mixed);
+    const char *words = (const char *)t->words;
+    uint64_t a = bucket_at(words, p.bit), b = bucket_at(words, p.other_bit);
+    __m128i lows = _mm_cvtsi32_si128(fpc_compact_lows[a % FPC_COMPACT_CODES]);
+    lows = _mm_insert_epi16(lows, fpc_compact_lows[b % FPC_COMPACT_CODES], 4);
+    __m128i bits = _mm_set_epi64x((long long)b, (long long)a);
+    lows = _mm_multishift_epi64_epi8(pair(t->low_picks), lows);
+    bits = _mm_multishift_epi64_epi8(pair(t->high_picks), bits);
+    __m128i x = _mm_ternarylogic_epi64(pair(t->low_lanes), lows, bits, 0xca); /* of each bit: low or high */
+    x = _mm_xor_si128(x, _mm_set1_epi16((short)p.tag));
+    __mmask8 zeros = _mm_testn_epi16_mask(x, pair(t->tag_lanes));
+    if (__builtin_expect(before & 1, 0)) goto look_again;
+    UNLESS("q", t->version, "r", before, look_again);
+    return zeros != 0;
+look_again:
+    return has_in_any(f, mixed);
+}
+
+FINDER(COMPACT_AVX512, FOR_AVX512, mix, has_compact_avx512, locate)
+FINDER(COMPACT_AVX512_LEAPING, FOR_AVX512, mix, has_compact_avx512, leap)
+
+static bool avx512(void) {
+    return __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
 const fpc_filter_finder *fpc_filter_finders(const fpc_table_shape *shape, unsigned n) {
     bool vectors = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
     /* The first two generations of Zen take up to 250 cycles for `pdep`. */
     bool slow_deposit = __builtin_cpu_is("znver1") || __builtin_cpu_is("znver2");
+    if (vectors && shape->compact && avx512()) {
+        if (fpc_filter_leaps(shape) && n-- == 0) return &COMPACT_AVX512_LEAPING;
+        if (n-- == 0) return &COMPACT_AVX512;
+    }
     if (vectors && !(shape->compact && slow_deposit)) {
         if (fpc_filter_leaps(shape) && n-- == 0) return shape->compact ? &COMPACT_LEAPING : &LEAPING;
         if (n-- == 0) return shape->compact ? &COMPACT_AVX2 : &AVX2;

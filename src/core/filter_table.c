@@ -125,6 +125,15 @@ static void shape_buckets(fpc_table *t) {
     t->compact.single = (1 | UINT64_C(1) << 32) * ((1u << width) - 1);
     t->compact.pair = (1u << 2 * width) - 1;
     t->compact.fields = (UINT64_C(1) << 4 * width) - 1;
+    for (int i = 0; i < 2; i++) {
+        for (unsigned lane = 0; lane < BUCKET; lane++) {
+            uint64_t high = 8 + lane * width; /* where bit 0 of the lane would be */
+            t->low_picks[i] |= (uint64_t)(4 * lane) << 16 * lane;
+            t->high_picks[i] |= (high | (high + 8) << 8) << 16 * lane;
+        }
+        t->low_lanes[i] = 15 * FPC_COMPACT_LANES;
+        t->tag_lanes[i] = ((UINT64_C(16) << width) - 1) * FPC_COMPACT_LANES;
+    }
     fpc_compact_init();
 }
 

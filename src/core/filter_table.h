@@ -51,6 +51,8 @@ typedef struct fpc_table { // NOLINT(clang-analyzer-optin.performance.Padding): 
     uint64_t spread, second; /* tag * spread + second is the pattern of a window with two such entries */
     /* low, high, second, spread, 7: for vectors */
     _Alignas(16) uint64_t lows[2], highs[2], seconds[2], spreads[2], sevens[2];
+    /* of two buckets: where the bytes of lanes are in their codes and in the rest, and masks of lanes */
+    uint64_t low_picks[2], high_picks[2], low_lanes[2], tag_lanes[2];
     uint64_t capacity;
     size_t word_count, mapped_bytes; /* mapped_bytes: 0 if malloc'ed */
     bool is_compact;
