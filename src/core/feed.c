@@ -176,13 +176,6 @@ void fpc_feed_look(fpc_feed *feed, uint64_t hash, bool *absent, uint64_t *stamp)
               !fpc_feed_filter_may_contain(&feed->filter, hash);
 }
 
-bool fpc_feed_is_absent(fpc_feed *feed, uint64_t hash) {
-    bool absent;
-    uint64_t stamp;
-    fpc_feed_look(feed, hash, &absent, &stamp);
-    return absent;
-}
-
 uint64_t fpc_feed_stamp(const fpc_feed *feed, uint64_t hash) {
     return is_fresh(feed) ? fpc_feed_stamps_get(feed->stamps, hash) : 0;
 }
