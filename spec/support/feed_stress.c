@@ -2,7 +2,7 @@
  * -DFPC_TSAN=ON to have every access watched.
  *
  *   feed_stress SECONDS|fork URL SCHEMA, then the texts of statements.feed(): session poll rotate
- * begin_incarnation load_session load_count load_begin load_incarnation load_declare load_fetch
+ *               begin_incarnation load_session load_count load_begin load_incarnation load_declare load_fetch
  *
  * Writers insert and delete keys of their own through a pool, announce them, and check at once that what they
  * wrote is not denied and that a stamp taken before is not current any more.  Lookups go on beside, others
