@@ -123,6 +123,14 @@ function scheduler.sleep(seconds)
   return wait(task, stop_sleep)
 end
 
+--- Ends the sleep of a task early, as if its time had come; one that does not sleep is left alone.
+---@param task fpcache.Task
+function scheduler.rouse(task)
+  if task.status ~= "waiting" or task.stop ~= stop_sleep then return end
+  stop_sleep(task)
+  wake(task, true)
+end
+
 local function stop_await(task)
   if task.timer then clock:cancel(task.timer) end
   local waiters = task.awaited.waiters
