@@ -103,7 +103,7 @@ function fpcache.new(opts)
   pool, err = connection.open(o, 2)
   if not pool then return nil, err end
   local cache = setmetatable({
-    db = transport.new(pool, o.maxconn),
+    db = transport.new(pool),
     pool = pool,
     feed = announce.none,
     statements = statements.new(quoted, o.prepared, o.namespace_version, o.feed_listen),
