@@ -213,7 +213,7 @@ local function look_at_tables(conn, o, quoted, facts)
   facts.table, err = one(conn, o, statements.table_, o.schema)
   if not facts.table then return nil, err end
   if not facts.uses_schema or facts.missing:find("fpcache_schema", 1, true) then return true end
-  local places = { schema = quoted }
+  local places = sql.feed_places(quoted)
   row, err = one(conn, o, sql.fill(statements.versions, places))
   if not row then return nil, err end
   facts.version = row.version
