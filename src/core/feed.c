@@ -68,8 +68,11 @@ fpc_status fpc_feed_make(const fpc_conninfo *info, const char *quoted_schema, co
     has_texts = copy_text(options->sql.is_listening, &feed->options.sql.is_listening) && has_texts;
     has_texts = copy_text(options->sql.load_session, &feed->options.sql.load_session) && has_texts;
     fpc_status status = FPC_OK;
-    if (!has_texts || !make_statements(feed, &options->sql) || feed->stamps == NULL || feed->info == NULL ||
-        feed->schema == NULL || feed->stop_fd < 0 || feed->wake_fd < 0) {
+    if (feed->stop_fd < 0 || feed->wake_fd < 0) {
+        status =
+            fpc_fail(err, FPC_NOMEM, "could not start the feed: no memory or no descriptors (ulimit -n)");
+    } else if (!has_texts || !make_statements(feed, &options->sql) || feed->stamps == NULL ||
+               feed->info == NULL || feed->schema == NULL) {
         status = fpc_fail(err, FPC_NOMEM, "feed");
     } else {
         int failure = fpc_thread_start(&feed->thread, "fpcache-feed", fpc_feed_run, feed);
