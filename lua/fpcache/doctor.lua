@@ -29,7 +29,9 @@ local CHECKS = {
   { "server", function(facts)
     local s = facts.server
     if s.is_standby then
-      return "bad", "a standby: UNLOGGED tables cannot be read there", "connect to the primary (target_session_attrs=read-write)"
+      local is_logged = facts.table and not facts.table.unlogged
+      return "bad", is_logged and "a standby: nothing can be written, near cache and filter do not answer"
+        or "a standby: UNLOGGED tables cannot be read there", "connect to the primary (target_session_attrs=read-write)"
     elseif s.number < 140000 then
       return "advice", ("PostgreSQL %s sweeps expired rows slowly"):format(s.version),
         "PostgreSQL 14 or later has TID range scans"
@@ -218,6 +220,7 @@ local function look_at_tables(conn, o, quoted, facts)
   if not row then return nil, err end
   facts.version = row.version
   if facts.version ~= schema.VERSION or facts.missing ~= "" then return true end
+  if facts.server.is_standby and facts.table.unlogged then return true end -- its rows are the primary's
   facts.feed, err = one(conn, o, sql.fill(statements.feed, places))
   if not facts.feed then return nil, err end
   local share = 100 * math.min(1, SAMPLE_ROWS / math.max(facts.table.rows, 1))

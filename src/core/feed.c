@@ -240,8 +240,10 @@ fpc_status fpc_feed_wait_fresh(fpc_feed *feed, fpc_deadline deadline, fpc_error 
     while (atomic_load(&feed->known_until) < asked ||
            (atomic_load(&feed->want_filter) && !fpc_feed_filter_is_loaded(&feed->filter))) {
         if (atomic_load(&feed->off_at) >= asked)
-            status = fpc_fail(err, FPC_INVALID,
-                              "the change feed is switched off for this schema (`fpcache admin feed on`)");
+            status =
+                fpc_fail(err, FPC_INVALID,
+                         "the change feed is switched off for this schema (`fpcache admin feed on`), or this "
+                         "server is a standby, where it cannot be followed");
         else if (fpc_interrupt_raised())
             status = fpc_fail(err, FPC_INTERRUPTED, "interrupted");
         else if (fpc_deadline_passed(deadline))
