@@ -53,7 +53,7 @@ local function look_at_server(self)
     err = ("schema: there is no cache in schema %s; run `fpcache admin setup`"):format(self.o.schema)
   end
   if server then
-    local feed = ask(conn, self.o, sql.fill(doctor_statements.feed, { schema = self.quoted })) -- nil: no right to see it
+    local feed = ask(conn, self.o, sql.fill(doctor_statements.feed, sql.feed_places(self.quoted))) -- nil: no right to see it
     server.feed = feed and feed[1]
     local evicted = ask(conn, self.o, sql.fill(statements.evicted, { schema = self.quoted }))
     server.evictions = evicted and evicted[1].total
