@@ -208,3 +208,23 @@ describe("public functions", function()
     end
   end)
 end)
+
+describe("the map in docs/design.md", function()
+  it("names every folder of the sources, and every module at their top", function()
+    local map = assert(files.read "docs/design.md"):match("## Where things are.-\n## ")
+    local missing = {}
+    --- Folders down to a depth; with_modules: the Lua files beside them too.
+    local function look(path, depth, with_modules)
+      for _, name in ipairs(assert(core.system.readdir(path))) do
+        local below = path .. "/" .. name
+        local is_folder = assert(core.system.stat(below)).type == "directory"
+        local word = is_folder and name .. "/" or with_modules and name:match("^(.*)%.lua$")
+        if word and not map:find("[`/]" .. word:gsub("%p", "%%%0") .. "`") then missing[#missing + 1] = below end
+        if is_folder and depth > 1 then look(below, depth - 1, with_modules) end
+      end
+    end
+    look("src", 2)
+    look("lua/fpcache", 1, true)
+    assert.equal("", table.concat(missing, " "))
+  end)
+end)

@@ -16,7 +16,7 @@ local UNIT, SLACK = 4, 8 -- seconds: what the machine takes must be little besid
 
 describe("random policies among coroutines", function()
   local db, clock, pool, superuser
-  local draw, chance, source = draws.new(SEED)
+  local draw, chance, random = draws.new(SEED)
   setup(function() db = database.new() end)
   before_each(function()
     pool = assert(connection.open(options.read(connection.OPTIONS, { connection_string = db.url }, 1), 1))
@@ -171,10 +171,10 @@ describe("random policies among coroutines", function()
   end
 
   it("never give what is too old, late, deleted or of nobody, and load one at a time", function()
-    source.state = SEED
+    random.state = SEED
     for number = 1, SCENES do
       db:sql("TRUNCATE cache, fpcache_tags")
-      local before = source.state
+      local before = random.state
       scene = { owed = 0, real = system.now(), records = {}, last = {}, deleted = {}, failed = {}, absent = {}, running = {},
         loading = {}, version = 0, is_up = true }
       scene.policy, scene.hard_timeout = random_policy()
