@@ -123,6 +123,67 @@ describe("policies", function()
       assert.equal(1, (cache:get("b")), "the other had no lease")
     end)
 
+    it("shares what other coroutines of the process load, whatever the lock is; their error and false, too", function()
+      local clock = tasks.new { fake = true }
+      finally(function() clock:close() end)
+      for _, lock in ipairs { "process", "host", "cluster" } do
+        local policy, loads, got = fpcache.policy { ttl = 60, lock = lock }, {}, {}
+        local function slow(name, value, err)
+          return function()
+            loads[#loads + 1] = name
+            fpcache.waiting.sleep(2)
+            return value, err
+          end
+        end
+        cache:delete_many { "a", "b", "c", "bad" }
+        clock:spawn(function() cache:fetch("a", policy, slow("a", 1)) end)
+        clock:spawn(function() cache:fetch_many({ "b" }, policy, slow("b", { b = false })) end)
+        clock:spawn(function() cache:fetch("bad", policy, slow("bad", nil, "origin: down")) end)
+        for i = 1, 2 do
+          clock:spawn(function()
+            fpcache.waiting.sleep(0.5)
+            got[i] = cache:fetch_many({ "a", "b" }, policy, slow("again", {}))
+          end)
+        end
+        clock:spawn(function()
+          fpcache.waiting.sleep(0.5)
+          got[3] = select(2, cache:fetch_many({ "bad" }, policy, slow("bad again", {})))
+        end)
+        clock:spawn(function()
+          fpcache.waiting.sleep(0.5)
+          got[4] = cache:fetch_many({ "c", "a" }, policy, slow("c", { c = 3 }))
+        end)
+        clock:run()
+        table.sort(loads)
+        assert.same({ "a", "b", "bad", "c" }, loads, lock)
+        local both = { a = 1, b = false }
+        assert.same({ both, both, "origin: down", { a = 1, c = 3 } }, got, lock)
+      end
+    end)
+
+    it("loads at once what the caller himself is loading; without end is an error", function()
+      local policy = fpcache.policy { ttl = 60, lock_timeout = 60 }
+      local started = core.system.now()
+      local function many(keys) return load(keys) end
+      local function inner() return cache:fetch_many({ "a", "x" }, policy, many).a end
+      assert.equal("a!", (cache:fetch("a", policy, inner)))
+      assert.same({ b = "b!" }, cache:fetch_many({ "b" }, policy, function()
+        return cache:fetch_many({ "b" }, policy, many)
+      end))
+      assert.same({ c = 7 }, cache:fetch_many({ "c" }, policy, function()
+        return { c = (cache:fetch("c", policy, function() return 7 end)) }
+      end))
+      local depth = 0
+      local function endless(keys)
+        depth = depth + 1
+        return cache:fetch_many(keys, policy, endless)
+      end
+      assert.matches("^invalid: the loader fetches the key that it loads", select(2, cache:fetch_many({ "d" }, policy, endless)))
+      assert.equal(2, depth)
+      assert.same({ d = "d!" }, cache:fetch_many({ "d" }, policy, load), "the next call is a new one")
+      assert.is_true(core.system.now() - started < 30)
+    end)
+
     it("takes lock = host for cluster: who has the lease is waited for", function()
       local clock = tasks.new { fake = true }
       finally(function() clock:close() end)

@@ -309,6 +309,18 @@ describe("fetch", function()
     assert.equal("inner", (fetch("k", 60, function()
       return (fetch("k", 60, origin("inner")))
     end)))
+    local depth = 0
+    local function endless()
+      depth = depth + 1
+      return fetch("n", 60, endless)
+    end
+    local _, err = fetch("n", 60, function()
+      local value, reason = fetch("n", 60, endless)
+      return value, reason
+    end)
+    assert.matches("^invalid: the loader fetches the key that it loads", err)
+    assert.equal(1, depth)
+    assert.equal(3, (fetch("n", 60, origin(3))))
     local first = coroutine.wrap(function() return (cache:fetch("l", 60, function() coroutine.yield() return 1 end)) end)
     first()
     assert.equal(2, (fetch("l", 60, origin(2))))

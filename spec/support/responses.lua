@@ -92,10 +92,12 @@ end
 --- An nginx before it.
 ---@param port integer the origin's
 ---@param cache table options of init_worker
----@param more table? of nginx.start; `server` is added to what there is
+---@param more table? of nginx.start; `server` and `init_worker` are added to what there is
 function responses.front(port, cache, more)
   local opts = { cache = cache, init_worker = INIT, server = FRONT:format(port), http = "lua_shared_dict clock 1m;" }
-  for name, value in pairs(more or {}) do opts[name] = name == "server" and opts.server .. value or value end
+  for name, value in pairs(more or {}) do
+    opts[name] = (name == "server" or name == "init_worker") and opts[name] .. value or value
+  end
   return nginx.start(opts)
 end
 
