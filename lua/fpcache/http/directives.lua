@@ -23,8 +23,8 @@ local function quoted(text, at)
   end
 end
 
---- The end of the member that begins at `at`: the comma after it that stands in no quotes, or beyond the text.  A semicolon, which
--- some origins write instead, ends it too: else "no-store; max-age=60" would say nothing.
+--- The end of the member that begins at `at`: the comma after it that stands in no quotes, or beyond the text.  A semicolon,
+-- which some origins write instead, ends it too: else "no-store; max-age=60" would say nothing.
 local function end_of_member(text, at)
   while true do
     local stop = text:find('[,;"]', at)

@@ -18,7 +18,7 @@ function vary.names(fields)
       list[#list + 1] = name
     end
   end
-  -- Many encode answers and do not say so (nginx, unless told by gzip_vary): they would be given to clients that cannot read them.
+  -- Many encode answers and do not say so (nginx, unless told by gzip_vary): clients that cannot read them would get them.
   if fields["content-encoding"] and not seen["accept-encoding"] then list[#list + 1] = "accept-encoding" end
   if #list > MAX_NAMES then return "*" end
   table.sort(list)
