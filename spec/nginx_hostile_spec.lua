@@ -156,6 +156,24 @@ describe("fpcache.nginx.cache_response, of what is hostile:", function()
     assert.equal("plain", exchange(request(target)).body)
   end)
 
+  it("a client whose reload the origin refuses takes nothing from others", function()
+    local function refused(status, target)
+      exchange(request(target), ok(nil, "kept"))
+      local answer = exchange(request(target, "Host: example.org\r\nCache-Control: no-cache\r\nX-Evil: 1\r\n"),
+        ("HTTP/1.1 %s\r\nContent-Length: 3\r\n\r\nno!"):format(status))
+      assert.same({ tonumber(status:match("%d+")), "no!" }, { answer.status, answer.body })
+    end
+    for _, status in ipairs { "400 Bad Request", "403 Forbidden", "431 Too Large" } do
+      local target = path()
+      refused(status, target)
+      local answer = exchange(request(target))
+      assert.same({ "HIT", "kept" }, { answer.headers["x-cache"], answer.body })
+    end
+    local target = path()
+    refused("404 Not Found", target) -- of this others shall know
+    assert.equal("BYPASS", exchange(request(target), ok()).headers["x-cache"])
+  end)
+
   it("an argument hides no other behind a semicolon", function()
     local target = path()
     exchange(request(target .. "?a=1&utm_source=x;a=evil"), ok(nil, "evil"))
