@@ -119,7 +119,7 @@ static bool take_arrived(rounds *self) {
         self->fds = shared.larger;
         shared.larger = NULL;
     }
-    bool goes_on = self->engines != NULL;
+    bool goes_on = self->engines != NULL && self->fds != NULL; /* room comes with the first engine */
     if (!goes_on) {
         close(shared.wake_fd);
         shared.running = false;
