@@ -272,7 +272,8 @@ static void *live(void *fine) {
             while (status == FPC_OK && (request = fpc_completions_next(own)) == NULL)
                 status = fpc_completions_wait(own, SOON, &err);
             if (status == FPC_OK) status = fpc_request_answer(request, &answer, &err);
-            if (status == FPC_OK && fpc_result_int64(answer.result, answer.row, answer.column) != 2 * (int64_t)i)
+            if (status == FPC_OK &&
+                fpc_result_int64(answer.result, answer.row, answer.column) != 2 * (int64_t)i)
                 status = FPC_SERVER; /* somebody else's answer */
             fpc_request_delete(request);
         }
