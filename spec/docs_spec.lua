@@ -8,7 +8,7 @@ local fpcache = require "fpcache"
 local server = require "support.server"
 local workspace = require "support.workspace"
 
-local BUILD = assert(core.system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
+local BUILD = require "support.build"
 local load_text = rawget(_G, "loadstring") or load
 
 -- What the words of a snippet stand for.  A snippet of Lua that is not here runs with `fpcache` and `cache` alone.  Where one
