@@ -80,7 +80,8 @@ describe("policies", function()
       cache:fetch_many({ "m" }, 60, function(_, context) context.ttls.m = "1h" return { m = 1 } end)
       assert.is_true(cache:ttl("m") > 3500)
       for message, ttls in pairs { ["context.ttls of a key: must be more than 0 seconds, got -4"] = { n = -4 },
-        ['context.ttls of a key: "soon" is no duration'] = { n = "soon" }, ["context.ttls: a table by key is expected, got number"] = 5 } do
+        ['context.ttls of a key: "soon" is no duration'] = { n = "soon" },
+        ["context.ttls: a table by key is expected, got number"] = 5 } do
         local values, err = cache:fetch_many({ "n" }, 60, function(_, context) context.ttls = ttls return { n = 1 } end)
         assert.is_nil(values)
         assert.equal("invalid: " .. message, err:sub(1, 9 + #message))
