@@ -3,6 +3,7 @@ local admin = require "fpcache.admin"
 local core = require "fpcache.core"
 local database = require "support.database"
 local fpcache = require "fpcache"
+local interpreter = require "support.interpreter"
 
 local system = core.system
 local SIGSTOP, SIGCONT = 19, 18
@@ -37,6 +38,32 @@ describe("a fault", function()
     END $do$]]):format(condition, sql) }, log = log })
     return log
   end
+
+  it("by too few file descriptors says so, wherever they end", function()
+    if os.getenv("ASAN_OPTIONS") then return end -- a sanitizer needs some itself
+    local shell = interpreter.new()
+    local script = shell:file("few.lua", [[
+      local fpcache = require "fpcache"
+      local cache, err = fpcache.new { connection_string = ... }
+      local ok = cache
+      if cache then ok, err = cache:set("few", 1) end
+      if ok then ok, err = cache:transaction(function(tx) return tx:get("few") end) end
+      print(ok and "done" or err)]])
+    local seen = {}
+    for limit = 5, 24 do
+      local answer = shell { "-c", ('ulimit -n %d; exec "$0" "$@"'):format(limit), interpreter.path, script, db:url_of(),
+        program = "/bin/sh" }
+      local said = answer.code == 0 and answer.out or answer.err
+      assert.is_true(said == "done\n" or said:find("Too many open files", 1, true) ~= nil
+        or said:find("error while loading shared libraries", 1, true) ~= nil
+        or said:find("no memory or no descriptors (ulimit -n)", 1, true) ~= nil, limit .. ": " .. said)
+      seen[said] = limit
+      if said == "done\n" then break end
+    end
+    assert.is_truthy(seen["memory: could not start the feed: no memory or no descriptors (ulimit -n)\n"])
+    assert.is_truthy(seen["done\n"])
+    shell:remove()
+  end)
 
   describe("at the login", function()
     it("by a wrong password is auth, and tells no password", function()

@@ -167,7 +167,7 @@ describe("A change feed", function()
     after_each(function() system.kill(loader, SIGCONT) end)
 
     local function changes(count)
-      eventually("the feed's polls beside the load", function() return feed:stats().changes >= count end, 5)
+      eventually("the feed's polls beside the load", function() return feed:stats().changes >= count end)
       assert.equal("loading", feed:stats().filter)
       assert.equal("fresh", feed:stats().feed)
     end

@@ -61,7 +61,7 @@ describe("the switch of the change feed", function()
     assert.equal("db", layers.source(reader, "nothing"))
     local ok, err = reader:wait_ready(5)
     assert.is_nil(ok)
-    assert.equal("invalid: the change feed is switched off for this schema (`fpcache admin feed on`)", err)
+    assert.matches("^invalid: the change feed is switched off for this schema %(`fpcache admin feed on`%), or ", err)
   end)
 
   it("on again: begins from nothing, and writers that began while it was off are told by the triggers", function()

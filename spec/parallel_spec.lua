@@ -235,6 +235,7 @@ describe("tasks", function()
 
   it("learn that the cache was closed", function()
     local locked = db:open()
+    cache = db:open { timeout = 60 }
     local err, ignored -- luacheck: ignore ignored
     locked:transaction(function(tx)
       assert(tx:set("held", 1))
@@ -246,7 +247,7 @@ describe("tasks", function()
       end))
       local began = core.system.now()
       cache:close()
-      assert.is_true(core.system.now() - began < 2)
+      assert.is_true(core.system.now() - began < 10) -- the call would wait for a minute
       ignored, err = fpcache.await(task)
     end)
     assert.matches("^unknown: ", err)
@@ -293,7 +294,7 @@ describe("tasks", function()
       print("end")]], { db:url_of() })
     assert.equal("end\n", result.output)
     assert.equal(0, result.status)
-    assert.is_true(core.system.now() - began < 5)
+    assert.is_true(core.system.now() - began < 20) -- the task would sleep for 30 s
   end)
 
   it("let policies wait without blocking", function()
@@ -354,9 +355,9 @@ describe("tasks", function()
   it("can be driven from outside, by the descriptor", function()
     assert(cache:set("k", 5))
     assert.is_nil((fpcache.step()))
-    local task = fpcache.spawn(function() fpcache.sleep(0.01); return cache:get("k") end)
+    local task = fpcache.spawn(function() fpcache.sleep(0.5); return cache:get("k") end)
     local pause = fpcache.step()
-    assert.is_true(pause > 0 and pause < 0.02)
+    assert.is_true(pause > 0 and pause <= 0.5)
     while task.status ~= "done" do fpcache.step(0.05) end
     assert.equal(5, (fpcache.await(task)))
     assert.is_true(fpcache.completions_fd() > 2)

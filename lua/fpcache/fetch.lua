@@ -110,6 +110,7 @@ end
 --- Ends the flight and the host's lock by what was loaded.
 local function finish(self, call, called, ...)
   if call.host_lock then call.host_lock.release() end
+  if call.outer then call.outer.is_nested = nil end
   if not called then
     flights.leave(self.flow.flights, call.flight, nil, "loader: another caller failed: " .. tostring((...)))
     error((...), 0)
@@ -205,13 +206,19 @@ local function is_over(self, call)
   return false
 end
 
---- Enters the flight of the key, unless another coroutine of this process has it.
+--- Enters the flight of the key, unless another coroutine of this process has it.  A loader that fetches its own key loads at
+-- once; when he who loads then does so again there would be no end to it.
 ---@return fpcache.Flight? others
 local function enter(self, call)
   if call.has_entered then return nil end
   call.has_entered = true
-  local others, own, is_alone = flights.enter(self.flow.flights, self.space, call.stored)
+  local others, own, is_alone, outer = flights.enter(self.flow.flights, self.space, call.stored)
   call.flight, call.deadline = own, is_alone and 0 or waiting.now() + call.policy.lock_timeout
+  if outer and outer.is_nested then
+    call.loader = function() return nil, flights.ENDLESS end
+  elseif outer then
+    call.outer, outer.is_nested = outer, true
+  end
   return others
 end
 

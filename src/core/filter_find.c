@@ -3,8 +3,8 @@
  *
  * Many lookups are under way in a processor at a time, each some ninety cycles from its hash to its answer.
  * How many is set by the registers that their instructions write before they end.  So the second way keeps
- * numbers in memory operands where it can, and compares both windows in one vector register, of which there
- * are more: 1.35 times as many lookups a second (docs/filter.md). */
+ * numbers in memory operands, where gcc 12 would load them, and does what it can in vector registers, of
+ * which there are more: 1.5 times as many lookups a second (docs/filter.md). */
 #include "filter_compact.h"
 #include "filter_internal.h"
 #if FPC_FILTER_UNALIGNED
@@ -36,15 +36,17 @@ static inline bool has(const fpc_filter *f, uint64_t mixed) {
     return match != 0;
 }
 
-static bool find_bytes(const fpc_filter *f, const void *key, size_t len) {
-    return has(f, fpc_filter_hash_bytes(&f->hasher, key, len));
-}
+/* The finder `NAME`: hashes by `word`, looks by `look`. */
+#define FINDER(NAME, attribute, word, look)                                                                  \
+    attribute static bool NAME##_bytes(const fpc_filter *f, const void *key, size_t len) {                   \
+        return look(f, fpc_filter_hash_bytes(&f->hasher, key, len));                                         \
+    }                                                                                                        \
+    attribute static bool NAME##_hash(const fpc_filter *f, uint64_t hash) {                                  \
+        return look(f, word(&f->hasher, hash));                                                              \
+    }                                                                                                        \
+    static const fpc_filter_finder NAME = {NAME##_bytes, NAME##_hash};
 
-static bool find_hash(const fpc_filter *f, uint64_t hash) {
-    return has(f, fpc_filter_hash_word(&f->hasher, hash));
-}
-
-static const fpc_filter_finder PLAIN = {find_bytes, find_hash};
+FINDER(PLAIN, , fpc_filter_hash_word, has)
 
 static inline bool has_compact(const fpc_filter *f, uint64_t mixed) {
     const fpc_table *table = f->tables[0];
@@ -56,20 +58,12 @@ static inline bool has_compact(const fpc_filter *f, uint64_t mixed) {
     return match != 0;
 }
 
-static bool find_bytes_compact(const fpc_filter *f, const void *key, size_t len) {
-    return has_compact(f, fpc_filter_hash_bytes(&f->hasher, key, len));
-}
-
-static bool find_hash_compact(const fpc_filter *f, uint64_t hash) {
-    return has_compact(f, fpc_filter_hash_word(&f->hasher, hash));
-}
-
-static const fpc_filter_finder COMPACT = {find_bytes_compact, find_hash_compact};
+FINDER(COMPACT, , fpc_filter_hash_word, has_compact)
 
 #if FPC_FILTER_UNALIGNED
 #define FOR_AVX2 __attribute__((target("avx2,bmi,bmi2")))
 
-/* With the second factor in memory; gcc 12 would load it first. */
+/* The second number stays in memory; gcc 12 would load some of these first. */
 FOR_AVX2 static inline uint64_t low_product(uint64_t a, const uint64_t *b) {
     __asm__("imulq %1, %0" : "+r"(a) : "m"(*b) : "cc");
     return a;
@@ -81,9 +75,39 @@ FOR_AVX2 static inline uint64_t high_product(uint64_t a, const uint64_t *b) {
     return high;
 }
 
+FOR_AVX2 static inline uint64_t exclusive_or(uint64_t a, const uint64_t *b) {
+    __asm__("xorq %1, %0" : "+r"(a) : "m"(*b) : "cc");
+    return a;
+}
+
+FOR_AVX2 static inline uint64_t or_one(uint64_t a) { /* 1 for a 0 */
+    __asm__("cmpq $1, %0\n\tadcq $0, %0" : "+r"(a) : : "cc");
+    return a;
+}
+
+/* a - b, and `*modulus` more if that is negative. */
+FOR_AVX2 static inline uint64_t difference(uint64_t a, uint64_t b, const uint64_t *modulus) {
+    uint64_t around;
+    __asm__("subq %2, %0\n\tmovq %0, %1\n\taddq %3, %1\n\tcmovcq %1, %0"
+            : "+&r"(a), "=&r"(around)
+            : "r"(b), "m"(*modulus)
+            : "cc");
+    return a;
+}
+
+/* Goes to `label` unless the number at `at`, as long as `suffix` tells, is `value`; stays in order with the
+ * other looks at the table.  Every load of x86 acquires. */
+#define UNLESS(suffix, at, constraint, value, label)                                                         \
+    fpc_filter_step();                                                                                       \
+    __asm__ goto("cmp" suffix " %1, %0\n\tjne %l[" #label "]"                                                \
+                 :                                                                                           \
+                 : "m"(*(const struct fpc_eight *)(at)), constraint(value)                                   \
+                 : "cc", "memory"                                                                            \
+                 : label)
+
 FOR_AVX2 static inline uint64_t mix(const fpc_filter_hasher *h, uint64_t hash) {
-    unsigned long long high, turned = (hash >> 32 | hash << 32) ^ h->masks[1];
-    unsigned long long low = _mulx_u64(hash ^ h->masks[0], turned, &high);
+    uint64_t a = exclusive_or(hash, &h->masks[0]), b = exclusive_or(hash >> 32 | hash << 32, &h->masks[1]);
+    unsigned long long high, low = _mulx_u64(a, b, &high);
     return low_product(low ^ high, &h->factor);
 }
 
@@ -103,16 +127,12 @@ FOR_AVX2 static inline __m128i load_pair(const char *first, const char *second) 
 
 /* The tag of fpc_table_print(), and at which bits its windows begin, for a table of level 0. */
 typedef struct place {
-    uint64_t bit, other_bit;
-    uint32_t tag;
+    uint64_t bit, other_bit, tag;
 } place;
 
 FOR_AVX2 static inline place locate(const fpc_table *t, uint64_t mixed) {
-    uint64_t first = high_product(mixed, &t->windows);
-    uint32_t tag = (uint32_t)mixed & t->tag_mask;
-    tag += tag == 0;
-    uint64_t second = t->reflections[tag & t->reflection_mask] - first, around = second + t->windows;
-    if ((int64_t)second < 0) second = around;
+    uint64_t first = high_product(mixed, &t->windows), tag = or_one((uint32_t)mixed & t->tag_mask);
+    uint64_t second = difference(t->reflections[tag & t->reflection_mask], first, &t->windows);
     return (place){low_product(first, &t->bits), low_product(second, &t->bits), tag};
 }
 
@@ -120,7 +140,7 @@ FOR_AVX2 static inline place locate(const fpc_table *t, uint64_t mixed) {
 FOR_AVX2 static inline __m128i match_pair(const fpc_table *t, uint64_t mixed) {
     place p = locate(t, mixed);
     const char *words = (const char *)t->words;
-    __m128i pattern = _mm_set1_epi64x((long long)low_product(p.tag, &t->spread));
+    __m128i pattern = _mm_mul_epu32(_mm_set1_epi64x((long long)p.tag), pair(t->spreads));
     __m128i shifts = _mm_set_epi64x((long long)p.other_bit, (long long)p.bit);
     __m128i x = load_pair(words + (p.bit >> 3), words + (p.other_bit >> 3));
     x = _mm_srlv_epi64(x, _mm_and_si128(shifts, pair(t->sevens)));
@@ -130,22 +150,16 @@ FOR_AVX2 static inline __m128i match_pair(const fpc_table *t, uint64_t mixed) {
 
 FOR_AVX2 static inline bool has_avx2(const fpc_filter *f, uint64_t mixed) {
     const fpc_table *table = f->tables[0];
-    if (__builtin_expect(fpc_table_elsewhere(table) != 0, 0)) return has_in_any(f, mixed);
+    UNLESS("l", &table->elsewhere, "i", 0, look_again);
     uint64_t before = fpc_table_version(table);
     __m128i match = match_pair(table, mixed);
-    if (__builtin_expect(fpc_table_version(table) != before, 0)) return has_in_any(f, mixed);
+    UNLESS("q", &table->version, "r", before, look_again);
     return !_mm_testz_si128(match, pair(table->highs));
+look_again:
+    return has_in_any(f, mixed);
 }
 
-FOR_AVX2 static bool find_bytes_avx2(const fpc_filter *f, const void *key, size_t len) {
-    return has_avx2(f, fpc_filter_hash_bytes(&f->hasher, key, len));
-}
-
-FOR_AVX2 static bool find_hash_avx2(const fpc_filter *f, uint64_t hash) {
-    return has_avx2(f, mix(&f->hasher, hash));
-}
-
-static const fpc_filter_finder AVX2 = {find_bytes_avx2, find_hash_avx2};
+FINDER(AVX2, FOR_AVX2, mix, has_avx2)
 
 /* fpc_compact_unpack() by an instruction for each half. */
 FOR_AVX2 static inline uint64_t deposit(const fpc_table *t, uint64_t bit) {
@@ -167,15 +181,7 @@ FOR_AVX2 static inline bool has_compact_avx2(const fpc_filter *f, uint64_t mixed
     return zeros != 0;
 }
 
-FOR_AVX2 static bool find_bytes_compact_avx2(const fpc_filter *f, const void *key, size_t len) {
-    return has_compact_avx2(f, fpc_filter_hash_bytes(&f->hasher, key, len));
-}
-
-FOR_AVX2 static bool find_hash_compact_avx2(const fpc_filter *f, uint64_t hash) {
-    return has_compact_avx2(f, mix(&f->hasher, hash));
-}
-
-static const fpc_filter_finder COMPACT_AVX2 = {find_bytes_compact_avx2, find_hash_compact_avx2};
+FINDER(COMPACT_AVX2, FOR_AVX2, mix, has_compact_avx2)
 
 const fpc_filter_finder *fpc_filter_finders(bool compact, unsigned n) {
     bool vectors = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");

@@ -109,6 +109,7 @@ static void shape_windows(fpc_table *t) {
         t->lows[i] = t->low;
         t->highs[i] = t->high;
         t->seconds[i] = t->second;
+        t->spreads[i] = t->spread;
         t->sevens[i] = 7;
     }
 }

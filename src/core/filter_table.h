@@ -49,7 +49,8 @@ typedef struct fpc_table { // NOLINT(clang-analyzer-optin.performance.Padding): 
     unsigned level;
     uint64_t low, high;      /* lowest and highest bit of both slots of a window */
     uint64_t spread, second; /* tag * spread + second is the pattern of a window with two such entries */
-    _Alignas(16) uint64_t lows[2], highs[2], seconds[2], sevens[2]; /* low, high, second, 7: for vectors */
+    /* low, high, second, spread, 7: for vectors */
+    _Alignas(16) uint64_t lows[2], highs[2], seconds[2], spreads[2], sevens[2];
     uint64_t capacity;
     size_t word_count, mapped_bytes; /* mapped_bytes: 0 if malloc'ed */
     bool is_compact;

@@ -116,7 +116,8 @@ static fpc_status start(fpc_pipeline *engine, fpc_error *err) {
     engine->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     engine->io = fpc_io_new(engine);
     if (engine->wake_fd < 0 || engine->stop_fd < 0 || engine->io == NULL)
-        status = fpc_fail(err, FPC_NOMEM, "could not start the pipeline: no memory or no descriptors");
+        status =
+            fpc_fail(err, FPC_NOMEM, "could not start the pipeline: no memory or no descriptors (ulimit -n)");
     else
         status = fpc_io_start(engine->io, err);
     if (status != FPC_OK) {

@@ -30,6 +30,15 @@ local function escape(digits)
   return "%" .. digits:upper()
 end
 
+--- Whether an argument's name is in the list.
+local function is_ignored(name, ignored)
+  if ignored[name] then return true end
+  for pattern in pairs(ignored) do
+    if pattern:sub(-1) == "*" and name:sub(1, #pattern - 1) == pattern:sub(1, -2) then return true end
+  end
+  return false
+end
+
 ---@param uri string path and arguments as the client sent them
 ---@param ignored table<string, true>? names of arguments that make no difference; one ending in "*" stands for all that begin so
 ---@return string
@@ -43,21 +52,12 @@ function keys.uri(uri, ignored)
   if ignored and next(ignored) then
     local kept = {}
     for argument in arguments:gmatch("[^&]+") do
-      if not keys.is_ignored(argument:match("^[^=]*"), ignored) then kept[#kept + 1] = argument end
+      if not is_ignored(argument:match("^[^=]*"), ignored) then kept[#kept + 1] = argument end
     end
     if #kept == 0 then return path end
     arguments = table.concat(kept, "&")
   end
   return path .. "?" .. arguments
-end
-
---- Whether an argument's name is in the list.
-function keys.is_ignored(name, ignored)
-  if ignored[name] then return true end
-  for pattern in pairs(ignored) do
-    if pattern:sub(-1) == "*" and name:sub(1, #pattern - 1) == pattern:sub(1, -2) then return true end
-  end
-  return false
 end
 
 --- The URI part, which a purge names: "http example.org /a?b".

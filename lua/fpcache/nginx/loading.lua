@@ -123,6 +123,4 @@ function loading.load(self, turn, context)
   return storable(self, turn, context, response)
 end
 
-loading.FAILURES = FAILURES
-
 return loading
