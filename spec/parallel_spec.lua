@@ -194,7 +194,7 @@ describe("tasks", function()
   end)
 
   it("time out one by one", function()
-    local quick = db:open { timeout = 0.2 }
+    local quick = db:open { timeout = 1 }
     local locked = db:open()
     locked:transaction(function(tx)
       assert(tx:set("held", 1))
