@@ -147,6 +147,39 @@ describe("fpcache.nginx.cache_response, of what is hostile:", function()
     assert.is_nil(answer.headers.trailer)
   end)
 
+  it("what is encoded is not given to who cannot read it, whatever Vary says", function()
+    local target = path()
+    local with_gzip = request(target, "Host: example.org\r\nAccept-Encoding: gzip\r\n")
+    exchange(with_gzip, ok("Cache-Control: max-age=60\r\nContent-Encoding: gzip\r\n", "zipped"))
+    assert.equal("plain", exchange(request(target), ok(nil, "plain")).body)
+    assert.equal("zipped", exchange(with_gzip).body)
+    assert.equal("plain", exchange(request(target)).body)
+  end)
+
+  it("a client whose reload the origin refuses takes nothing from others", function()
+    local function refused(status, target)
+      exchange(request(target), ok(nil, "kept"))
+      local answer = exchange(request(target, "Host: example.org\r\nCache-Control: no-cache\r\nX-Evil: 1\r\n"),
+        ("HTTP/1.1 %s\r\nContent-Length: 3\r\n\r\nno!"):format(status))
+      assert.same({ tonumber(status:match("%d+")), "no!" }, { answer.status, answer.body })
+    end
+    for _, status in ipairs { "400 Bad Request", "403 Forbidden", "431 Too Large" } do
+      local target = path()
+      refused(status, target)
+      local answer = exchange(request(target))
+      assert.same({ "HIT", "kept" }, { answer.headers["x-cache"], answer.body })
+    end
+    local target = path()
+    refused("404 Not Found", target) -- of this others shall know
+    assert.equal("BYPASS", exchange(request(target), ok()).headers["x-cache"])
+  end)
+
+  it("an argument hides no other behind a semicolon", function()
+    local target = path()
+    exchange(request(target .. "?a=1&utm_source=x;a=evil"), ok(nil, "evil"))
+    assert.equal("good", exchange(request(target .. "?a=1"), ok(nil, "good")).body)
+  end)
+
   it("Cache-Control on lines of different case is one", function()
     local target = path()
     exchange(request(target), ok("Cache-Control: max-age=60\r\ncache-control: private\r\n"))

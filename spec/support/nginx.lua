@@ -150,15 +150,14 @@ end
 --- One that somebody else started at that port: for its requests.
 function nginx.at(port) return setmetatable({ port = port }, Server) end
 
---- A port at which nothing listens, nor at the one after it.
-function nginx.free_ports()
+--- A port at which nothing listens, nor at the ones after it.
+---@param count integer? how many, default 2
+function nginx.free_ports(count)
   while true do
-    local port = free_port()
-    local next_one = port < 65535 and socket.bind("127.0.0.1", port + 1)
-    if next_one then
-      next_one:close()
-      return port
-    end
+    local first, taken = free_port(), {}
+    for port = first + 1, math.min(first + (count or 2) - 1, 65535) do taken[#taken + 1] = socket.bind("127.0.0.1", port) end
+    for _, listener in ipairs(taken) do listener:close() end
+    if #taken == (count or 2) - 1 then return first end
   end
 end
 

@@ -30,8 +30,11 @@ local function escape(digits)
   return "%" .. digits:upper()
 end
 
---- Whether an argument's name is in the list.
-local function is_ignored(name, ignored)
+--- Whether an argument ("name=value") is in the list by its name.  One with a semicolon is not: there are origins that divide
+-- arguments by these too, and what follows would be an argument of which the key says nothing.
+local function is_ignored(argument, ignored)
+  if argument:find(";", 1, true) or argument:find("%3B", 1, true) then return false end
+  local name = argument:match("^[^=]*")
   if ignored[name] then return true end
   for pattern in pairs(ignored) do
     if pattern:sub(-1) == "*" and name:sub(1, #pattern - 1) == pattern:sub(1, -2) then return true end
@@ -52,7 +55,7 @@ function keys.uri(uri, ignored)
   if ignored and next(ignored) then
     local kept = {}
     for argument in arguments:gmatch("[^&]+") do
-      if not is_ignored(argument:match("^[^=]*"), ignored) then kept[#kept + 1] = argument end
+      if not is_ignored(argument, ignored) then kept[#kept + 1] = argument end
     end
     if #kept == 0 then return path end
     arguments = table.concat(kept, "&")

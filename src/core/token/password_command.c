@@ -49,8 +49,8 @@ static const char *first_text(const json_t *json, const char *const *names) {
     return text;
 }
 
-/* Whether what the program says of the end can be read.  `seconds` counts from when it was started: 0 for an end
- * that is past, NAN when nothing is said. */
+/* Whether what the program says of the end can be read.  `seconds` counts from when it was started: 0 for an
+ * end that is past, NAN when nothing is said. */
 static bool life_of(const json_t *json, double started, double *seconds) {
     const json_t *in = json_object_get(json, "expires_in"), *at = json_object_get(json, "expires_at");
     if (in != NULL && !json_is_null(in)) {
