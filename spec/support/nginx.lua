@@ -47,7 +47,7 @@ http {
   %(init_worker)s
   %(http)s
   server {
-    listen 127.0.0.1:%(port)d backlog=4096;
+    listen 127.0.0.1:%(port)d backlog=4096%(listen)s;
     keepalive_requests 1000000;
     location = /alive { content_by_lua_block { ngx.print(ngx.worker.pid()) } }
     location = /of-all-workers { stub_status; }
@@ -104,6 +104,7 @@ function Server:configure(opts)
   local text = fill(CONF, {
     modules = modules_folder(), dir = self.dir, port = self.port, workers = opts.workers or 1, main = opts.main or "",
     http = opts.http or "", server = opts.server or "", log_level = opts.log_level or "notice",
+    listen = opts.shares_out and " reuseport" or "",
     init_worker = init_worker and ("init_worker_by_lua_block {\n%s\n}"):format(init_worker) or "",
   })
   files.write(self.dir .. "/nginx.conf", text)
@@ -121,7 +122,8 @@ function Server:command(...)
 end
 
 --- Starts one; raises when it does not answer.
----@param opts table { cache, workers, server, http, main, init_worker, log_level }
+-- shares_out: connections are dealt out to all workers evenly, which is not for reloads: they lose those that wait then.
+---@param opts table { cache, workers, server, http, main, init_worker, log_level, shares_out }
 ---@return table server
 function nginx.start(opts)
   local dir = assert(system.mkdtemp("/tmp/fpcache-spec-nginx-"))
