@@ -225,7 +225,7 @@ describe("coherence", function()
   end)
 
   it("a write of unknown outcome is announced as if it was done", function()
-    local cache = open { timeout = 0.3 }
+    local cache = open { timeout = 1 }
     cache:set("k", 1)
     warm(cache, "k")
     local lock = assert(fpcache.new { connection_string = db:url_of(), feed = false })

@@ -3,6 +3,7 @@ local child = require "support.child"
 local core = require "fpcache.core"
 local database = require "support.database"
 local fpcache = require "fpcache"
+local threads = require "support.threads"
 
 describe("tasks", function()
   local db, cache
@@ -37,6 +38,30 @@ describe("tasks", function()
     assert.is_true(stats.groups < 4000, stats.groups)
     assert.is_true(stats.merged > 0, stats.merged)
     assert.equal(1, cache:stats().pool.opened)
+  end)
+
+  it("of all caches of a process share one I/O thread", function()
+    local function there_is_one()
+      return database.eventually(function() return threads.count(core.system.pid(), "fpcache-io") == 1 end)
+    end
+    local caches = { cache }
+    for i = 2, 5 do caches[i] = db:open { namespace = "n" .. i } end
+    local function ask_all(from)
+      local results, errors = fpcache.parallel {
+        each = { from, 2, 3, 4, 5 },
+        run = function(i)
+          assert(caches[i]:set("k", i))
+          return caches[i]:get("k")
+        end,
+      }
+      assert.is_nil(errors)
+      assert.same({ from, 2, 3, 4, 5, n = 5 }, results)
+    end
+    ask_all(1)
+    assert.is_truthy(there_is_one())
+    caches[1]:close()
+    ask_all(2)
+    assert.is_truthy(there_is_one())
   end)
 
   it("have every call of a cache", function()
@@ -169,7 +194,7 @@ describe("tasks", function()
   end)
 
   it("time out one by one", function()
-    local quick = db:open { timeout = 0.2 }
+    local quick = db:open { timeout = 1 }
     local locked = db:open()
     locked:transaction(function(tx)
       assert(tx:set("held", 1))

@@ -1,6 +1,7 @@
 /* pipeline.h -- many statements on their way at once, over few connections and without waiting.
  *
- *   engine   one fpc_pipeline: an I/O thread and its connections, for one server and login
+ *   engine   one fpc_pipeline: connections to one server, for one login; one I/O thread drives all engines of
+ *            the process
  *   lane     reads, writes, and slow statements (see statement.h) each have connections of their own, so that
  *            none waits behind the other kind
  *   group    what travels up to one sync of the protocol: many reads, or one statement that writes
@@ -19,8 +20,10 @@
  *     when it answers, and is closed when nobody waits for it any more.
  *   - Callers (completion queues) take turns, request by request.
  *   - While no connection can be opened, requests fail with the reason (FPC_CONNECT, FPC_AUTH) at once.
+ *   - Engines do not wait for each other: not for a silent server, not for one that is being closed.
  *
- * The first request starts the thread and opens connections; idle ones are closed as the pool's are.
+ * The first request of any engine starts the thread, the end of the last engine ends it.  Connections are
+ * opened when requests need them; idle ones are closed as the pool's are.
  * Thread rule: any thread, except delete: nobody else may use the engine then.
  * fork(2): the child's engine starts empty with its next request. */
 #ifndef FPCACHE_PIPELINE_H

@@ -47,7 +47,7 @@ static inline fpc_print fpc_table_translate(const fpc_table *from, const fpc_tab
 /* Eight bytes that hold what is at bit number `bit`, from bit fpc_table_shift(bit) of them on: at least
  * 57 bits of it, so a window fits. */
 #if FPC_FILTER_UNALIGNED
-struct __attribute__((may_alias)) fpc_eight {
+struct fpc_eight {
     char bytes[8];
 };
 
