@@ -17,6 +17,14 @@ describe("fpcache.nginx.cache_response, of what is hostile:", function()
     local _, port = listener:getsockname()
     front = responses.front(port, { connection_string = db:url_of(), feed = false }, { server = [[
       server_name example.org;
+      location /hasty/ { content_by_lua_block {
+        require("fpcache.nginx").response(ngx.var.http_x_hasty and "hasty" or "default"):serve()
+      } }
+      location = /hasty_origin {
+        internal;
+        proxy_pass http://127.0.0.1:]] .. port .. [[$request_uri;
+        proxy_read_timeout 100ms;
+      }
       location /careful/ { content_by_lua_block { require("fpcache.nginx").response("careful"):serve() } }
       location = /careful_origin {
         internal;
@@ -29,6 +37,7 @@ describe("fpcache.nginx.cache_response, of what is hostile:", function()
         }
       }
     ]], init_worker = [[
+      nginx.cache_response { name = "hasty", location = "/hasty_origin" }
       nginx.cache_response { name = "careful", location = "/careful_origin" }
     ]] })
   end)
@@ -47,23 +56,25 @@ describe("fpcache.nginx.cache_response, of what is hostile:", function()
 
   --- What a client gets that sends these bytes.
   ---@param said string
-  ---@param answer string? what the origin says, which must be asked; nil: it must not be
+  ---@param answer string? what the origin says, which must be asked; "": nothing, for ever; nil: it must not be
   ---@return table {status, headers, body, text}, string? what the origin was asked
   local function exchange(said, answer)
-    local client, heard = assert(socket.connect("127.0.0.1", front.port)), nil
+    local client, origin, heard = assert(socket.connect("127.0.0.1", front.port)), nil, nil
     client:settimeout(20)
     assert(client:send(said))
     if answer then
-      local origin, lines = assert(listener:accept()), {}
+      local lines = {}
+      origin = assert(listener:accept())
       origin:settimeout(20)
       repeat
         lines[#lines + 1] = assert(origin:receive("*l"))
       until lines[#lines] == ""
       heard = table.concat(lines, "\n")
       assert(origin:send(answer))
-      origin:close()
+      if answer ~= "" then origin:close() end
     end
     local text = assert(client:receive("*a"))
+    if origin then origin:close() end
     client:close()
     local head, body = text:match("^(.-)\r\n\r\n(.*)$")
     local headers = {}
@@ -172,6 +183,14 @@ describe("fpcache.nginx.cache_response, of what is hostile:", function()
     local target = path()
     refused("404 Not Found", target) -- of this others shall know
     assert.equal("BYPASS", exchange(request(target), ok()).headers["x-cache"])
+  end)
+
+  it("an origin that says nothing is given up; what is stale is given", function()
+    local target = "/hasty" .. path()
+    exchange(request(target), ok("Cache-Control: max-age=0, stale-if-error=600\r\n", "old"))
+    local answer = exchange(request(target, "Host: example.org\r\nX-Hasty: 1\r\n"), "")
+    assert.same({ 200, "STALE", "old" }, { answer.status, answer.headers["x-cache"], answer.body })
+    assert.equal(504, exchange(request("/hasty" .. path(), "Host: example.org\r\nX-Hasty: 1\r\n"), "").status)
   end)
 
   it("an argument hides no other behind a semicolon", function()

@@ -52,7 +52,7 @@ local function answer(result, asked_at, clock, is_conditional)
   -- The origin broke off; or what nginx takes for an answer is none: what follows a 1xx is the answer, and a client would take it
   -- for the one to its next request.
   if result.truncated or result.status < 200 or result.status == 304 and not is_conditional then
-    response.status, response.fields, response.body = 502, {}, ""
+    response.status, response.fields, response.body = result.status == 504 and 504 or 502, {}, "" -- 504: nginx gave it up
   end
   response.initial_age = freshness.initial_age(response.fields, asked_at, now)
   if not response.fields.date then response.fields.date = { name = "Date", dates.format(now) } end -- RFC 9110, 6.6.1
