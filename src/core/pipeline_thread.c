@@ -75,7 +75,8 @@ static void *run(void *wake_fd);
 static fpc_status start_thread(fpc_error *err) {
     pthread_t thread;
     int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (wake_fd < 0) return fpc_fail(err, FPC_NOMEM, "could not start the pipeline: no descriptors (ulimit -n)");
+    if (wake_fd < 0)
+        return fpc_fail(err, FPC_NOMEM, "could not start the pipeline: no descriptors (ulimit -n)");
     shared.wake_fd = wake_fd;
     int failure = fpc_thread_start(&thread, "fpcache-io", run, NULL);
     if (failure != 0) {
