@@ -121,6 +121,21 @@ function Server:command(...)
     "-e", self.dir .. "/error.log", ... }, uid = uid, timeout = 30 })
 end
 
+-- A location for `server` that runs the Lua it is sent, with `cache` and `fpcache`; see Server:run().
+nginx.RUN = [[
+  location = /run { lua_check_client_abort on; content_by_lua_block {
+    ngx.req.read_body()
+    local run = assert(loadstring(ngx.req.get_body_data()))
+    setfenv(run, setmetatable({ cache = require("fpcache.nginx").cache(), fpcache = require("fpcache") }, { __index = _G }))
+    local function say(...)
+      local words = { ... }
+      for i = 1, select("#", ...) do words[i] = tostring(words[i]) end
+      ngx.print(table.concat(words, " "))
+    end
+    say(pcall(run))
+  } }
+]]
+
 --- Starts one; raises when it does not answer.
 -- shares_out: connections are dealt out to all workers evenly, which is not for reloads: they lose those that wait then.
 ---@param opts table { cache, workers, server, http, main, init_worker, log_level, shares_out }
@@ -289,6 +304,9 @@ function Server:body(path, opts)
   end
   return answer.body
 end
+
+--- Runs Lua at nginx.RUN: "true" and what it returned, or "false" and what it raised, as words.
+function Server:run(code) return self:body("/run", { method = "POST", body = code }) end
 
 -- --- load ---
 
