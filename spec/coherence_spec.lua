@@ -92,6 +92,50 @@ describe("coherence", function()
     end)
   end)
 
+  describe("a question in vain", function()
+    local cache
+    -- Never stale: a slow machine is not what this is about.
+    before_each(function() cache = open { max_staleness = 60, near_size = 0 } end)
+
+    local READS = {
+      get = function(key, opts) return cache:get(key, opts) end,
+      get_many = function(key, opts) return cache:get_many({ key }, opts) end,
+      exists = function(key, opts) return cache:exists(key, opts) end,
+      ttl = function(key, opts) return cache:ttl(key, opts) end,
+      entry = function(key, opts) return cache:entry(key, opts) end,
+    }
+    it("is counted by every call that reads", function()
+      assert(cache:set("there", 1))
+      assert(cache:set("gone", 1))
+      assert(cache:delete("gone")) -- the filter still has it
+      for name, read in pairs(READS) do
+        for _, question in ipairs { { "there", 0 }, { "gone", 1 }, { "never", 0 }, { "gone", 0, { near = false } } } do
+          local before = cache:stats().filter
+          read(question[1], question[3])
+          local after, what = cache:stats().filter, name .. " " .. question[1]
+          assert.equal(question[2], after.false_positives - before.false_positives, what)
+          assert.equal(question[2], after.false_positives_since_load - before.false_positives_since_load, what)
+        end
+      end
+    end)
+
+    it("and many of them: the filter is loaded without the keys that are gone", function()
+      local keys, items = {}, {}
+      for i = 1, 1001 do keys[i], items["gone" .. i] = "gone" .. i, 1 end
+      assert(cache:set_many(items))
+      assert.equal(1001, cache:delete_many(keys))
+      assert(cache:wait_ready(20))
+      assert.equal("db", source(cache, "gone1"))
+      assert.same({}, cache:get_many(keys))
+      assert(database.eventually(function()
+        assert(cache:wait_ready(20))
+        return cache:stats().filter.reloads >= 1
+      end, 20))
+      assert.equal("filter", source(cache, "gone1"))
+      assert.equal(0, cache:stats().filter.false_positives_since_load)
+    end)
+  end)
+
   -- name = { value before or nil, what writes, value after or nil }
   local WRITERS = {
     set = { 1, function(c) return c:set("k", 2) end, 2 },
@@ -248,7 +292,8 @@ describe("coherence", function()
     assert.same({ 2, 1, 1 }, { stats.hits, stats.misses, stats.sets })
     assert.same({ 1, 1, 0 }, { stats.near.hits, stats.near.entries, stats.near.evictions })
     assert.equal(1, stats.filter.absent)
-    for _, name in ipairs { "keys", "capacity", "bytes", "fpr", "load_seconds", "dead", "reloads", "false_positives" } do
+    for _, name in ipairs { "keys", "capacity", "bytes", "fpr", "load_seconds", "reloads", "false_positives",
+      "false_positives_since_load" } do
       assert.is_number(stats.filter[name], name)
     end
     for _, name in ipairs { "lag", "fell_behind", "incarnation_changes", "polls", "changes" } do
