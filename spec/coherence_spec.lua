@@ -42,6 +42,35 @@ describe("coherence", function()
         { cache:wait_ready(1) })
     end)
 
+    it("are as large, and keep as long, as their options say", function()
+      local long = { max_staleness = 60, use_cuckoo_filter = false } -- a slow machine is not what this is about
+      local function opened(opts)
+        for name, value in pairs(long) do opts[name] = value end
+        return open(opts)
+      end
+      local cache = opened { near_size = 2, near_negative_size = 1, near_bytes = 4000 }
+      assert(cache:set_many { a = 1, b = 2, c = 3, large = ("v"):rep(1000) })
+      assert(cache:wait_ready(20))
+      for _, key in ipairs { "a", "b", "c", "no", "none" } do cache:get(key) end
+      assert.same({ 2, 1 }, { cache:stats().near.entries, cache:stats().near.negative_entries })
+      assert.same({ "db", "db" }, { source(cache, "large"), source(cache, "large") })
+      cache:close()
+      for _, about in ipairs { { "near_ttl", "a" }, { "near_negative_ttl", "no" } } do
+        cache = opened { [about[1]] = 0.02 }
+        assert(database.eventually(function()
+          cache:get(about[2])
+          return cache:stats().near.expired > 0
+        end), about[1])
+        cache:close()
+      end
+      cache = open { cuckoo_capacity = 5000, filter_fpr = 0.1, max_staleness = 60 }
+      local wide = cache:stats().filter
+      assert(wide.capacity >= 5000 and wide.capacity < 100000)
+      cache:close()
+      cache = open { cuckoo_capacity = 5000, filter_fpr = 0.0001, max_staleness = 60 }
+      assert(cache:stats().filter.bytes > wide.bytes)
+    end)
+
     it("copy tables when asked to", function()
       local cache = open { near_copy = true }
       cache:set("k", { list = { 1 } })

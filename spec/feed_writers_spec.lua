@@ -1,5 +1,4 @@
--- feed_writers_spec.lua -- every call that changes a key tells the feed, in the change's own transaction: whoever keeps something of
--- it asks the server again.
+-- feed_writers_spec.lua -- every call that changes a key tells the feed: whoever keeps something of it asks the server again.
 local database = require "support.database"
 local layers = require "support.layers"
 
