@@ -107,7 +107,7 @@ describe("coherence with others:", function()
       warm(cache, "k")
       db.srv:stop()
       finally(function() db.srv:start() end)
-      assert(database.eventually(function() return cache:stats().feed.state == "stale" end, STALENESS + 2))
+      assert(database.eventually(function() return cache:stats().feed.state == "stale" end))
       for _, key in ipairs { "k", "no" } do
         local value, err, from = cache:get(key)
         assert.is_nil(value)

@@ -107,6 +107,12 @@ describe("fpcache doctor", function()
     says("good", "kB", examine().feed)
   end)
 
+  it("looks into a schema of any name", function()
+    local name = [[it's a\ "{schema}" of %d $1]]
+    assert(require("fpcache.admin").setup { connection_string = db.url, schema = name, grant = "public" })
+    says("good", "kB", examine { schema = name }.feed)
+  end)
+
   it("is a command with exit codes for scripts", function()
     local fpcache = interpreter.new { FPCACHE_URL = db:url_of() }
     local answer = fpcache { "doctor" }

@@ -3,6 +3,7 @@ local admin = require "fpcache.admin"
 local core = require "fpcache.core"
 local database = require "support.database"
 local fpcache = require "fpcache"
+local interpreter = require "support.interpreter"
 
 local system = core.system
 local SIGSTOP, SIGCONT = 19, 18
@@ -37,6 +38,32 @@ describe("a fault", function()
     END $do$]]):format(condition, sql) }, log = log })
     return log
   end
+
+  it("by too few file descriptors says so, wherever they end", function()
+    if os.getenv("ASAN_OPTIONS") then return end -- a sanitizer needs some itself
+    local shell = interpreter.new()
+    local script = shell:file("few.lua", [[
+      local fpcache = require "fpcache"
+      local cache, err = fpcache.new { connection_string = ... }
+      local ok = cache
+      if cache then ok, err = cache:set("few", 1) end
+      if ok then ok, err = cache:transaction(function(tx) return tx:get("few") end) end
+      print(ok and "done" or err)]])
+    local seen = {}
+    for limit = 5, 24 do
+      local answer = shell { "-c", ('ulimit -n %d; exec "$0" "$@"'):format(limit), interpreter.path, script, db:url_of(),
+        program = "/bin/sh" }
+      local said = answer.code == 0 and answer.out or answer.err
+      assert.is_true(said == "done\n" or said:find("Too many open files", 1, true) ~= nil
+        or said:find("error while loading shared libraries", 1, true) ~= nil
+        or said:find("no memory or no descriptors (ulimit -n)", 1, true) ~= nil, limit .. ": " .. said)
+      seen[said] = limit
+      if said == "done\n" then break end
+    end
+    assert.is_truthy(seen["memory: could not start the feed: no memory or no descriptors (ulimit -n)\n"])
+    assert.is_truthy(seen["done\n"])
+    shell:remove()
+  end)
 
   describe("at the login", function()
     it("by a wrong password is auth, and tells no password", function()
@@ -76,7 +103,7 @@ describe("a fault", function()
       assert(system.kill(pid, SIGCONT))
       assert(called, err)
       assert.matches("^connect: no answer from .* port 5432 in time %(connect_timeout%)$", err)
-      assert.is_true(system.now() - before < 3)
+      assert.is_true(system.now() - before < 4.5) -- it would be 5 s without being told
     end)
 
     it("by too many connections is connect", function()
@@ -184,8 +211,8 @@ describe("a fault", function()
     end
 
     it("by a lock of somebody else is timeout within the deadline", function()
-      local cache = db:open { timeout = 0.2, bulk_timeout = 0.2 }
-      assert(cache:set("k", 1))
+      local cache, patient = db:open { timeout = 0.2, bulk_timeout = 0.2 }, db:open()
+      assert(patient:set("k", 1))
       locked(function()
         for name, args in pairs { get = { "k" }, set = { "k", 2 }, set_many = { { k = 2 } }, keys = {},
           incr = { "k" } } do
@@ -193,18 +220,18 @@ describe("a fault", function()
           local value, err = cache[name](cache, (table.unpack or unpack)(args))
           assert.is_nil(value)
           assert.matches("^timeout: ", err, nil, name)
-          assert.is_true(system.now() - before < 2, name)
+          assert.is_true(system.now() - before < 4.5, name) -- it would be 5 s or a minute without being told
         end
         local ok, err = cache:transaction(function(tx) return tx:set("k", 2) end)
         assert.is_nil(ok)
         assert.matches("^timeout: ", err)
       end)
-      assert.equal(1, cache:get("k"))
+      assert.equal(1, patient:get("k"))
       assert.equal(0, cache:stats().pool.lent)
     end)
 
     it("by a server that stopped to answer is timeout within the deadline", function()
-      local cache = db:open { timeout = 0.2 }
+      local cache = db:open { timeout = 1 }
       assert(cache:set("k", 1))
       local pid = cache:transaction(function(tx) return tx:query("SELECT pg_backend_pid() AS p")[1].p end)
       assert(system.kill(pid, SIGSTOP))
@@ -214,14 +241,14 @@ describe("a fault", function()
       assert(system.kill(pid, SIGCONT))
       assert.is_nil(value)
       assert.equal("timeout: no answer from the server in time", err)
-      assert.is_true(waited >= 0.19 and waited < 2)
+      assert.is_true(waited >= 0.99 and waited < 4.5)
       assert.equal(1, cache:get("k"), "on another connection")
       assert(system.kill(cache:transaction(function(tx) return tx:query("SELECT pg_backend_pid() AS p")[1].p end),
         SIGCONT))
     end)
 
     it("without session settings, as behind a pooler, says that a change may still happen", function()
-      local cache = db:open { timeout = 0.2, prepared = false }
+      local cache = db:open { timeout = 1, prepared = false }
       locked(function()
         local ok, err = cache:set("k", 2)
         assert.is_nil(ok)

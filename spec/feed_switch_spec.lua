@@ -61,7 +61,7 @@ describe("the switch of the change feed", function()
     assert.equal("db", layers.source(reader, "nothing"))
     local ok, err = reader:wait_ready(5)
     assert.is_nil(ok)
-    assert.equal("invalid: the change feed is switched off for this schema (`fpcache admin feed on`)", err)
+    assert.matches("^invalid: the change feed is switched off for this schema %(`fpcache admin feed on`%), or ", err)
   end)
 
   it("on again: begins from nothing, and writers that began while it was off are told by the triggers", function()
@@ -135,7 +135,7 @@ describe("the switch of the change feed", function()
   end)
 
   it("is turned by the program", function()
-    local program = (os.getenv("FPC_BUILD_DIR") or "build") .. "/fpcache"
+    local program = require "support.build" .. "/fpcache"
     local function run(...)
       local result = assert(core.run { argv = { program, "admin", "feed", ... }, timeout = 30 })
       return result.status, result.output

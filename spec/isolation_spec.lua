@@ -62,6 +62,16 @@ describe("isolation", function()
     assert.equal("loaded", (reader:fetch("new", 5, function() return "loaded" end)))
   end)
 
+  it("says why a role with row_security off can do nothing", function()
+    local url = db:url_of("open_eyed")
+    assert(admin.setup { connection_string = db:url_of("keeper"), schema = "shared", grant = "open_eyed" })
+    db:sql("ALTER ROLE open_eyed SET row_security = off")
+    local cache, err = require("fpcache").new { connection_string = url, schema = "shared", feed = false }
+    assert.is_nil(cache)
+    assert.matches("^denied: .*; the role or database has row_security off: ALTER ROLE ... RESET row_security "
+      .. "%(SQLSTATE 42501%)$", err)
+  end)
+
   it("hides the others' rows from any SQL", function()
     assert(ann:set("secret", "ann's"))
     assert.same({ { n = 0 } }, sql(bob, "SELECT count(*) AS n FROM shared.cache"))

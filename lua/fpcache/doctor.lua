@@ -29,7 +29,9 @@ local CHECKS = {
   { "server", function(facts)
     local s = facts.server
     if s.is_standby then
-      return "bad", "a standby: UNLOGGED tables cannot be read there", "connect to the primary (target_session_attrs=read-write)"
+      local is_logged = facts.table and not facts.table.unlogged
+      return "bad", is_logged and "a standby: nothing can be written, near cache and filter do not answer"
+        or "a standby: UNLOGGED tables cannot be read there", "connect to the primary (target_session_attrs=read-write)"
     elseif s.number < 140000 then
       return "advice", ("PostgreSQL %s sweeps expired rows slowly"):format(s.version),
         "PostgreSQL 14 or later has TID range scans"
@@ -213,11 +215,12 @@ local function look_at_tables(conn, o, quoted, facts)
   facts.table, err = one(conn, o, statements.table_, o.schema)
   if not facts.table then return nil, err end
   if not facts.uses_schema or facts.missing:find("fpcache_schema", 1, true) then return true end
-  local places = { schema = quoted }
+  local places = sql.feed_places(quoted)
   row, err = one(conn, o, sql.fill(statements.versions, places))
   if not row then return nil, err end
   facts.version = row.version
   if facts.version ~= schema.VERSION or facts.missing ~= "" then return true end
+  if facts.server.is_standby and facts.table.unlogged then return true end -- its rows are the primary's
   facts.feed, err = one(conn, o, sql.fill(statements.feed, places))
   if not facts.feed then return nil, err end
   local share = 100 * math.min(1, SAMPLE_ROWS / math.max(facts.table.rows, 1))
@@ -246,8 +249,9 @@ local function gather(pool, o, quoted)
   return facts
 end
 
-local OPTIONS = { cuckoo_capacity = { type = "integer", default = 1000000, check = options.not_negative } }
-for name, about in pairs(connection.OPTIONS) do OPTIONS[name] = about end
+local OPTIONS = options.join(connection.OPTIONS, {
+  cuckoo_capacity = { type = "integer", default = 1000000, check = options.not_negative },
+})
 
 ---@class fpcache.Finding
 ---@field name string what was looked at
@@ -261,14 +265,9 @@ for name, about in pairs(connection.OPTIONS) do OPTIONS[name] = about end
 ---@return string? err when the server could not be asked
 function doctor.examine(opts)
   local o = options.read(OPTIONS, opts, 2)
-  local quoted, err = sql.quote_identifier(o.schema)
-  if not quoted then return nil, err end
-  o.minconn, o.maxconn = 1, 2
-  local pool
-  pool, err = connection.open(o, 2)
-  if not pool then return nil, err end
-  local facts
-  facts, err = gather(pool, o, quoted)
+  local pool, quoted = connection.open_few(o, 2, 2)
+  if not pool then return nil, quoted end
+  local facts, err = gather(pool, o, quoted)
   pool:close()
   if not facts then return nil, err end
   local findings = {}

@@ -66,8 +66,10 @@ function opening.ask(cache, o, quoted)
   cache.codec = sealing.codec(cache.sealing, o.codec, cache.space)
   -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
   local found, has_quota, was_cleared = cache.db:row(cache.statements.habits, cache.timeout)
+  -- Who was given rights by hand may not see them, and does without.
+  if found == nil and not has_quota:find("^denied:") then return nil, has_quota end
   if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
-  if was_cleared and not cache.versioned then -- nobody is to see what was cleared
+  if found and was_cleared and not cache.versioned then -- nobody is to see what was cleared
     cache.versioned, cache.statements = true, statements.new(quoted, cache.tells, true, o.feed_listen)
   end
   local feed, near, look, shared = layers.open(o, quoted, cache.pool)

@@ -49,4 +49,11 @@ function sql.fill(template, places)
   end))
 end
 
+--- The places of statements that ask about the slots of the feed: {schema}, and {slots}, a text that their names begin with.
+---@param quoted_schema string
+---@return table<string, string>
+function sql.feed_places(quoted_schema)
+  return { schema = quoted_schema, slots = sql.quote_literal(quoted_schema .. ".fpcache_feed_") }
+end
+
 return sql

@@ -249,13 +249,17 @@ END $fpcache$]],
   -- A plan made while the feed was empty must do when it is full; its cost is then so high that the server
   -- would compile it at each poll.
 
+  -- A standby counts as switched off: its snapshots do not name the transactions that are still open at the primary, whose
+  -- changes would be overlooked for ever; and how far it is behind, nobody here knows.
+
   -- $1 text: the snapshot of the last poll, NULL at first.  One row for each change, at least one:
   -- snapshot, incarnation (NULL after a wipe), start of the server, fell behind?, rotation due?, READ COMMITTED?,
   -- switched on?, is a change?, its namespace (NULL: all), its keys (NULL: all)
   poll = [[
 SELECT txid_current_snapshot()::text, {incarnation}, extract(epoch FROM pg_postmaster_start_time())::text,
        NOT {seen}, coalesce({halfSlots} % 2 = 1 AND s.slot < {halfSlots} / 2, false),
-       current_setting('transaction_isolation') = 'read committed', t.is_on, f.xid IS NOT NULL, f.namespace, f.keys
+       current_setting('transaction_isolation') = 'read committed', t.is_on AND NOT pg_is_in_recovery(), f.xid IS NOT NULL,
+       f.namespace, f.keys
 FROM (SELECT $1::txid_snapshot AS snapshot) AS last
 CROSS JOIN {switch} AS t
 LEFT JOIN {schema}.fpcache_state AS s ON true

@@ -2,7 +2,7 @@
  * -DFPC_TSAN=ON to have every access watched.
  *
  *   feed_stress SECONDS|fork URL SCHEMA, then the texts of statements.feed(): session poll rotate
- * begin_incarnation load_session load_count load_begin load_incarnation load_declare load_fetch
+ *               begin_incarnation load_session load_count load_begin load_incarnation load_declare load_fetch
  *
  * Writers insert and delete keys of their own through a pool, announce them, and check at once that what they
  * wrote is not denied and that a stamp taken before is not current any more.  Lookups go on beside, others
@@ -76,14 +76,15 @@ static void *write_keys(void *arg) {
         snprintf(key, sizeof key, "w%d-%d", me, i);
         uint64_t hash = fpc_feed_hash(seed, key, strlen(key));
         bool absent;
-        uint64_t stamp;
+        uint64_t stamp, new_stamp;
         fpc_feed_look(feed, hash, &absent, &stamp);
         int64_t moves = fpc_feed_moves_until(feed, FPC_NEVER);
         if (exists[i] && absent) atomic_fetch_add(&denied, 1);
         exists[i] = rand_r(&random) % 3 > 0;
         run(exists[i] ? insert : delete, key);
         fpc_feed_wrote(feed, hash);
-        if (exists[i] && fpc_feed_is_absent(feed, hash)) atomic_fetch_add(&denied, 1);
+        fpc_feed_look(feed, hash, &absent, &new_stamp);
+        if (exists[i] && absent) atomic_fetch_add(&denied, 1);
         if (stamp != 0 && fpc_feed_is_current(feed, hash, stamp)) atomic_fetch_add(&old_stamps, 1);
         if (moves != 0 && fpc_feed_moves_until(feed, FPC_NEVER) == moves) atomic_fetch_add(&old_stamps, 1);
         atomic_fetch_add(&writes, 1);

@@ -68,8 +68,11 @@ fpc_status fpc_feed_make(const fpc_conninfo *info, const char *quoted_schema, co
     has_texts = copy_text(options->sql.is_listening, &feed->options.sql.is_listening) && has_texts;
     has_texts = copy_text(options->sql.load_session, &feed->options.sql.load_session) && has_texts;
     fpc_status status = FPC_OK;
-    if (!has_texts || !make_statements(feed, &options->sql) || feed->stamps == NULL || feed->info == NULL ||
-        feed->schema == NULL || feed->stop_fd < 0 || feed->wake_fd < 0) {
+    if (feed->stop_fd < 0 || feed->wake_fd < 0) {
+        status =
+            fpc_fail(err, FPC_NOMEM, "could not start the feed: no memory or no descriptors (ulimit -n)");
+    } else if (!has_texts || !make_statements(feed, &options->sql) || feed->stamps == NULL ||
+               feed->info == NULL || feed->schema == NULL) {
         status = fpc_fail(err, FPC_NOMEM, "feed");
     } else {
         int failure = fpc_thread_start(&feed->thread, "fpcache-feed", fpc_feed_run, feed);
@@ -176,13 +179,6 @@ void fpc_feed_look(fpc_feed *feed, uint64_t hash, bool *absent, uint64_t *stamp)
               !fpc_feed_filter_may_contain(&feed->filter, hash);
 }
 
-bool fpc_feed_is_absent(fpc_feed *feed, uint64_t hash) {
-    bool absent;
-    uint64_t stamp;
-    fpc_feed_look(feed, hash, &absent, &stamp);
-    return absent;
-}
-
 uint64_t fpc_feed_stamp(const fpc_feed *feed, uint64_t hash) {
     return is_fresh(feed) ? fpc_feed_stamps_get(feed->stamps, hash) : 0;
 }
@@ -237,8 +233,10 @@ fpc_status fpc_feed_wait_fresh(fpc_feed *feed, fpc_deadline deadline, fpc_error 
     while (atomic_load(&feed->known_until) < asked ||
            (atomic_load(&feed->want_filter) && !fpc_feed_filter_is_loaded(&feed->filter))) {
         if (atomic_load(&feed->off_at) >= asked)
-            status = fpc_fail(err, FPC_INVALID,
-                              "the change feed is switched off for this schema (`fpcache admin feed on`)");
+            status =
+                fpc_fail(err, FPC_INVALID,
+                         "the change feed is switched off for this schema (`fpcache admin feed on`), or this "
+                         "server is a standby, where it cannot be followed");
         else if (fpc_interrupt_raised())
             status = fpc_fail(err, FPC_INTERRUPTED, "interrupted");
         else if (fpc_deadline_passed(deadline))

@@ -202,7 +202,8 @@ fpc_status fpc_pin_new(fpc_pool *pool, double idle_s, fpc_pin **out, fpc_error *
         free(pin);
         if (stop_fd >= 0) close(stop_fd);
         fpc_pool_unpin(pool);
-        return fpc_fail(err, FPC_NOMEM, "could not begin a transaction: no memory or no descriptors");
+        return fpc_fail(err, FPC_NOMEM,
+                        "could not begin a transaction: no memory or no descriptors (ulimit -n)");
     }
     fpc_pool_keep(pool);
     pin->pool = pool;

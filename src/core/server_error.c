@@ -25,6 +25,8 @@ static fpc_status classify(const char *state) {
 }
 
 static const char *advice(const char *state, const char *text, fpc_status status) {
+    if (is_state(state, "42501") && strstr(text, "query would be affected by row-level security") != NULL)
+        return "; the role or database has row_security off: ALTER ROLE ... RESET row_security";
     if (status == FPC_SCHEMA) return "; run `fpcache admin setup` on this database";
     if (status == FPC_DENIED) return "; the owner grants it with `fpcache admin setup --grant ROLE`";
     if (is_state(state, "25006") || (is_state(state, "0A000") && strstr(text, "recovery") != NULL)) {

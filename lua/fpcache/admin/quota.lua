@@ -7,10 +7,17 @@ local quota = {}
 
 local NEEDS = "the owner of the cache"
 
+local MOST = 2 ^ 49 -- 512 TB, more than a table of PostgreSQL takes
+
+local function limit(value)
+  if value > MOST then return ("must be at most %.0f, got %s"):format(MOST, tostring(value)) end
+  return options.not_negative(value)
+end
+
 local OPTIONS = session.options {
   cache_of = { type = "string", default = "" }, -- whose; none: the whole table
-  max_entries = { type = "integer", check = options.not_negative },
-  max_bytes = { type = "integer", check = options.not_negative },
+  max_entries = { type = "integer", check = limit },
+  max_bytes = { type = "integer", check = limit },
   remove = { type = "boolean" },
 }
 

@@ -27,7 +27,7 @@ end
 
 local WORDS = {
   emptied = "the table was emptied", missed = "some changes came faster than they could be seen",
-  off = "the change feed is switched off (fpcache admin feed on): nothing is seen",
+  off = "the change feed is switched off (fpcache admin feed on), or this is a standby: nothing is seen",
 }
 
 local function line_of(event)

@@ -44,8 +44,7 @@ WHERE n.nspname = $1 AND c.relname = 'cache']],
 SELECT (SELECT count(*) FROM {schema}.fpcache_state) AS states,
        (SELECT CASE WHEN slot >= 0 THEN greatest(extract(epoch FROM clock_timestamp())::bigint - 20 * slot, 0) END
         FROM {schema}.fpcache_state) AS rotated_ago, -- seconds; a slot has 20
-       pg_total_relation_size('{schema}.fpcache_feed_0') + pg_total_relation_size('{schema}.fpcache_feed_1')
-         + pg_total_relation_size('{schema}.fpcache_feed_2') AS bytes]],
+       (SELECT sum(pg_total_relation_size(({slots} || n)::regclass)) FROM generate_series(0, 2) AS n)::bigint AS bytes]],
   -- $1: per cent of the pages
   expired = [[
 SELECT count(*) AS seen, count(*) FILTER (WHERE expires_at <= statement_timestamp()) AS expired

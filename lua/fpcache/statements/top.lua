@@ -50,8 +50,8 @@ WHERE d.datname = current_database() AND s.userid = session_user::regrole AND st
   -- The changes since a snapshot, one row for each key, at least one row; as the feed's reader asks (see statements.lua).
   -- What became of a key is looked up now.  $1: the last snapshot, NULL at first; $2: a user or NULL; $3: a namespace or NULL.
   monitor = [[
-SELECT txid_current_snapshot()::text AS snapshot, s.incarnation, {on} AS is_on, f.user_id AS login, f.namespace,
-       f.xid IS NOT NULL AS is_change, f.keys IS NULL AS is_all, k.key IS NOT NULL AS has_key,
+SELECT txid_current_snapshot()::text AS snapshot, s.incarnation, {on} AND NOT pg_is_in_recovery() AS is_on, f.user_id AS login,
+       f.namespace, f.xid IS NOT NULL AS is_change, f.keys IS NULL AS is_all, k.key IS NOT NULL AS has_key,
        {schema}.fpcache_text(coalesce(c.long_key, k.key)) AS key, c.key IS NOT NULL AS is_there, c.bytes, c.ttl,
        NOT coalesce(s.marker = 0 OR txid_visible_in_snapshot(s.marker, last.snapshot), true) AS fell_behind
 FROM (SELECT $1::txid_snapshot AS snapshot) AS last

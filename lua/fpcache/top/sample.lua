@@ -22,12 +22,8 @@ local sample = {}
 ---@return fpcache.top.Sampler? sampler
 ---@return string? err
 function sample.open(o, dirs)
-  local quoted, err = sql.quote_identifier(o.schema)
-  if not quoted then return nil, err end
-  o.minconn, o.maxconn = 1, 1
-  local pool
-  pool, err = connection.open(o, 2)
-  if not pool then return nil, err end
+  local pool, quoted = connection.open_few(o, 1, 2)
+  if not pool then return nil, quoted end
   return setmetatable({ pool = pool, o = o, dirs = dirs, quoted = quoted, looks = 0 }, Sampler)
 end
 
@@ -57,7 +53,7 @@ local function look_at_server(self)
     err = ("schema: there is no cache in schema %s; run `fpcache admin setup`"):format(self.o.schema)
   end
   if server then
-    local feed = ask(conn, self.o, sql.fill(doctor_statements.feed, { schema = self.quoted })) -- nil: no right to see it
+    local feed = ask(conn, self.o, sql.fill(doctor_statements.feed, sql.feed_places(self.quoted))) -- nil: no right to see it
     server.feed = feed and feed[1]
     local evicted = ask(conn, self.o, sql.fill(statements.evicted, { schema = self.quoted }))
     server.evictions = evicted and evicted[1].total
