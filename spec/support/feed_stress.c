@@ -123,7 +123,7 @@ static void *disturb(void *arg) {
         fpc_feed_stats stats;
         fpc_feed_get_stats(same, &stats);
         fpc_feed_wait_fresh(same, fpc_deadline_in(0.05), NULL);
-        for (int i = 0; i < 2000; i++) fpc_feed_missed(same);
+        fpc_feed_missed(same, 2000);
         fpc_feed_close(same);
         pause_ms(30);
         fpc_feed_wrote_all(feed);
