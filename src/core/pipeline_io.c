@@ -78,7 +78,7 @@ void fpc_io_put_back(fpc_io *io, fpc_request *request) {
 }
 
 static void enqueue(fpc_io *io, fpc_request *list) {
-    if (list != NULL) io->was_asked = true;
+    if (list != NULL) io->asked_ns = io->now;
     while (list != NULL) {
         fpc_request *request = list;
         list = list->next;
@@ -254,10 +254,11 @@ static void rest(fpc_io *io, fpc_deadline until) {
                                                       .events = pipe->unflushed ? POLLIN | POLLOUT : POLLIN};
         }
     }
-    /* After a request a short sleep: it ends before the watch over silence of the next one would have to. */
+    /* Soon after a request short sleeps: they end before the watch over silence of the next one would have
+     * to, so that its caller need not wake the thread. */
+    bool is_in_use = io->now - io->asked_ns < silence_ns(io);
     io->sleeps_until = until;
-    if (io->was_asked && io->now + silence_ns(io) < until) io->sleeps_until = io->now + silence_ns(io);
-    io->was_asked = false;
+    if (is_in_use && io->now + silence_ns(io) < until) io->sleeps_until = io->now + silence_ns(io);
     atomic_store(&engine->asleep, true);
     if (is_unread || has_news(engine)) io->sleeps_until = 0;
     engine->resting = io;

@@ -22,7 +22,7 @@ typedef struct fpc_io {
     fpc_lane_state lanes[FPC_LANES];
     int64_t now;                /* of this turn */
     fpc_deadline next_deadline; /* of any request; may be too early */
-    bool was_asked;             /* something was submitted since the thread's last turn */
+    int64_t asked_ns;           /* when something was last submitted */
     bool stopping;
     fpc_deadline stop_by;
     uint64_t random;
