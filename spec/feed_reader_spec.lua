@@ -145,10 +145,45 @@ describe("The reader of the change feed", function()
     assert(f.cache:delete("k1"))
     assert(feed:wait_fresh(20))
     assert.is_false(absent(feed, "k1"))
-    for _ = 1, 2000 do feed:missed() end
+    feed:missed(2000)
     eventually("a new filter", function() return absent(feed, "k1") end)
     assert.is_false(absent(feed, "k2"))
     assert.equal(0, feed:stats().filter_dead)
+  end)
+
+  it("loads a filter that was outgrown anew, and one that a clear by others emptied", function()
+    local feed = open_fresh()
+    local rows = {}
+    for i = 1, 3000 do rows["k" .. i] = i end
+    assert(f.cache:set_many(rows))
+    eventually("a new filter", function() return feed:stats().reloads >= 1 end)
+    assert(feed:wait_fresh(20))
+    assert.is_false(absent(feed, "k1"))
+    assert(f.cache:clear())
+    eventually("a filter without them", function() return absent(feed, "k1") end)
+  end)
+
+  it("begins from nothing when polls get no answer three times in a row", function()
+    local feed = open_fresh { connect_timeout = 0.4, max_staleness = 60 }
+    local stamp, before = stamp_of(feed, "a"), feed:stats().fell_behind
+    local finish = f.other_transaction "LOCK TABLE fpcache_feed_0 IN ACCESS EXCLUSIVE MODE"
+    eventually("the third", function() return feed:stats().fell_behind > before end)
+    assert.is_false(absent(feed, "a"))
+    finish "ROLLBACK"
+    assert(feed:wait_fresh(20))
+    assert.not_equal(stamp, stamp_of(feed, "a"))
+    assert.is_true(absent(feed, "a"))
+  end)
+
+  it("keeps the filter as soon as one of its openers wants it", function()
+    local other = f.keep(assert(fpcache.new { connection_string = f.url, feed = false }))
+    local first = open_fresh { filter = false }
+    assert.equal("off", first:stats().filter)
+    assert.is_false(absent(first, "a"))
+    open({}, other.pool)
+    assert(first:wait_fresh(20))
+    assert.equal("fresh", first:stats().filter)
+    assert.is_true(absent(first, "a"))
   end)
 
   it("refuses options that make no sense", function()

@@ -17,7 +17,7 @@ describe("A feed of a C host", function()
         sql.session, sql.poll, sql.rotate, sql.begin_incarnation, sql.load_session,
         sql.load_count, sql.load_begin, sql.load_incarnation, sql.load_declare, sql.load_fetch,
       },
-      timeout = seconds + 30,
+      timeout = seconds + 90,
     })
     assert.equal(0, result.status, result.output)
     return result.output

@@ -77,6 +77,17 @@ describe("policies", function()
         return { a = 1, b = 2 }
       end, 1, nil)
       assert.is_true(cache:ttl("a") > 990 and cache:ttl("b") < 61)
+      cache:fetch_many({ "m" }, 60, function(_, context) context.ttls.m = "1h" return { m = 1 } end)
+      assert.is_true(cache:ttl("m") > 3500)
+      for message, ttls in pairs { ["context.ttls of a key: must be more than 0 seconds, got -4"] = { n = -4 },
+        ['context.ttls of a key: "soon" is no duration'] = { n = "soon" },
+        ["context.ttls: a table by key is expected, got number"] = 5 } do
+        local values, err = cache:fetch_many({ "n" }, 60, function(_, context) context.ttls = ttls return { n = 1 } end)
+        assert.is_nil(values)
+        assert.equal("invalid: " .. message, err:sub(1, 9 + #message))
+      end
+      cache:fetch_many({ "n" }, 60, function() return { n = 1 } end)
+      assert.is_true(cache:exists("n"), "no lease was left")
       cache:fetch_many({ "c" }, 60, function(_, context) context.store = false return { c = 3 } end)
       assert.is_false(cache:exists("c"))
     end)
@@ -275,6 +286,12 @@ describe("policies", function()
           return other:lock("free", 5, error, { wait = 0.05 })
         end)))
       end)
+    end)
+
+    it("refuses to wait for less than no time", function()
+      for _, wait in ipairs { -1, 0 / 0, math.huge } do
+        assert.error_matches(function() cache:lock("l", 1, print, { wait = wait }) end, "options.wait: must not be negative")
+      end
     end)
 
     it("needs a ttl", function()

@@ -66,6 +66,10 @@ describe("fetch", function()
       assert.equal(2, (fetch("not", 60, origin(2))))
       assert.matches('^invalid: context.ttl: "soon" is no duration',
         select(2, fetch("bad", 60, function(context) context.ttl = "soon" return 1 end)))
+      assert.equal("invalid: context.validator: text expected, got number (set by the loader)",
+        (select(2, fetch("bad", 60, function(context) context.validator = 7 return 1 end))))
+      assert.equal(1, (fetch("bad", 60, origin(1))))
+      assert.is_true(cache:exists("bad"), "no lease was left that keeps others from storing")
     end)
 
     it("says that the old value is still right", function()

@@ -69,7 +69,7 @@ describe("what the workers of an nginx share", function()
     writer = assert(fpcache.new { connection_string = url, feed = false })
     local key = ("k"):rep(32)
     server = nginx.start {
-      workers = 3,
+      workers = 3, shares_out = true,
       -- without a near cache: what is shared answers every time
       cache = { connection_string = url, shared_dict = "tier", near_size = 0, max_staleness = STALENESS, feed_interval = 0.02,
         near_negative_ttl = 5 },

@@ -10,7 +10,7 @@ if not nginx.is_testable then return end
 
 local system = core.system
 
-local LIFE = 2 -- seconds, of a password; connections live for one
+local LIFE = 3 -- seconds, of a password; connections live for one
 
 describe("passwords that end, inside nginx", function()
   local lake, server
@@ -25,7 +25,7 @@ describe("passwords that end, inside nginx", function()
     to:close()
     assert(fpcache.setup_cache { connection_string = lake.srv.url, grant = "public" })
     server = nginx.start {
-      workers = 2,
+      workers = 2, shares_out = true,
       cache = lake:options { auth = lake.ws:m2m { ca_file = ca_file }, max_lifetime = 1, feed = true },
       server = [[
         location = /get { content_by_lua_block {

@@ -9,17 +9,6 @@ local system = core.system
 
 local LOCATIONS = [[
   location = /alive2 { content_by_lua_block { ngx.print("alive") } }
-  location = /run { lua_check_client_abort on; content_by_lua_block {
-    ngx.req.read_body()
-    local run = assert(loadstring(ngx.req.get_body_data()))
-    setfenv(run, setmetatable({ cache = require("fpcache.nginx").cache(), fpcache = require("fpcache") }, { __index = _G }))
-    local function say(...)
-      local words = { ... }
-      for i = 1, select("#", ...) do words[i] = tostring(words[i]) end
-      ngx.print(table.concat(words, " "))
-    end
-    say(pcall(run))
-  } }
   location = /count { content_by_lua_block {
     local cache = require("fpcache.nginx").cache()
     local ok, err = cache:transaction(function(tx)
@@ -45,7 +34,7 @@ describe("a transaction inside nginx", function()
     db:sql("CREATE TABLE orders (id bigint PRIMARY KEY, note text); GRANT ALL ON orders TO PUBLIC")
     server = nginx.start {
       cache = { connection_string = db:url_of(), max_staleness = 0.5, feed_interval = 0.02, maxconn = 3, timeout = 15 },
-      server = LOCATIONS,
+      server = nginx.RUN .. LOCATIONS,
       init_worker = [[ -- the time of nginx/transport.lua is 10 s
         local core = require("fpcache.core")
         local pin = core.pin
@@ -58,7 +47,7 @@ describe("a transaction inside nginx", function()
   end)
   before_each(function() db:sql("TRUNCATE cache, orders") end)
 
-  local function run(code) return server:body("/run", { method = "POST", body = code }) end
+  local function run(code) return server:run(code) end
 
   local function open(code) return server:open("/run", { method = "POST", body = code }) end
 

@@ -130,8 +130,8 @@ void fpc_feed_wrote_many(fpc_feed *feed, const uint64_t *hashes, size_t count);
 /* The same for everything: the filter answers nothing until it is loaded again. */
 void fpc_feed_wrote_all(fpc_feed *feed);
 
-/* The server had no such key though the filter let the question pass. */
-void fpc_feed_missed(fpc_feed *feed);
+/* The server had none of `count` keys though the filter let the questions pass. */
+void fpc_feed_missed(fpc_feed *feed, uint64_t count);
 
 /* Waits until the feed (and the filter, when kept) is fresh by a poll that began after this call. FPC_TIMEOUT
  * with the reader's latest trouble in its message; FPC_INTERRUPTED; FPC_CLOSED for a feed of the parent

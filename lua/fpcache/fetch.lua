@@ -370,7 +370,8 @@ function Cache:fetch(key, policy, loader, ...)
     if look or long or not policy.is_plain then
       is_hit, value, left, bytes, age, cost = ask(self, policy, stored, long, policy.first_lease, look)
     else -- the same, for the many calls that it is to cost nothing
-      is_hit, value, left = self.db:value(self.statements.fetch_usual, self.timeout, self.codec, self.parse_json, self.space, stored)
+      is_hit, value, left = self.db:value(self.statements.fetch_usual, self.timeout, self.codec, self.parse_json, self.space,
+        stored)
       if value == nil or not is_hit or circuit.failures > 0 then is_hit, value = heard(self, stored, is_hit, value, left) end
     end
     if is_hit then

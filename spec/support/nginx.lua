@@ -47,7 +47,7 @@ http {
   %(init_worker)s
   %(http)s
   server {
-    listen 127.0.0.1:%(port)d backlog=4096;
+    listen 127.0.0.1:%(port)d backlog=4096%(listen)s;
     keepalive_requests 1000000;
     location = /alive { content_by_lua_block { ngx.print(ngx.worker.pid()) } }
     location = /of-all-workers { stub_status; }
@@ -104,6 +104,7 @@ function Server:configure(opts)
   local text = fill(CONF, {
     modules = modules_folder(), dir = self.dir, port = self.port, workers = opts.workers or 1, main = opts.main or "",
     http = opts.http or "", server = opts.server or "", log_level = opts.log_level or "notice",
+    listen = opts.shares_out and " reuseport" or "",
     init_worker = init_worker and ("init_worker_by_lua_block {\n%s\n}"):format(init_worker) or "",
   })
   files.write(self.dir .. "/nginx.conf", text)
@@ -120,8 +121,24 @@ function Server:command(...)
     "-e", self.dir .. "/error.log", ... }, uid = uid, timeout = 30 })
 end
 
+-- A location for `server` that runs the Lua it is sent, with `cache` and `fpcache`; see Server:run().
+nginx.RUN = [[
+  location = /run { lua_check_client_abort on; content_by_lua_block {
+    ngx.req.read_body()
+    local run = assert(loadstring(ngx.req.get_body_data()))
+    setfenv(run, setmetatable({ cache = require("fpcache.nginx").cache(), fpcache = require("fpcache") }, { __index = _G }))
+    local function say(...)
+      local words = { ... }
+      for i = 1, select("#", ...) do words[i] = tostring(words[i]) end
+      ngx.print(table.concat(words, " "))
+    end
+    say(pcall(run))
+  } }
+]]
+
 --- Starts one; raises when it does not answer.
----@param opts table { cache, workers, server, http, main, init_worker, log_level }
+-- shares_out: connections are dealt out to all workers evenly, which is not for reloads: they lose those that wait then.
+---@param opts table { cache, workers, server, http, main, init_worker, log_level, shares_out }
 ---@return table server
 function nginx.start(opts)
   local dir = assert(system.mkdtemp("/tmp/fpcache-spec-nginx-"))
@@ -287,6 +304,9 @@ function Server:body(path, opts)
   end
   return answer.body
 end
+
+--- Runs Lua at nginx.RUN: "true" and what it returned, or "false" and what it raised, as words.
+function Server:run(code) return self:body("/run", { method = "POST", body = code }) end
 
 -- --- load ---
 

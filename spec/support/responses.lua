@@ -78,7 +78,7 @@ local FRONT = [[
 local INIT = [[
   local nginx = require("fpcache.nginx")
   local function now() return ngx.now() + (ngx.shared.clock:get("offset") or 0) end
-  nginx.cache_response { location = "/origin", ignore_args = { "utm_*" }, max_bytes = 1000 }.now = now
+  nginx.cache_response { location = "/origin", ignore_args = { "utm_*" }, max_bytes = 1000, lock_timeout = "1m" }.now = now
   nginx.cache_response { name = "larger", location = "/origin", key_headers = { "X-Shop" }, default_ttl = "1m",
     pass_ttl = "200ms", store_set_cookie = true, store_private = true, request_directives = false, stale_if_error = "1h",
     bypass = function() return ngx.var.arg_bypass ~= nil end }.now = now

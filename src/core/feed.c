@@ -217,8 +217,8 @@ void fpc_feed_wrote_all(fpc_feed *feed) {
     fpc_feed_wake(feed);
 }
 
-void fpc_feed_missed(fpc_feed *feed) {
-    atomic_fetch_add_explicit(&feed->missed, 1, memory_order_relaxed);
+void fpc_feed_missed(fpc_feed *feed, uint64_t count) {
+    atomic_fetch_add_explicit(&feed->missed, count, memory_order_relaxed);
 }
 
 /* --- Waiting and telling --- */

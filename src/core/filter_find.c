@@ -42,15 +42,15 @@ INLINE bool has(const fpc_filter *f, uint64_t mixed, printer *print) {
 
 /* The finder `NAME`: hashes by `word`, looks by `look`, in places that `find_place` tells. */
 #define FINDER(NAME, attribute, word, look, find_place)                                                      \
-    attribute static bool NAME##_bytes(const fpc_filter *f, const void *key, size_t len) {                   \
+    __attribute__((attribute)) static bool NAME##_bytes(const fpc_filter *f, const void *key, size_t len) {  \
         return look(f, fpc_filter_hash_bytes(&f->hasher, key, len), find_place);                             \
     }                                                                                                        \
-    attribute static bool NAME##_hash(const fpc_filter *f, uint64_t hash) {                                  \
+    __attribute__((attribute)) static bool NAME##_hash(const fpc_filter *f, uint64_t hash) {                 \
         return look(f, word(&f->hasher, hash), find_place);                                                  \
     }                                                                                                        \
     static const fpc_filter_finder NAME = {NAME##_bytes, NAME##_hash};
 
-FINDER(PLAIN, , fpc_filter_hash_word, has, fpc_table_print)
+FINDER(PLAIN, noinline, fpc_filter_hash_word, has, fpc_table_print)
 
 INLINE bool has_compact(const fpc_filter *f, uint64_t mixed, printer *print) {
     const fpc_table *table = f->tables[0];
@@ -62,10 +62,11 @@ INLINE bool has_compact(const fpc_filter *f, uint64_t mixed, printer *print) {
     return match != 0;
 }
 
-FINDER(COMPACT, , fpc_filter_hash_word, has_compact, fpc_table_print)
+FINDER(COMPACT, noinline, fpc_filter_hash_word, has_compact, fpc_table_print)
 
 #if FPC_FILTER_UNALIGNED
-#define FOR_AVX2 __attribute__((target("avx2,bmi,bmi2")))
+#define AVX2_TARGET target("avx2,bmi,bmi2")
+#define FOR_AVX2    __attribute__((AVX2_TARGET))
 
 /* The second number stays in memory; gcc 12 would load some of these first. */
 FOR_AVX2 static inline uint64_t low_product(uint64_t a, const uint64_t *b) {
@@ -109,15 +110,15 @@ FOR_AVX2 static inline uint64_t short_difference(uint64_t a, uint64_t b, const u
     return a;
 }
 
-/* Goes to `label` unless `number`, as long as `suffix` tells, is `value`; stays in order with the
+/* Goes to `look_again` unless `number`, as long as `suffix` tells, is `value`; stays in order with the
  * other looks at the table.  Every load of x86 acquires. */
-#define UNLESS(suffix, number, constraint, value, label)                                                     \
+#define UNLESS(suffix, number, constraint, value)                                                            \
     fpc_filter_step();                                                                                       \
-    __asm__ goto("cmp" suffix " %1, %0\n\tjne %l[" #label "]"                                                \
+    __asm__ goto("cmp" suffix " %1, %0\n\tjne %l[look_again]"                                                \
                  :                                                                                           \
                  : "m"(number), constraint(value)                                                            \
                  : "cc", "memory"                                                                            \
-                 : label)
+                 : look_again)
 
 FOR_AVX2 static inline uint64_t mix(const fpc_filter_hasher *h, uint64_t hash) {
     uint64_t a = exclusive_or(hash, &h->masks[0]), b = exclusive_or(hash >> 32 | hash << 32, &h->masks[1]);
@@ -173,17 +174,17 @@ FOR_AVX2 INLINE __m128i match_pair(const fpc_table *t, place p) {
 
 FOR_AVX2 INLINE bool has_avx2(const fpc_filter *f, uint64_t mixed, locator *find_place) {
     const fpc_table *t = f->tables[0];
-    UNLESS("l", t->elsewhere, "i", 0, look_again);
+    UNLESS("l", t->elsewhere, "i", 0);
     uint64_t before = fpc_table_version(t);
     __m128i match = match_pair(t, find_place(f, t, mixed));
-    UNLESS("q", t->version, "r", before, look_again);
+    UNLESS("q", t->version, "r", before);
     return !_mm_testz_si128(match, pair(t->highs));
 look_again:
     return has_in_any(f, mixed);
 }
 
-FINDER(AVX2, FOR_AVX2, mix, has_avx2, locate)
-FINDER(LEAPING, FOR_AVX2, mix, has_avx2, leap)
+FINDER(AVX2, AVX2_TARGET, mix, has_avx2, locate)
+FINDER(LEAPING, AVX2_TARGET, mix, has_avx2, leap)
 
 /* fpc_compact_unpack() by an instruction for each half. */
 FOR_AVX2 static inline uint64_t deposit(const fpc_table *t, uint64_t bit) {
@@ -194,25 +195,26 @@ FOR_AVX2 static inline uint64_t deposit(const fpc_table *t, uint64_t bit) {
 
 FOR_AVX2 INLINE bool has_compact_avx2(const fpc_filter *f, uint64_t mixed, locator *find_place) {
     const fpc_table *t = f->tables[0];
-    UNLESS("l", t->elsewhere, "i", 0, look_again);
+    UNLESS("l", t->elsewhere, "i", 0);
     uint64_t before = fpc_table_version(t);
     place p = find_place(f, t, mixed);
     uint64_t pattern = p.tag * FPC_COMPACT_LANES;
     uint64_t zeros = fpc_compact_zeros(deposit(t, p.bit) ^ pattern);
     zeros |= fpc_compact_zeros(deposit(t, p.other_bit) ^ pattern);
     if (__builtin_expect(before & 1, 0)) goto look_again;
-    UNLESS("q", t->version, "r", before, look_again);
+    UNLESS("q", t->version, "r", before);
     return zeros != 0;
 look_again:
     return has_in_any(f, mixed);
 }
 
-FINDER(COMPACT_AVX2, FOR_AVX2, mix, has_compact_avx2, locate)
-FINDER(COMPACT_LEAPING, FOR_AVX2, mix, has_compact_avx2, leap)
+FINDER(COMPACT_AVX2, AVX2_TARGET, mix, has_compact_avx2, locate)
+FINDER(COMPACT_LEAPING, AVX2_TARGET, mix, has_compact_avx2, leap)
 
 /* --- Buckets by AVX-512, whose `vpmultishiftqb` takes eight bits from anywhere in a word --- */
 
-#define FOR_AVX512 __attribute__((target("avx2,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")))
+#define AVX512_TARGET target("avx2,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")
+#define FOR_AVX512    __attribute__((AVX512_TARGET))
 
 /* The bits of a bucket; a shift by memory is one instruction. */
 FOR_AVX512 INLINE uint64_t bucket_at(const char *words, uint64_t bit) {
@@ -228,7 +230,7 @@ FOR_AVX512 INLINE uint64_t bucket_at(const char *words, uint64_t bit) {
 /* Lanes of two buckets: the four low bits are picked out of the code's entry, the rest out of the bucket. */
 FOR_AVX512 INLINE bool has_compact_avx512(const fpc_filter *f, uint64_t mixed, locator *find_place) {
     const fpc_table *t = f->tables[0];
-    UNLESS("l", t->elsewhere, "i", 0, look_again);
+    UNLESS("l", t->elsewhere, "i", 0);
     uint64_t before = fpc_table_version(t);
     place p = find_place(f, t, mixed);
     const char *words = (const char *)t->words;
@@ -242,14 +244,14 @@ FOR_AVX512 INLINE bool has_compact_avx512(const fpc_filter *f, uint64_t mixed, l
     x = _mm_xor_si128(x, _mm_set1_epi16((short)p.tag));
     __mmask8 zeros = _mm_testn_epi16_mask(x, pair(t->tag_lanes));
     if (__builtin_expect(before & 1, 0)) goto look_again;
-    UNLESS("q", t->version, "r", before, look_again);
+    UNLESS("q", t->version, "r", before);
     return zeros != 0;
 look_again:
     return has_in_any(f, mixed);
 }
 
-FINDER(COMPACT_AVX512, FOR_AVX512, mix, has_compact_avx512, locate)
-FINDER(COMPACT_AVX512_LEAPING, FOR_AVX512, mix, has_compact_avx512, leap)
+FINDER(COMPACT_AVX512, AVX512_TARGET, mix, has_compact_avx512, locate)
+FINDER(COMPACT_AVX512_LEAPING, AVX512_TARGET, mix, has_compact_avx512, leap)
 
 static bool avx512(void) {
     return __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bw") &&

@@ -48,11 +48,11 @@ local function lock_check(value)
   if not LOCKS[value] then return ('must be "process", "host" or "cluster", got %q'):format(value) end
 end
 
-local function tags_check(value)
+local tags_check = options.caught(function(value)
   local list, err = limits.tags(value, 1)
   if not list then return (err:gsub("^invalid: ", "")) end
   if #list == 0 then return "must not be an empty list (leave it out)" end
-end
+end)
 
 local function seconds(default) return { type = "duration", default = default, check = seconds_check } end
 

@@ -87,9 +87,8 @@ local PAUSE = [[greatest(statement_timestamp(),
     least(statement_timestamp() + $3 * interval '1 second', coalesce(c.stale_until, c.expires_at)))]]
 
 local TEMPLATES = {
-  -- A usual lease is named by the statement: each parameter less makes a hit cheaper.  A policy with tags says them at a miss: $4.
-  -- What else is to be said makes the last statement: $4 the long key, $5 and $6
-  -- when it is early to load, $7 tags.
+  -- A usual lease is named by the statement: each parameter less makes a hit cheaper.  A policy with tags says them at a miss:
+  -- $4.  What else is to be said makes the last statement: $4 the long key, $5 and $6 when it is early to load, $7 tags.
   fetch = { one("c.value, c.format", "", "", "NULL, $3, NULL, NULL, NULL"), "tyf" },
   fetch_usual = { one("c.value, c.format", "", "", USUAL), "ty" },
   fetch_tagged = { one("c.value, c.format", "", "", "NULL, $3, NULL, NULL, $4"), "tyfY" },
