@@ -37,7 +37,7 @@ describe("fpcache.nginx.cache_response, of what is hostile:", function()
         }
       }
     ]], init_worker = [[
-      nginx.cache_response { name = "hasty", location = "/hasty_origin" }
+      nginx.cache_response { name = "hasty", location = "/hasty_origin" }.now = now
       nginx.cache_response { name = "careful", location = "/careful_origin" }
     ]] })
   end)
@@ -187,10 +187,13 @@ describe("fpcache.nginx.cache_response, of what is hostile:", function()
 
   it("an origin that says nothing is given up; what is stale is given", function()
     local target = "/hasty" .. path()
-    exchange(request(target), ok("Cache-Control: max-age=0, stale-if-error=600\r\n", "old"))
+    exchange(request(target), ok("Cache-Control: max-age=60, stale-if-error=600\r\n", "old"))
+    db:age(61)
+    front:body("/later?by=61")
     local answer = exchange(request(target, "Host: example.org\r\nX-Hasty: 1\r\n"), "")
     assert.same({ 200, "STALE", "old" }, { answer.status, answer.headers["x-cache"], answer.body })
     assert.equal(504, exchange(request("/hasty" .. path(), "Host: example.org\r\nX-Hasty: 1\r\n"), "").status)
+    front:body("/later?by=0")
   end)
 
   it("an argument hides no other behind a semicolon", function()

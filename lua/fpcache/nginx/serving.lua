@@ -39,7 +39,7 @@ end
 local function judge(self, turn, kept, key, source, why)
   local age = freshness.age(kept, self.now())
   if kept.revalidate then return nil end
-  if source ~= "stale" and age <= kept.lifetime then
+  if source ~= "stale" and age < kept.lifetime then
     if why or not self.request_directives or turn.is_forced or freshness.asked(turn.asked, age, kept.lifetime) == "give" then
       return "HIT"
     end
