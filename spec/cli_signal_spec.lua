@@ -84,7 +84,7 @@ describe("a signal", function()
         holder:transaction(function(tx)
           assert(tx:query("SELECT 1 FROM cache WHERE key = 'locked' FOR UPDATE"))
           local job = fpcache:start { script }
-          local is_there = database.eventually(function() return db:sql(scene[2]) ~= "0" end, 10)
+          local is_there = database.eventually(function() return db:sql(scene[2]) ~= "0" end)
           assert.is_truthy(is_there, "the script comes to its scene: " .. job:output())
           assert.equal(code, job:kill(signal))
           assert.equal("", job:output(), "no traceback")

@@ -102,9 +102,8 @@ describe("fpcache", function()
       assert(database.eventually(function() -- the server's statistics come a second later, with what is written then
         assert(cache:set("n", 1))
         seen = sample.between(sampler:look(), before)
-        return seen.rates.inserts > 0
+        return seen.rates.inserts > 1
       end))
-      assert.is_true(seen.rates.inserts > 1)
       sampler:close()
     end)
 
@@ -232,7 +231,7 @@ describe("fpcache", function()
 
   describe("monitor", function()
     it("shows what anybody changes, as it comes", function()
-      local job = fpcache:start { "monitor", "--for", "20", "--json" }
+      local job = fpcache:start { "monitor", "--for", "300", "--json" }
       local cache = db:open { namespace = "shop" }
       local function seen(test)
         return database.eventually(function()
@@ -267,7 +266,7 @@ describe("fpcache", function()
     end)
 
     it("shows one namespace or user, for people too, and nobody else's entries", function()
-      local job = fpcache:start { "monitor", "--for", "20", "--namespace", "shop" }
+      local job = fpcache:start { "monitor", "--for", "300", "--namespace", "shop" }
       local cache, shop = db:open(), db:open { namespace = "shop" }
       local other = db:open { as = "other", namespace = "shop" }
       assert(database.eventually(function()

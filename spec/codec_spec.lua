@@ -227,7 +227,7 @@ describe("a locale with a decimal comma", function()
       return
     end
     made:close()
-    local host = (os.getenv("FPC_BUILD_DIR") or "build") .. (exact.is_luajit and "/luajit-host" or "/lua54-host")
+    local host = require "support.build" .. (exact.is_luajit and "/luajit-host" or "/lua54-host")
     -- glibc keeps what it read of LOCPATH, which a leak checker would call a leak.
     local command = ("ASAN_OPTIONS=detect_leaks=0 LOCPATH='%s' LUA_PATH='%s' LUA_CPATH='%s' '%s' "
       .. "spec/support/locale_check.lua de_DE.UTF-8 2>&1; echo $?"):format(folder, package.path, package.cpath, host)

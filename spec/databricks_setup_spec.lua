@@ -9,7 +9,7 @@ local lakebase = require "support.lakebase"
 local workspace = require "support.workspace"
 local system = core.system
 
-local BUILD = os.getenv("FPC_BUILD_DIR") or "build"
+local BUILD = require "support.build"
 local ENDPOINT = "projects/p/branches/b/endpoints/rw"
 
 describe("Databricks", function()

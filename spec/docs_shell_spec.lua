@@ -10,7 +10,7 @@ local server = require "support.server"
 local workspace = require "support.workspace"
 
 local ROOT = assert(core.system.realpath("."))
-local BUILD = assert(core.system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
+local BUILD = require "support.build"
 local ALWAYS = 1000000
 
 -- Lines that others run: what begins with this, and who.

@@ -8,7 +8,7 @@ local fpcache = require "fpcache"
 local server = require "support.server"
 local workspace = require "support.workspace"
 
-local BUILD = assert(core.system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
+local BUILD = require "support.build"
 local load_text = rawget(_G, "loadstring") or load
 
 -- What the words of a snippet stand for.  A snippet of Lua that is not here runs with `fpcache` and `cache` alone.  Where one
@@ -206,5 +206,25 @@ describe("public functions", function()
     for _, path in ipairs(sources()) do
       for _, one in ipairs(functions_in(path)) do named(one.owner, one.name) end
     end
+  end)
+end)
+
+describe("the map in docs/design.md", function()
+  it("names every folder of the sources, and every module at their top", function()
+    local map = assert(files.read "docs/design.md"):match("## Where things are.-\n## ")
+    local missing = {}
+    --- Folders down to a depth; with_modules: the Lua files beside them too.
+    local function look(path, depth, with_modules)
+      for _, name in ipairs(assert(core.system.readdir(path))) do
+        local below = path .. "/" .. name
+        local is_folder = assert(core.system.stat(below)).type == "directory"
+        local word = is_folder and name .. "/" or with_modules and name:match("^(.*)%.lua$")
+        if word and not map:find("[`/]" .. word:gsub("%p", "%%%0") .. "`") then missing[#missing + 1] = below end
+        if is_folder and depth > 1 then look(below, depth - 1, with_modules) end
+      end
+    end
+    look("src", 2)
+    look("lua/fpcache", 1, true)
+    assert.equal("", table.concat(missing, " "))
   end)
 end)

@@ -4,7 +4,7 @@ local database = require "support.database"
 local files = require "support.files"
 local interpreter = require "support.interpreter"
 
-local BUILD = assert(core.system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
+local BUILD = require "support.build"
 local LIBRARY = BUILD .. "/libfpcache.so"
 
 local function output_of(argv)

@@ -103,7 +103,7 @@ describe("a fault", function()
       assert(system.kill(pid, SIGCONT))
       assert(called, err)
       assert.matches("^connect: no answer from .* port 5432 in time %(connect_timeout%)$", err)
-      assert.is_true(system.now() - before < 3)
+      assert.is_true(system.now() - before < 4.5) -- it would be 5 s without being told
     end)
 
     it("by too many connections is connect", function()
@@ -211,8 +211,8 @@ describe("a fault", function()
     end
 
     it("by a lock of somebody else is timeout within the deadline", function()
-      local cache = db:open { timeout = 0.2, bulk_timeout = 0.2 }
-      assert(cache:set("k", 1))
+      local cache, patient = db:open { timeout = 0.2, bulk_timeout = 0.2 }, db:open()
+      assert(patient:set("k", 1))
       locked(function()
         for name, args in pairs { get = { "k" }, set = { "k", 2 }, set_many = { { k = 2 } }, keys = {},
           incr = { "k" } } do
@@ -220,18 +220,18 @@ describe("a fault", function()
           local value, err = cache[name](cache, (table.unpack or unpack)(args))
           assert.is_nil(value)
           assert.matches("^timeout: ", err, nil, name)
-          assert.is_true(system.now() - before < 2, name)
+          assert.is_true(system.now() - before < 4.5, name) -- it would be 5 s or a minute without being told
         end
         local ok, err = cache:transaction(function(tx) return tx:set("k", 2) end)
         assert.is_nil(ok)
         assert.matches("^timeout: ", err)
       end)
-      assert.equal(1, cache:get("k"))
+      assert.equal(1, patient:get("k"))
       assert.equal(0, cache:stats().pool.lent)
     end)
 
     it("by a server that stopped to answer is timeout within the deadline", function()
-      local cache = db:open { timeout = 0.2 }
+      local cache = db:open { timeout = 1 }
       assert(cache:set("k", 1))
       local pid = cache:transaction(function(tx) return tx:query("SELECT pg_backend_pid() AS p")[1].p end)
       assert(system.kill(pid, SIGSTOP))
@@ -241,14 +241,14 @@ describe("a fault", function()
       assert(system.kill(pid, SIGCONT))
       assert.is_nil(value)
       assert.equal("timeout: no answer from the server in time", err)
-      assert.is_true(waited >= 0.19 and waited < 2)
+      assert.is_true(waited >= 0.99 and waited < 4.5)
       assert.equal(1, cache:get("k"), "on another connection")
       assert(system.kill(cache:transaction(function(tx) return tx:query("SELECT pg_backend_pid() AS p")[1].p end),
         SIGCONT))
     end)
 
     it("without session settings, as behind a pooler, says that a change may still happen", function()
-      local cache = db:open { timeout = 0.2, prepared = false }
+      local cache = db:open { timeout = 1, prepared = false }
       locked(function()
         local ok, err = cache:set("k", 2)
         assert.is_nil(ok)

@@ -21,7 +21,7 @@ describe("The reader of the change feed", function()
     local stamp = stamp_of(feed, "kept")
     local pid = backend "fpcache feed"
     sql(("SELECT cache_set('fpcache', 'cut', '1', NULL), pg_terminate_backend(%d)"):format(pid))
-    assert(feed:wait_fresh(5))
+    assert(feed:wait_fresh(20))
     assert.not_equal(pid, backend "fpcache feed")
     assert.is_false(absent(feed, "cut"))
     assert.equal(stamp, stamp_of(feed, "kept"))
@@ -39,13 +39,13 @@ describe("The reader of the change feed", function()
     } do
       local stamp, incarnation = stamp_of(feed, "a"), feed:stats().incarnation
       wipe()
-      assert(feed:wait_fresh(5))
+      assert(feed:wait_fresh(20))
       assert.equal(count, feed:stats().incarnation_changes)
       assert.not_equal(incarnation, feed:stats().incarnation)
       assert.not_equal(stamp, stamp_of(feed, "a"))
       assert.is_true(absent(feed, "a"))
       assert(f.cache:set("a", 1))
-      assert(feed:wait_fresh(5))
+      assert(feed:wait_fresh(20))
       assert.is_false(absent(feed, "a"))
     end
   end)
@@ -56,24 +56,24 @@ describe("The reader of the change feed", function()
     assert.is_true(feed:is_current(spot, stamp))
     local pid = backend "fpcache feed"
     system.kill(pid, SIGSTOP)
-    eventually("staleness", function() return feed:stats().feed == "stale" end, 2)
+    eventually("staleness", function() return feed:stats().feed == "stale" end)
     assert.equal("stale", feed:stats().filter)
     assert.same({ false, spot }, { feed:look(f.seed, "a") })
     assert.is_false(feed:is_current(spot, stamp))
     assert.is_nil((feed:wait_fresh(0.01)))
     system.kill(pid, SIGCONT)
-    assert(feed:wait_fresh(5))
+    assert(feed:wait_fresh(20))
     assert.is_true(feed:is_current(spot, stamp)) -- nothing was changed and nothing missed
   end)
 
-  it("ends within a second while the server hangs, and can be opened again", function()
-    local feed = open_fresh()
+  it("ends at once while the server hangs, and can be opened again", function()
+    local feed = open_fresh { max_staleness = 60, connect_timeout = 60 }
     local pid = backend "fpcache feed"
     system.kill(pid, SIGSTOP)
     eventually("a poll without an answer", function() return feed:stats().lag_s > 0.05 end)
     local began = system.now()
     feed:close()
-    assert.is_true(system.now() - began < 1)
+    assert.is_true(system.now() - began < 15) -- it would wait for a minute
     assert.same({ "off", "off" }, { feed:stats().feed, feed:stats().filter })
     assert.is_false(absent(feed, "a"))
     assert.is_nil(stamp_of(feed, "a"))
@@ -85,17 +85,17 @@ describe("The reader of the change feed", function()
   it("is one for all caches of a process, with the strictest staleness", function()
     local other = assert(fpcache.new { connection_string = f.url, feed = false })
     f.keep(other)
-    local first = open_fresh()
+    local first = open_fresh { max_staleness = 60 }
     local second = open_fresh({ max_staleness = 0.2 }, other.pool)
     assert.equal("1", sql(([[SELECT count(*) FROM pg_stat_activity
       WHERE datname = '%s' AND application_name = 'fpcache feed']]):format(f.name)))
     first:wrote(f.seed, "mine")
     assert.is_false(absent(second, "mine"))
     system.kill(backend "fpcache feed", SIGSTOP)
-    eventually("staleness", function() return first:stats().feed == "stale" end, 0.9)
+    eventually("staleness", function() return first:stats().feed == "stale" end)
     system.kill(backend "fpcache feed", SIGCONT)
     second:close()
-    assert(first:wait_fresh(5))
+    assert(first:wait_fresh(20))
   end)
 
   it("without rights on the table has no filter, and loads it when they are there", function()
@@ -103,14 +103,14 @@ describe("The reader of the change feed", function()
     f.keep(limited)
     sql "REVOKE SELECT ON cache FROM public"
     local feed = open({}, limited.pool)
-    eventually("failures", function() return feed:stats().load_failures >= 2 end, 5)
+    eventually("failures", function() return feed:stats().load_failures >= 2 end)
     assert.same({ "fresh", "loading" }, { feed:stats().feed, feed:stats().filter })
     assert.matches("^filter: denied: ", feed:stats().last_error)
     assert.is_false(absent(feed, "a"))
     assert.is_number(stamp_of(feed, "a"))
     assert.matches("^timeout: the feed is not fresh: filter: denied", select(2, feed:wait_fresh(0.05)))
     sql "GRANT SELECT ON cache TO public"
-    assert(feed:wait_fresh(15))
+    assert(feed:wait_fresh(20))
     assert.is_true(absent(feed, "a"))
   end)
 
@@ -130,7 +130,7 @@ describe("The reader of the change feed", function()
   it("works without a session's state, as behind a transaction pooler", function()
     local feed = open_fresh { prepared = false }
     sql "SELECT cache_set('fpcache', 'a', '1', NULL)"
-    assert(feed:wait_fresh(5))
+    assert(feed:wait_fresh(20))
     assert.is_false(absent(feed, "a"))
   end)
 
@@ -143,12 +143,47 @@ describe("The reader of the change feed", function()
     end)()))
     eventually("a filter for as many keys", function() return feed:stats().filter_capacity >= 3000 end)
     assert(f.cache:delete("k1"))
-    assert(feed:wait_fresh(5))
+    assert(feed:wait_fresh(20))
     assert.is_false(absent(feed, "k1"))
-    for _ = 1, 2000 do feed:missed() end
+    feed:missed(2000)
     eventually("a new filter", function() return absent(feed, "k1") end)
     assert.is_false(absent(feed, "k2"))
     assert.equal(0, feed:stats().filter_dead)
+  end)
+
+  it("loads a filter that was outgrown anew, and one that a clear by others emptied", function()
+    local feed = open_fresh()
+    local rows = {}
+    for i = 1, 3000 do rows["k" .. i] = i end
+    assert(f.cache:set_many(rows))
+    eventually("a new filter", function() return feed:stats().reloads >= 1 end)
+    assert(feed:wait_fresh(20))
+    assert.is_false(absent(feed, "k1"))
+    assert(f.cache:clear())
+    eventually("a filter without them", function() return absent(feed, "k1") end)
+  end)
+
+  it("begins from nothing when polls get no answer three times in a row", function()
+    local feed = open_fresh { connect_timeout = 0.4, max_staleness = 60 }
+    local stamp, before = stamp_of(feed, "a"), feed:stats().fell_behind
+    local finish = f.other_transaction "LOCK TABLE fpcache_feed_0 IN ACCESS EXCLUSIVE MODE"
+    eventually("the third", function() return feed:stats().fell_behind > before end)
+    assert.is_false(absent(feed, "a"))
+    finish "ROLLBACK"
+    assert(feed:wait_fresh(20))
+    assert.not_equal(stamp, stamp_of(feed, "a"))
+    assert.is_true(absent(feed, "a"))
+  end)
+
+  it("keeps the filter as soon as one of its openers wants it", function()
+    local other = f.keep(assert(fpcache.new { connection_string = f.url, feed = false }))
+    local first = open_fresh { filter = false }
+    assert.equal("off", first:stats().filter)
+    assert.is_false(absent(first, "a"))
+    open({}, other.pool)
+    assert(first:wait_fresh(20))
+    assert.equal("fresh", first:stats().filter)
+    assert.is_true(absent(first, "a"))
   end)
 
   it("refuses options that make no sense", function()

@@ -135,7 +135,7 @@ describe("the switch of the change feed", function()
   end)
 
   it("is turned by the program", function()
-    local program = (os.getenv("FPC_BUILD_DIR") or "build") .. "/fpcache"
+    local program = require "support.build" .. "/fpcache"
     local function run(...)
       local result = assert(core.run { argv = { program, "admin", "feed", ... }, timeout = 30 })
       return result.status, result.output

@@ -13,11 +13,11 @@ describe("A feed of a C host", function()
     local sql = statements.feed('"public"')
     local result = assert(core.run {
       argv = {
-        (os.getenv("FPC_BUILD_DIR") or "build") .. "/spec/feed_stress", what, url, '"public"',
+        require "support.build" .. "/spec/feed_stress", what, url, '"public"',
         sql.session, sql.poll, sql.rotate, sql.begin_incarnation, sql.load_session,
         sql.load_count, sql.load_begin, sql.load_incarnation, sql.load_declare, sql.load_fetch,
       },
-      timeout = seconds + 30,
+      timeout = seconds + 90,
     })
     assert.equal(0, result.status, result.output)
     return result.output

@@ -204,6 +204,9 @@ describe("fetch, when many ask,", function()
         function() return cache:set("k", "written") end, function() return cache:delete("k") ~= nil end,
         function() return cache:delete_many { "k" } end, function() return cache:invalidate_tag("t") end,
         function() return cache:set_many { k = "written" } end, function() return cache:clear() end,
+        function() return cache:set_many({ a = 1, b = 1, k = "written" }, { batch = 1 }) end,
+        function() return cache:clear { all = true } end,
+        function() return cache:transaction(function(tx) return tx:invalidate_tag("t") end) end,
         function() return cache:transaction(function(tx) return tx:delete("k") ~= nil end) end,
       }
       for i, write in ipairs(writes) do
@@ -225,8 +228,41 @@ describe("fetch, when many ask,", function()
           clock:run()
           local what = ("way %d, %s"):format(i, has_old and "old value" or "none")
           assert.equal(has_old and "old" or "of before", late, what)
-          assert.equal((i == 1 or i == 5) and "written" or "new", got, what)
+          assert.equal((i == 1 or i == 5 or i == 7) and "written" or "new", got, what)
         end
+      end
+    end)
+
+    it("load one at a time also while other keys, or other namespaces, are written or cleared", function()
+      local other, big = cache:namespace("elsewhere"), {}
+      for i = 1, 1100 do big["many " .. i] = i end
+      local writes = {
+        function() return cache:set_many { another = 1 } end, function() return other:set_many(big) end,
+        function() return other:set_many(big, { batch = 500 }) end, function() return other:clear() end,
+        function() return other:invalidate_tag("t") end,
+        function() return cache:transaction(function(tx) return tx:set_many { another = 1 } end) end,
+        function() return cache:transaction(function() return other:clear() end) end,
+      }
+      for i, write in ipairs(writes) do
+        local loads = 0
+        local function slow()
+          loads = loads + 1
+          fpcache.waiting.sleep(5)
+          return "loaded"
+        end
+        cache:delete("k")
+        for place = 0, 1 do
+          clock:spawn(function()
+            fpcache.waiting.sleep(2 * place)
+            assert.equal("loaded", (cache:fetch("k", { ttl = 60, lock = "process" }, slow)))
+          end)
+        end
+        clock:spawn(function()
+          fpcache.waiting.sleep(1)
+          assert(write())
+        end)
+        clock:run()
+        assert.equal(1, loads, "way " .. i)
       end
     end)
 

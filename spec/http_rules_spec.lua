@@ -57,6 +57,8 @@ describe("Cache-Control (RFC 9111, 5.2)", function()
     { 'ext="never closed, no-store', { ext = "never closed, no-store" } },
     { "max-age=10, max-age=20", { ["max-age"] = "10" } }, -- 4.2.1
     { 'no-cache="a", no-cache', { ["no-cache"] = true } }, -- the more restrictive
+    { "no-store; max-age=60;private", { ["no-store"] = true, ["max-age"] = "60", private = true } }, -- no list, and clear
+    { 'private="a;b"; max-age=1', { private = "a;b", ["max-age"] = "1" } },
     { "max-age = 5", { ["max-age"] = "5" } }, -- not allowed, and clear
     { "community=\"UCI\"", { community = "UCI" } }, -- 5.2.3: extensions
   }

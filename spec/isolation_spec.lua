@@ -68,8 +68,8 @@ describe("isolation", function()
     db:sql("ALTER ROLE open_eyed SET row_security = off")
     local cache, err = require("fpcache").new { connection_string = url, schema = "shared", feed = false }
     assert.is_nil(cache)
-    assert.matches(
-      "^denied: .*; the role or database has row_security off: ALTER ROLE ... RESET row_security %(SQLSTATE 42501%)$", err)
+    assert.matches("^denied: .*; the role or database has row_security off: ALTER ROLE ... RESET row_security "
+      .. "%(SQLSTATE 42501%)$", err)
   end)
 
   it("hides the others' rows from any SQL", function()

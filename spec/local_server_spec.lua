@@ -1,6 +1,7 @@
 -- local_server_spec.lua -- the private PostgreSQL: real clusters in temporary folders.
 local child = require "support.child"
 local core = require "fpcache.core"
+local database = require "support.database"
 local files = require "support.files"
 local local_server = require "fpcache.local_server"
 local server = require "support.server"
@@ -185,7 +186,7 @@ describe("local_server", function()
     s:start()
     local pid = s:status().pid
     assert(system.kill(pid, 9))
-    while s:status().state == "running" do system.sleep(0.01) end -- its children end by themselves
+    assert.is_truthy(database.eventually(function() return s:status().state ~= "running" end)) -- its children end by themselves
     -- As after a reboot: the number is that of a living process, ours.
     local file = s.dir .. "/data/postmaster.pid"
     files.write(file, (files.read(file):gsub("^%d+", tostring(system.pid()))))

@@ -2,7 +2,7 @@
 local core = require "fpcache.core"
 local database = require "support.database"
 
-local BUILD = os.getenv("FPC_BUILD_DIR") or "build"
+local BUILD = require "support.build"
 local HOST = _VERSION == "Lua 5.4" and "lua5.4" or "luajit" -- the other one's examples run with the other one's specs
 local ABI = HOST == "luajit" and "lua5.1" or "lua5.4"
 

@@ -1,8 +1,9 @@
 -- clear{ at_once = true }: one row clears a namespace, for every call and every client.
 local database = require "support.database"
+local draws = require "support.draws"
 local layers = require "support.layers"
 
-local SEED, STEPS = tonumber(os.getenv("FPC_SEED") or "") or 20261123, 700
+local SEED, STEPS = draws.seed(20261123), 700
 
 describe("a namespace cleared at once", function()
   local db
@@ -150,11 +151,7 @@ describe("a namespace cleared at once", function()
   end)
 
   it("agrees with a model in random use by two clients", function()
-    local state = SEED
-    local function draw(n)
-      state = state * 16807 % 2147483647
-      return state % n + 1
-    end
+    local draw = draws.new(SEED)
     local clients = { open(), layers.open(db, { namespace_version = true }) }
     local spaces, model = { "", "x" }, { [""] = {}, x = {} }
     local keys = { "a", "b", "c" }

@@ -112,6 +112,10 @@ describe("near cache", function()
     feed.change("a")
     near:put("", "a", "old", 10, feed.time, -1, "a", stamp)
     assert.is_nil(near:get("", "a"))
+    load("a", "new")
+    assert.equal("new", near:get("", "a"))
+    near:put("", "a", "old", 10, feed.time, -1, "a", stamp) -- comes last, in the place of one that was seen to be current
+    assert.is_nil(near:get("", "a"))
   end)
 
   it("answers nothing while the feed is stale, and keeps what may be valid still", function()

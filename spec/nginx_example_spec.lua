@@ -59,7 +59,7 @@ describe("examples/nginx", function()
     assert.equal(first.body, second.body)
     assert.matches('{"path":"/api/weather","at":%d+%.%d+}', first.body)
     local function is_loaded_anew() -- the other workers follow within max_staleness
-      return database.eventually(function() return example:get("/api/weather").headers["x-cache"] == "MISS" end, 5)
+      return database.eventually(function() return example:get("/api/weather").headers["x-cache"] == "MISS" end)
     end
     assert.equal("purged\n", example:body("/purge/api/weather"))
     assert.is_true(is_loaded_anew())
@@ -79,10 +79,11 @@ describe("examples/nginx", function()
 
   it("limits", function()
     local counts = { [200] = 0, [429] = 0 }
-    for _ = 1, 8 do
+    for n = 1, 100 do -- a slow machine has been given more meanwhile
       local answer = example:get("/limited/")
       counts[answer.status] = counts[answer.status] + 1
       if answer.status == 429 then assert.is_true(tonumber(answer.headers["retry-after"]) >= 1) end
+      if n >= 8 and counts[429] > 0 then break end
     end
     assert.is_true(counts[200] >= 5 and counts[429] >= 1)
   end)

@@ -3,7 +3,6 @@ local database = require "support.database"
 local nginx = require "support.nginx"
 local postgres = require "support.server"
 local responses = require "support.responses"
-local system = require("fpcache.core").system
 
 if not nginx.is_testable then return end
 
@@ -41,18 +40,17 @@ describe("fpcache.nginx.cache_response", function()
   end
 
   it("lets clients not wait for an origin that failed just now, and comes back when it does", function()
-    local target = path("cc=max-age=3,stale-if-error=600&slow=0.5")
+    local target = path("cc=max-age=3,stale-if-error=600")
     get(target)
     pass_time(4)
     origin:body("/become?status=503")
     get(target)
     pass_time(2) -- the pause is over
-    local began = system.now()
-    assert.equal("STALE", get(target).headers["x-cache"])
-    assert.is_true(system.now() - began < 0.45)
+    origin:body("/become?status=503&held=1")
+    assert.equal("STALE", get(target).headers["x-cache"]) -- the origin has not answered
     origin:body("/become")
     pass_time(2)
-    assert.is_truthy(database.eventually(function() return get(target).headers["x-cache"] == "HIT" end, 5))
+    assert.is_truthy(database.eventually(function() return get(target).headers["x-cache"] == "HIT" end))
     pass_time(4)
     assert.equal("EXPIRED", get(target).headers["x-cache"]) -- it is no more taken for failing
   end)
@@ -75,12 +73,12 @@ describe("fpcache.nginx.cache_response", function()
       alone:get(target)
       return alone:get(target).headers["x-cache"] == "HIT"
     end
-    assert.is_truthy(database.eventually(hits, 10))
+    assert.is_truthy(database.eventually(hits))
     local load = alone:start_load { path = target, connections = 8, seconds = 3 }
     own:restart("immediate")
     local result = load:read()
     assert.same({ 0, 0, 0 }, { result.not_2xx, result.connect, result.timeout }, result.text)
-    assert.is_truthy(database.eventually(hits, 10))
+    assert.is_truthy(database.eventually(hits))
     assert.is_true(alone:stop())
     own:destroy()
   end)
@@ -96,7 +94,7 @@ describe("fpcache.nginx.cache_response", function()
     end))
     assert.equal("HIT", other:get(target).headers["x-cache"])
     assert.equal("1", front:body("/purge?tag=shop"))
-    assert.is_truthy(database.eventually(function() return other:get(target).headers["x-cache"] == "MISS" end, 2))
+    assert.is_truthy(database.eventually(function() return other:get(target).headers["x-cache"] == "MISS" end))
     assert.is_true(other:stop())
   end)
 

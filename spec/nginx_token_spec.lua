@@ -4,12 +4,13 @@ local database = require "support.database"
 local fpcache = require "fpcache"
 local lakebase = require "support.lakebase"
 local nginx = require "support.nginx"
+local threads = require "support.threads"
 
 if not nginx.is_testable then return end
 
 local system = core.system
 
-local LIFE = 2 -- seconds, of a password; connections live for one
+local LIFE = 3 -- seconds, of a password; connections live for one
 
 describe("passwords that end, inside nginx", function()
   local lake, server
@@ -24,7 +25,7 @@ describe("passwords that end, inside nginx", function()
     to:close()
     assert(fpcache.setup_cache { connection_string = lake.srv.url, grant = "public" })
     server = nginx.start {
-      workers = 2,
+      workers = 2, shares_out = true,
       cache = lake:options { auth = lake.ws:m2m { ca_file = ca_file }, max_lifetime = 1, feed = true },
       server = [[
         location = /get { content_by_lua_block {
@@ -61,19 +62,6 @@ describe("passwords that end, inside nginx", function()
     return found
   end
 
-  --- How many threads of a process have that name.
-  local function threads(pid, name)
-    local count = 0
-    for _, task in ipairs(system.readdir(("/proc/%d/task"):format(pid))) do
-      local file = io.open(("/proc/%d/task/%s/comm"):format(pid, task))
-      if file then
-        if file:read("*l") == name then count = count + 1 end
-        file:close()
-      end
-    end
-    return count
-  end
-
   it("no request fails", function()
     assert.is_truthy(database.eventually(function() return server:get("/set").status == 200 end), server:log():sub(-3000))
     local before, deadline = tokens(), system.now() + 60
@@ -93,7 +81,7 @@ describe("passwords that end, inside nginx", function()
     assert.is_true(requests > 50, requests)
     for pid, token in pairs(tokens()) do
       assert.equal(0, token.failures, core.json_encode(token))
-      assert.equal(1, threads(pid, "fpcache-token"))
+      assert.equal(1, threads.count(pid, "fpcache-token"))
     end
     assert.is_nil(server:log():match("%[error%]"), server:log())
   end)

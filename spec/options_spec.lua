@@ -87,7 +87,7 @@ describe("fpcache.new", function()
   end)
 
   it("opens minconn connections at once, and no more than maxconn", function()
-    local cache = db:open { as = "many", minconn = 3, maxconn = 4, timeout = 0.1, feed = false }
+    local cache = db:open { as = "many", minconn = 3, maxconn = 4, timeout = 0.5, feed = false }
     assert.equal(3, db:connections("many"))
     local depth, deepest = 0, nil
     local function nest()

@@ -1,8 +1,9 @@
 -- Random policies, origins and passing time against a model of what fetch promises.
 local database = require "support.database"
+local draws = require "support.draws"
 local fpcache = require "fpcache"
 
-local SEED, SCENES, STEPS = tonumber(os.getenv("FPC_SEED") or "") or 20261123, 25, 40
+local SEED, SCENES, STEPS = draws.seed(20261123), 25, 40
 local KEYS = { "a", "b" }
 
 describe("random policies", function()
@@ -10,12 +11,7 @@ describe("random policies", function()
   setup(function() db = database.new() end)
   after_each(function() db:close_all() end)
 
-  local state = SEED
-  local function draw(n)
-    state = state * 16807 % 2147483647
-    return state % n + 1
-  end
-  local function chance(percent) return draw(100) <= percent end
+  local draw, chance = draws.new(SEED)
 
   local function random_policy()
     local opts = { ttl = draw(50) + 10, lock = ({ "process", "host", "cluster" })[draw(3)], lock_timeout = 0.01 }

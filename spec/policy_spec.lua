@@ -48,6 +48,7 @@ describe("fpcache.policy", function()
       ["policy.beta: must be more than 0, got 0"] = { ttl = 1, beta = 0 },
       ['policy.lock: must be "process", "host" or "cluster", got "galaxy"'] = { lock = "galaxy" },
       ["policy.tags: must not be an empty list (leave it out)"] = { tags = {} },
+      ["policy.tags: bad tag 1 (string expected, got number)"] = { tags = { 1 } },
       ["policy.tags: a tag has 1 to 255 bytes, tag 2 has 0"] = { tags = { "a", "" } },
     } do
       assert.equal(message, refused(opts))

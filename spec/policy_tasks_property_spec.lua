@@ -3,18 +3,20 @@
 local connection = require "fpcache.connection"
 local system = require("fpcache.core").system
 local database = require "support.database"
+local draws = require "support.draws"
 local fpcache = require "fpcache"
 local layers = require "support.layers"
 local options = require "fpcache.options"
 local tasks = require "support.tasks"
 local waiting = require "fpcache.waiting"
 
-local SEED, SCENES, ROUNDS = tonumber(os.getenv("FPC_SEED") or "") or 20261261, 8, 6
+local SEED, SCENES, ROUNDS = draws.seed(20261261), 8, 6
 local KEYS = { "a", "b" }
 local UNIT, SLACK = 4, 8 -- seconds: what the machine takes must be little beside what the spec's clock says
 
 describe("random policies among coroutines", function()
-  local db, clock, state, pool, superuser
+  local db, clock, pool, superuser
+  local draw, chance, random = draws.new(SEED)
   setup(function() db = database.new() end)
   before_each(function()
     pool = assert(connection.open(options.read(connection.OPTIONS, { connection_string = db.url }, 1), 1))
@@ -28,11 +30,6 @@ describe("random policies among coroutines", function()
     db:close_all()
   end)
 
-  local function draw(n)
-    state = state * 16807 % 2147483647
-    return state % n + 1
-  end
-  local function chance(percent) return draw(100) <= percent end
 
   local function random_policy()
     local opts = { ttl = (draw(50) + 10) * UNIT, lock = ({ "process", "host", "cluster" })[draw(3)],
@@ -174,10 +171,10 @@ describe("random policies among coroutines", function()
   end
 
   it("never give what is too old, late, deleted or of nobody, and load one at a time", function()
-    state = SEED
+    random.state = SEED
     for number = 1, SCENES do
       db:sql("TRUNCATE cache, fpcache_tags")
-      local before = state
+      local before = random.state
       scene = { owed = 0, real = system.now(), records = {}, last = {}, deleted = {}, failed = {}, absent = {}, running = {},
         loading = {}, version = 0, is_up = true }
       scene.policy, scene.hard_timeout = random_policy()

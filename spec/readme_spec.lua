@@ -4,7 +4,7 @@ local core = require "fpcache.core"
 local files = require "support.files"
 local server = require "support.server"
 
-local BUILD = os.getenv("FPC_BUILD_DIR") or "build"
+local BUILD = require "support.build"
 
 describe("README.md", function()
   local text, url = assert(files.read("README.md")), nil

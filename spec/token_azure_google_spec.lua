@@ -131,6 +131,11 @@ describe("the token sources", function()
       end
     end)
 
+    it("knows at once that there is no such server", function()
+      local err, why = refused("google", {}, { user = "x" })
+      if err:find("Could not resolve host", 1, true) then assert.is_true(why.permanent) end -- not in Google's cloud
+    end)
+
     it("wants an address of an account, and one of this machine to ask", function()
       ws.control.clouds.email = "<html>login</html>"
       ws:apply()

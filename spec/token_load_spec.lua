@@ -1,4 +1,4 @@
--- token_load_spec.lua -- users whose passwords end every three seconds notice nothing, whatever the workspace does.
+-- token_load_spec.lua -- users whose passwords end every four seconds notice nothing, whatever the workspace does.
 --
 -- Real TLS, a real PostgreSQL that refuses passwords after their end.  FPC_TOKEN_LOAD_SECONDS: of each run; then what was counted
 -- is printed.  The load is a C program, so one of the Luas is enough for the longer run.
@@ -10,7 +10,7 @@ local system = core.system
 local IS_LONG = _VERSION == "Lua 5.4" and not os.getenv("ASAN_OPTIONS")
 local SECONDS = tonumber(os.getenv("FPC_TOKEN_LOAD_SECONDS") or IS_LONG and 20 or 8)
 local USERS = 8
-local LIFE = 3 -- seconds, of a password; connections live for two
+local LIFE = 4 -- seconds, of a password; connections live for two
 
 describe("tokens under load", function()
   local lake
@@ -43,18 +43,25 @@ describe("tokens under load", function()
     assert.is_true(#(at or lake).ws:report().issued > SECONDS / LIFE, "passwords were issued")
   end
 
+  --- How many logins came with the role's password after its end.
+  local function late_logins()
+    return select(2, lake:log():gsub('User "' .. lake.role .. '" has an expired password', ""))
+  end
+
   it("no request fails while passwords end", function()
+    local late = late_logins()
     local counts = run()
     check(counts, MOST_REFRESHES)
     assert.equal(0, counts.failures, counts.seen.log)
-    -- Here the role has one password: a login may meet the next one while that is on its way to us.
-    assert.is_true(counts.refusals <= counts.refreshes / 4, counts.refusals .. " refusals")
+    -- Here the role has one password: a login with the good one may meet the next one, which is on its way to us, as often as
+    -- it happens; the refusals tell nothing.  What PostgreSQL gives as its reason does.
+    assert.equal(late, late_logins(), "a password was used up to its end and beyond")
   end)
 
-  it("none fails while the workspace is down for two seconds", function()
+  it("none fails while the workspace is down for three seconds", function()
     local counts = run(function()
       system.sleep(SECONDS / 3)
-      lake.ws:down(2)
+      lake.ws:down(3) -- longer than from one refresh to the next
     end)
     check(counts, MOST_REFRESHES + 1)
     assert.is_true(counts.failures > 0, "it was down")

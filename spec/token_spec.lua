@@ -82,12 +82,22 @@ describe("passwords from a source", function()
       ["exit 3"] = "^auth: no password from password_command: password_command .*/program failed with exit code 3",
       ["echo dapi0123456789abcdef0123456789abcdef >&2; exit 1"] = "exit code 1: %*%*%*",
       ["echo a; echo b"] = "it wrote more than one line", ["true"] = "it wrote nothing",
+      ["echo '{\"token\": \"x\", \"expires_in\": \"soon\"}'"] = 'its "expires_in" is no seconds',
+      ["echo '{\"token\": \"x\", \"expires_at\": \"soon\"}'"] = 'or its "expires_at" no time',
       ["echo '{}'"] = "it wrote neither one line nor JSON with a \"token\"", ["kill -9 $$"] = "was ended by signal 9",
     } do
       write("program", "#!/bin/sh\n" .. output .. "\n", "700")
       local cache, err = fpcache.new(options { password_command = { path } })
       assert.is_nil(cache)
       assert.matches(expected, err)
+    end
+  end)
+
+  it("are over when a program says that they are", function()
+    for _, said in ipairs { '"expires_in": -1', '"expires_in": 0', '"expires_at": 1', '"expires_at": "2001-01-01T00:00:00Z"' } do
+      local source = assert(core.token_source("password_command", { argv = { "printf", '{"token": "over", ' .. said .. "}" } }))
+      assert.equal(0, assert(source:fetch(10)).valid_for, said)
+      source:close()
     end
   end)
 

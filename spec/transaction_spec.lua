@@ -105,7 +105,7 @@ describe("a transaction", function()
   end)
 
   it("is one of one connection only", function()
-    local one = db:open { maxconn = 1, timeout = 0.2 }
+    local one = db:open { maxconn = 1, timeout = 0.7 }
     local err
     assert(one:transaction(function(tx)
       assert(tx:set("k", 1))

@@ -119,12 +119,12 @@ describe("a warm-up over HTTP", function()
     ok, err = warm { source = ws.plain_url .. "/loop.jsonl" }
     assert.is_nil(ok)
     assert.matches("chain of redirects", err)
-    serve("/slow", { body = "x", delay = 5 })
+    serve("/slow", { body = "x", delay = 60 })
     local from = core.system.now()
     local state = assert(warm { source = write("slow.lines", ws.plain_url .. "/slow\n"), format = "lines", key = "{line}",
       url = "{line}", errors = dir .. "/err", http = { timeout = 0.3, tries = 2 } })
     assert.equal(1, state.bad)
-    assert.is_true(core.system.now() - from < 4)
+    assert.is_true(core.system.now() - from < 30)
     assert.matches("timeout: ", files.read(dir .. "/err"))
     ok, err = warm { source = "http://me:pw@127.0.0.1/x.jsonl", http = { tries = 1 } }
     assert.is_nil(ok)
@@ -133,17 +133,15 @@ describe("a warm-up over HTTP", function()
 
   it("fetches one value for each record, several at once", function()
     for i = 1, 16 do
-      serve("/v/" .. i, { body = ('{"n":%d}'):format(i), type = "application/json", delay = 0.3 })
+      serve("/v/" .. i, { body = ('{"n":%d}'):format(i), type = "application/json", meets = 16 })
     end
     serve("/v/17", { body = "\0plain", type = "text/plain" })
     serve("/v/18", { body = "{broken", type = "application/problem+json" })
     serve("/v/20", { body = "", type = "text/plain" })
     local ids = { "id" }
     for i = 1, 20 do ids[i + 1] = tostring(i) end
-    local from = core.system.now()
     local state = assert(warm { source = write("ids.csv", table.concat(ids, "\n")), url = ws.plain_url .. "/v/{id}",
       http = { parallel = 16, headers = { "X-Token: t0ken" } }, errors = dir .. "/err", ttl = 100 })
-    assert.is_true(core.system.now() - from < 16 * 0.3, "not one after the other")
     assert.same({ 20, 18, 2 }, { state.read, state.stored, state.bad })
     assert.same({ n = 16 }, (cache:get("k:16")))
     assert.equal("\0plain", (cache:get("k:17")))

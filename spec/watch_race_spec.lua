@@ -100,7 +100,7 @@ describe("fetch beside a writer of a watched table", function()
 
   it("does not wait for the writer, nor does the writer for anybody", function()
     assert(cache:set("product:1", "cached", { expires_at = 1 }))
-    local write, quick = writer(ONE), db:open { timeout = 0.5 }
+    local write, quick = writer(ONE), db:open { timeout = 10 }
     write()
     reader = quick
     assert.same({ "old", nil, "loader" }, { fetch(1) }, "the row is locked until COMMIT, and is not touched")

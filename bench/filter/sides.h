@@ -30,6 +30,6 @@ extern const side SIDE_BLOOM;
 
 /* Layouts of others (sides_layouts.c): 13-bit tags in semi-sorted buckets; 16-bit tags in buckets of 16. Only
  * where there is AVX2 and BMI2. */
-extern const side SIDE_SEMI_SORTED, SIDE_VECTOR;
+extern const side SIDE_SEMI_SORTED, SIDE_SEMI_SORTED_CALLED, SIDE_VECTOR;
 
 #endif

@@ -9,10 +9,10 @@
  * Fresh rows arrive in no order of keys; with SORTED in the environment, in order.
  * The file holds the statement.  Parameters and results are binary; the calls of libpq are the blocking ones.
  */
+#include "../support/libpq.h"
 #include "data.h"
 
 #include <endian.h>
-#include <libpq-fe.h>
 
 #define OID_BYTEA  17
 #define OID_CHAR   18
@@ -26,17 +26,11 @@ typedef struct buffer {
     size_t length, capacity;
 } buffer;
 
-static PGconn *pg;
 static void (*arrive)(char *key, int i) = write_scattered_key;
 static char value[VALUE_SIZE];
 static const char *values[MAX_PARAMS];
 static int lengths[MAX_PARAMS];
 static const int BINARY[MAX_PARAMS] = {1, 1, 1, 1, 1, 1, 1, 1};
-
-static void die(void) {
-    fprintf(stderr, "pg: %s", PQerrorMessage(pg));
-    exit(1);
-}
 
 static void put(buffer *b, const void *bytes, size_t length) {
     if (b->capacity - b->length < length) {
@@ -194,13 +188,7 @@ int main(int argc, char **argv) {
     const char *operation = argv[2];
     if (getenv("SORTED") != NULL) arrive = write_key;
     int count = atoi(argv[4]);
-    static char sql[8192];
-    FILE *file = fopen(argv[3], "r");
-    if (file == NULL) return perror(argv[3]), 1;
-    sql[fread(sql, 1, sizeof sql - 1, file)] = '\0';
-    fclose(file);
-    pg = PQconnectdb(argv[1]);
-    if (PQstatus(pg) != CONNECTION_OK) die();
+    const char *sql = begin(argv[1], argv[3]);
     fill_value(value);
     bind(0, NAMESPACE, strlen(NAMESPACE));
     double rate = 0;

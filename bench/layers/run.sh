@@ -1,7 +1,7 @@
 #!/bin/sh
 # run.sh BUILD_DIR [--quick] [--large] [--only PART] -- what do answers without the server cost, and what do they give?
 #
-# Parts, a file each: near_hit, feed_cost, idle, load, hit_ratio.  Takes 3 minutes with --large, which loads 10M keys as well
+# Parts, a file each: near_hit, feed_cost, feed_client, idle, load, hit_ratio.  Takes 3 minutes with --large, which loads 10M keys as well
 # (2 GB of disk), a little less without; --quick less than one.  The server is private and removed at the end.  Writes
 # BUILD_DIR/bench/layers.json.
 # lua-resty-lrucache is measured where Debian's package of that name is installed.
@@ -25,7 +25,7 @@ for word; do
     shift
     case $word in --large) large=1 ;; *) set -- "$@" "$word" ;; esac
 done
-bench_begin "$0" "near_hit feed_cost idle load hit_ratio" "$@"
+bench_begin "$0" "near_hit feed_cost feed_client idle load hit_ratio" "$@"
 bench_server
 
 lua54() { LUA_CPATH="$BENCH_BUILD/lua5.4/?.so;;" lua5.4 "$@"; }

@@ -5,23 +5,17 @@
  * with its own (set: what is reported as written must be written, and several writes in one transaction
  * deadlock with others).  A new one is sent for each answer, in batches of what has been read. */
 #include "../kv/data.h"
+#include "../support/libpq.h"
 
 #include <endian.h>
-#include <libpq-fe.h>
 #include <poll.h>
 #include <stdbool.h>
 
-static PGconn *pg;
 static char value[VALUE_SIZE];
 static const char *values[7];
 static int lengths[7];
 static const int BINARY[7] = {1, 1, 1, 1, 1, 1, 1};
 static int params;
-
-static void die(void) {
-    fprintf(stderr, "pg: %s", PQerrorMessage(pg));
-    exit(1);
-}
 
 static void send_one(const char *key) {
     values[1] = key;
@@ -78,13 +72,7 @@ int main(int argc, char **argv) {
     if (argc != 6) return fprintf(stderr, "usage: side_libpq CONNINFO get|set SQL_FILE COUNT DEPTH\n"), 2;
     bool is_set = strcmp(argv[2], "set") == 0;
     int count = atoi(argv[4]), depth = atoi(argv[5]);
-    static char sql[8192];
-    FILE *file = fopen(argv[3], "r");
-    if (file == NULL) return perror(argv[3]), 1;
-    sql[fread(sql, 1, sizeof sql - 1, file)] = '\0';
-    fclose(file);
-    pg = PQconnectdb(argv[1]);
-    if (PQstatus(pg) != CONNECTION_OK) die();
+    const char *sql = begin(argv[1], argv[3]);
     static const Oid TYPES[] = {25, 17,  17, 17,
                                 18, 701, 701}; /* text, bytea three times, "char", float8 twice */
     PGresult *prepared = PQprepare(pg, "bench", sql, is_set ? 7 : 2, TYPES);

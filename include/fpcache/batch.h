@@ -29,12 +29,13 @@ size_t fpc_batch_bytes(const fpc_batch *batch); /* keys and values */
 const char *fpc_batch_stored_key(const fpc_batch *batch, size_t index, char scratch[FPC_KEY_STORED_MAX],
                                  size_t *length);
 
-/* Sorts the rows and builds the arrays ahead of time, for instance while the server is busy. */
+/* Sorts the rows and builds the arrays ahead of time, for instance while the server is busy.
+ * FPC_NOMEM. */
 fpc_status fpc_batch_seal(fpc_batch *batch, fpc_error *err);
 
 /* Appends the five arrays bytea[], bytea[], bytea[], "char"[], float8[].  They belong to the batch and live
  * until it changes.  A batch that is not sealed is sealed first.  A long key: see key.h; an infinite ttl is
- * NULL. */
+ * NULL.  FPC_NOMEM. */
 fpc_status fpc_batch_params(fpc_batch *batch, fpc_params *params, fpc_error *err);
 
 #endif

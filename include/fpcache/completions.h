@@ -6,9 +6,10 @@
  *
  * A caller fetches until the queue is empty, then waits for the descriptor, in poll(2) or in whatever loop.
  * A request given back by fpc_completions_next() is the caller's, who frees it.  Until then it may be
- * abandoned. Thread rule: a queue and its requests belong to one thread at a time; only
- * fpc_completions_wake() may be called from any.  fork(2): the child's queue starts empty, with a descriptor
- * of its own under the same number; what the parent had asked for is answered to the parent only. */
+ * abandoned.
+ * Thread rule: a queue and its requests belong to one thread at a time; only fpc_completions_wake() may be
+ * called from any.  fork(2): the child's queue starts empty, with a descriptor of its own under the same
+ * number; what the parent had asked for is answered to the parent only. */
 #ifndef FPCACHE_COMPLETIONS_H
 #define FPCACHE_COMPLETIONS_H
 
@@ -22,7 +23,8 @@
 typedef struct fpc_completions fpc_completions;
 typedef struct fpc_request fpc_request;
 
-/* A queue whose owner may have `max_outstanding` requests on their way or unfetched. */
+/* A queue whose owner may have `max_outstanding` requests on their way or unfetched.  FPC_NOMEM, also when
+ * there is no descriptor left. */
 fpc_status fpc_completions_new(size_t max_outstanding, fpc_completions **out, fpc_error *err);
 /* Requests under way are abandoned, those not fetched are freed.  NULL is allowed. */
 void fpc_completions_delete(fpc_completions *queue);

@@ -9,11 +9,12 @@
  * a pause that doubles (with some chance in it) and is at least what Retry-After asks for, if that is no
  * longer than the longest pause.  TLS is verified (at least 1.2); redirects are followed, five of them, never
  * from https to http; packed bodies are unpacked; ~/.netrc and logins inside URLs are not used; proxies as in
- * the environment.  The work is done inside fpc_downloads_wait(), there are no threads. Owner: strings are
- * copied.  What fpc_downloads_wait() hands out lives until the next call. Errors of a download: FPC_CONNECT,
- * FPC_TIMEOUT, FPC_INVALID (the URL cannot be used, a status of 4xx, a body that is too large), FPC_AUTH
- * (401), FPC_DENIED (403), FPC_SERVER (5xx), FPC_NOMEM.  Messages name host and path, never the query. Thread
- * rule: one thread at a time.  fork(2): a child must not use the downloads of its parent. */
+ * the environment.  The work is done inside fpc_downloads_wait(), there are no threads.
+ * Owner: strings are copied.  What fpc_downloads_wait() hands out lives until the next call.
+ * Errors of a download: FPC_CONNECT, FPC_TIMEOUT, FPC_INVALID (the URL cannot be used, a status of 4xx, a
+ * body that is too large), FPC_AUTH (401), FPC_DENIED (403), FPC_SERVER (5xx), FPC_NOMEM.  Messages name host
+ * and path, never the query.
+ * Thread rule: one thread at a time.  fork(2): a child must not use the downloads of its parent. */
 #ifndef FPCACHE_DOWNLOAD_H
 #define FPCACHE_DOWNLOAD_H
 
@@ -48,6 +49,7 @@ typedef struct fpc_download {
     const char *tag;  /* ETag, else Last-Modified, else "": changes with the body */
 } fpc_download;
 
+/* FPC_INVALID when a number is out of range, FPC_SERVER when libcurl cannot be used, FPC_NOMEM. */
 fpc_status fpc_downloads_new(const fpc_downloads_options *options, fpc_downloads **out, fpc_error *err);
 /* Ends what is under way.  NULL is allowed. */
 void fpc_downloads_delete(fpc_downloads *downloads);

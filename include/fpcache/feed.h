@@ -4,9 +4,9 @@
  *   incarnation  the life of the cache table between two wipes (crash, failover, TRUNCATE, --force)
  *   fresh        the last poll that succeeded began less than max_staleness ago; else the feed is stale and
  *                answers nothing: callers then ask the server
- *   stamp        a number that changes whenever a key may have changed; kept beside a copy of its value. Keys
- * share slots, so it may change without need, never the other way spot         where the stamp of a key is:
- * the lowest bits of its hash, which may stand for the hash
+ *   stamp        a number that changes whenever a key may have changed; kept beside a copy of its value.
+ *                Keys share spots, so it may change without need, never the other way
+ *   spot         where the stamp of a key is: the lowest bits of its hash, which may stand for the hash
  *
  * The thread polls the change feed on a connection of its own, moves the stamps of what changed, and
  * keeps a cuckoo filter of the keys that may exist: loaded from a snapshot in the background, then
@@ -24,7 +24,8 @@
  *
  * Thread rule: all functions may be called from any thread, without locks on the reading side.
  * fork(2): in the child a feed of the parent answers "unknown" for ever; fpc_feed_open() makes one of its
- * own. Documentation of the whole with its reasons: docs/coherence.md. */
+ * own.
+ * Documentation of the whole with its reasons: docs/coherence.md. */
 #ifndef FPCACHE_FEED_H
 #define FPCACHE_FEED_H
 
@@ -109,7 +110,6 @@ uint64_t fpc_feed_hash(uint64_t seed, const char *stored_key, size_t length);
  * feed is stale: then nothing may be kept.  A value that the caller wrote himself may not be kept with any
  * stamp: another's later write may have been told already. */
 void fpc_feed_look(fpc_feed *feed, uint64_t hash, bool *absent, uint64_t *stamp);
-bool fpc_feed_is_absent(fpc_feed *feed, uint64_t hash);
 uint64_t fpc_feed_stamp(const fpc_feed *feed, uint64_t hash);
 
 /* Whether a copy with that stamp may still be given out. */
@@ -130,8 +130,8 @@ void fpc_feed_wrote_many(fpc_feed *feed, const uint64_t *hashes, size_t count);
 /* The same for everything: the filter answers nothing until it is loaded again. */
 void fpc_feed_wrote_all(fpc_feed *feed);
 
-/* The server had no such key though the filter let the question pass. */
-void fpc_feed_missed(fpc_feed *feed);
+/* The server had none of `count` keys though the filter let the questions pass. */
+void fpc_feed_missed(fpc_feed *feed, uint64_t count);
 
 /* Waits until the feed (and the filter, when kept) is fresh by a poll that began after this call. FPC_TIMEOUT
  * with the reader's latest trouble in its message; FPC_INTERRUPTED; FPC_CLOSED for a feed of the parent

@@ -22,7 +22,7 @@
  * share one fingerprint.
  *
  * Compact.  A filter made with `compact` takes 5 % less memory at the same rate of false positives, and calls
- * take about twice as long (docs/filter.md has figures).  A reader beside a busy writer looks again more
+ * take up to twice as long (docs/filter.md has figures).  A reader beside a busy writer looks again more
  * often.  Everything else is the same.
  *
  * Thread rule: one writer (add, remove, clear, union, at most one at a time; the owner sees to

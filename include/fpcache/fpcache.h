@@ -2,20 +2,27 @@
  *
  * Words of this header:
  *   runtime   one Lua 5.4 state with `require "fpcache"` and `require "cjson"` in it
- *   family    runtimes that share connections: within a family caches that are opened with the same options
- * use one pool and one pipeline.  The change feed and the cuckoo filter of one database, schema and login are
- * shared by the whole process anyway; near caches are each runtime's own chunk     a piece of Lua that is
- * loaded and run limit     what one call may use; a call that exceeds it ends with an error, and the runtime
- * can be used again host      the program that includes this header
+ *   family    runtimes that share connections: within a family caches that are opened with the same
+ *             options use one pool and one pipeline.  The change feed and the cuckoo filter of one
+ *             database, schema and login are shared by the whole process anyway; near caches are each
+ *             runtime's own
+ *   chunk     a piece of Lua that is loaded and run
+ *   limit     what one call may use; a call that exceeds it ends with an error, and the runtime can be
+ *             used again
+ *   host      the program that includes this header
  *
  * Errors are values: every function that may fail returns a status and fills an fpc_error (NULL is allowed).
  * What a script raises has the status whose name its message begins with, as those of
  * `assert(cache:get(key))` do, else FPC_INVALID; its traceback is fpc_runtime_traceback().  A limit of
- * instructions or time is FPC_TIMEOUT, of memory FPC_NOMEM. Ownership: strings and arguments are the caller's
- * and copied.  Results are the runtime's and live until its next call. Thread rule: one thread at a time for
- * each runtime, any thread, and as many runtimes as you like; fpc_runtime_interrupt() and the functions of
- * families may be called from any thread.  fork(2): open runtimes in the child. What is declared here is the
- * ABI of libfpcache.so; the other headers are those of the static libfpcache-core.a. */
+ * instructions or time is FPC_TIMEOUT, of memory FPC_NOMEM.
+ * Ownership: strings and arguments are the caller's and copied.  Results are the runtime's and live until its
+ * next call.
+ * Thread rule: one thread at a time for each runtime, any thread, and as many runtimes as you like;
+ * fpc_runtime_interrupt() and the functions of families may be called from any thread.  fork(2): open
+ * runtimes in the child.
+ *
+ * What is declared here is the ABI of libfpcache.so; the other headers are those of the static
+ * libfpcache-core.a. */
 #ifndef FPCACHE_FPCACHE_H
 #define FPCACHE_FPCACHE_H
 

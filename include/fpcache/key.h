@@ -18,11 +18,12 @@
 #define FPC_KEY_INLINE     1024
 #define FPC_KEY_STORED_MAX (FPC_KEY_INLINE + 32)
 
-/* Writes the stored form of a key longer than FPC_KEY_INLINE bytes into `stored`. */
+/* Writes the stored form of a key longer than FPC_KEY_INLINE bytes into `stored`.  FPC_NOMEM. */
 fpc_status fpc_key_shorten(const char *key, size_t length, char stored[FPC_KEY_STORED_MAX], fpc_error *err);
 
 /* A key that nobody can tell, for traces: the first 8 bytes of its HMAC-SHA-256 under a secret of any length,
- * as hexadecimal digits.  Equal keys under equal secrets give equal digits. */
+ * as hexadecimal digits.  Equal keys under equal secrets give equal digits.
+ * FPC_INVALID when the secret is too long, FPC_NOMEM. */
 #define FPC_KEY_DISGUISED 16
 fpc_status fpc_key_disguise(const char *secret, size_t secret_length, const char *key, size_t length,
                             char digits[FPC_KEY_DISGUISED + 1], fpc_error *err);

@@ -87,7 +87,7 @@ fpc_status fpc_os_mkdtemp(char *template, fpc_error *err);
  * meanwhile.  A path that is not there is no error. */
 fpc_status fpc_os_remove_tree(const char *path, fpc_error *err);
 
-/* Where a symbolic link points to (`real`: the whole path without any link). The caller frees. */
+/* Where a symbolic link points to (`real`: the whole path without any link).  The caller frees. */
 fpc_status fpc_os_resolve(const char *path, bool real, char **out, fpc_error *err);
 
 /* Whether somebody accepts connections on the unix socket `path`; never waits.  A full queue is a yes. */

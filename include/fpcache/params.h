@@ -64,9 +64,7 @@ void fpc_array_add(fpc_array *array, const char *bytes, size_t length);
 void fpc_array_add_double(fpc_array *array, double value);
 void fpc_array_add_null(fpc_array *array);
 
-/* Network order helpers, shared with results. */
-void fpc_store_be32(char *to, uint32_t value);
-void fpc_store_be64(char *to, uint64_t value);
+/* Numbers in network order, as results have them too. */
 uint32_t fpc_load_be32(const char *from);
 uint64_t fpc_load_be64(const char *from);
 

@@ -1,17 +1,17 @@
 /* pin.h -- a connection of a pool for one transaction whose caller must not wait.
  *
- *   pin       a connection that is lent for as long as the pin is open, and a thread that runs on it what it
- * is told, one order after the other; the answers arrive at a completion queue order     one thing to do:
- * take a connection, run a statement, the caller's own SQL, or a script to expire to be given up because
- * nothing was ordered for `idle_s`: its caller may have vanished
+ *   pin        a connection that is lent for as long as the pin is open, and a thread that runs on it what
+ *              it is told, one order after the other; the answers arrive at a completion queue
+ *   order      one thing to do: take a connection, run a statement, the caller's own SQL, or a script
+ *   to expire  to be given up because nothing was ordered for `idle_s`: its caller may have vanished
  *
  * The first order makes the thread take a connection from the pool, by the rules of fpc_pool_acquire(); when
  * it gets none, that order fails with the reason and the pin is over.  What is ordered after a failure is
- * sent all the same: the server refuses what follows an error in a transaction. A connection that is still in
- * a transaction when its pin is closed, expires or is over is closed; the server then rolls back. A pool
- * lends no more pins at a time than it has connections: FPC_BUSY at once. Thread rule: a pin belongs to one
- * thread at a time; so does its queue (see completions.h).  The pool may be deleted before its pins. fork(2):
- * in the child a pin is over. */
+ * sent all the same: the server refuses what follows an error in a transaction.
+ * A connection that is still in a transaction when its pin is closed, expires or is over is closed; the
+ * server then rolls back.  A pool lends no more pins at a time than it has connections: FPC_BUSY at once.
+ * Thread rule: a pin belongs to one thread at a time; so does its queue (see completions.h).  The pool may be
+ * deleted before its pins.  fork(2): in the child a pin is over. */
 #ifndef FPCACHE_PIN_H
 #define FPCACHE_PIN_H
 
@@ -20,7 +20,7 @@
 
 typedef struct fpc_pin fpc_pin;
 
-/* Starts the thread.  `idle_s` 0: never expires. */
+/* Starts the thread.  `idle_s` 0: never expires.  FPC_BUSY as above, FPC_CLOSED, FPC_NOMEM. */
 fpc_status fpc_pin_new(fpc_pool *pool, double idle_s, fpc_pin **out, fpc_error *err);
 /* Ends what is under way (the statement is cancelled), gives the connection back, frees.  Does not wait: the
  * thread does it.  Answers that have not come are FPC_CLOSED.  NULL is allowed. */

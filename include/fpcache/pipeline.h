@@ -1,6 +1,7 @@
 /* pipeline.h -- many statements on their way at once, over few connections and without waiting.
  *
- *   engine   one fpc_pipeline: an I/O thread and its connections, for one server and login
+ *   engine   one fpc_pipeline: connections to one server, for one login; one I/O thread drives all engines of
+ *            the process
  *   lane     reads, writes, and slow statements (see statement.h) each have connections of their own, so that
  *            none waits behind the other kind
  *   group    what travels up to one sync of the protocol: many reads, or one statement that writes
@@ -9,17 +10,20 @@
  * What is promised for each request:
  *   - It is answered once, within its deadline (FPC_TIMEOUT; a write may still happen when it was sent).
  *   - An error is its own.  Reads that PostgreSQL aborts because another one in their group failed are sent
- * again, and so is each write that travelled in one statement with others that failed.
+ *     again, and so is each write that travelled in one statement with others that failed.
  *   - A write is reported when it is committed, not before.  Writes of one engine are executed in the order
- * of submission, except around a silent or lost connection.
+ *     of submission, except around a silent or lost connection.
  *   - On a lost connection a read is sent once more over another one; a write is only when the server said
- * that it ended the session before running it, else it is FPC_UNKNOWN.  No write of ours is repeated blindly.
+ *     that it ended the session before running it, else it is FPC_UNKNOWN.  No write of ours is repeated
+ *     blindly.
  *   - A silent connection gets nothing new.  Its reads are sent once more over another one; it comes back
- * when it answers, and is closed when nobody waits for it any more.
+ *     when it answers, and is closed when nobody waits for it any more.
  *   - Callers (completion queues) take turns, request by request.
  *   - While no connection can be opened, requests fail with the reason (FPC_CONNECT, FPC_AUTH) at once.
+ *   - Engines do not wait for each other: not for a silent server, not for one that is being closed.
  *
- * The first request starts the thread and opens connections; idle ones are closed as the pool's are.
+ * The first request of any engine starts the thread, the end of the last engine ends it.  Connections are
+ * opened when requests need them; idle ones are closed as the pool's are.
  * Thread rule: any thread, except delete: nobody else may use the engine then.
  * fork(2): the child's engine starts empty with its next request. */
 #ifndef FPCACHE_PIPELINE_H
@@ -58,7 +62,7 @@ typedef struct fpc_pipeline_stats {
     uint64_t went_silent;
 } fpc_pipeline_stats;
 
-/* Copies `info`.  Starts and opens nothing yet. */
+/* Copies `info`.  Starts and opens nothing yet.  FPC_INVALID for an option out of range, FPC_NOMEM. */
 fpc_status fpc_pipeline_new(const fpc_conninfo *info, const fpc_pipeline_options *options, fpc_pipeline **out,
                             fpc_error *err);
 /* Ends the engine: what is queued fails (FPC_CLOSED), what was sent gets `grace_s` to be answered.  Returns
@@ -68,9 +72,9 @@ void fpc_pipeline_close(fpc_pipeline *engine, double grace_s);
 void fpc_pipeline_delete(fpc_pipeline *engine);
 
 /* Queues a request; its answer will arrive at `to`.  Everything is copied but the statement, which is kept
- * alive. The I/O thread need not notice before fpc_pipeline_kick(): a caller queues what he has, then kicks
- * once. FPC_BUSY at once when the queue `to` is full, FPC_CLOSED, FPC_NOMEM, FPC_INVALID for more than 1 GB.
- */
+ * alive.  The I/O thread need not notice before fpc_pipeline_kick(): a caller queues what he has, then kicks
+ * once.  FPC_BUSY at once when the queue `to` is full, FPC_CLOSED, FPC_NOMEM, FPC_INVALID for more than
+ * 1 GB. */
 fpc_status fpc_pipeline_submit(fpc_pipeline *engine, fpc_completions *to, const fpc_statement *statement,
                                const fpc_params *params, fpc_deadline deadline, fpc_request **out,
                                fpc_error *err);

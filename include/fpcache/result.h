@@ -20,7 +20,6 @@ int64_t fpc_result_affected(const fpc_result *result);    /* rows written, or 0 
 const char *fpc_result_command(const fpc_result *result); /* such as "ROLLBACK" */
 
 bool fpc_result_is_null(const fpc_result *result, int row, int column);
-bool fpc_result_is_binary(const fpc_result *result, int column);
 const char *fpc_result_bytes(const fpc_result *result, int row, int column, size_t *length);
 /* For binary columns: int2, int4, int8 and oid; float4 and float8.  0 for NULL and for other widths. */
 int64_t fpc_result_int64(const fpc_result *result, int row, int column);

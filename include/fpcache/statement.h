@@ -3,7 +3,8 @@
  * A statement is made once and run on many connections; each connection prepares it the first
  * time it meets it.  Its name is a hash of its text: two statements of the same name are the same.
  * Owner: who made it; it must outlive the calls that use it, not the connections.  Who needs it longer holds
- * a reference of his own. Thread rule: read-only once it is shared; references from any thread. */
+ * a reference of his own.
+ * Thread rule: read-only once it is shared; references from any thread. */
 #ifndef FPCACHE_STATEMENT_H
 #define FPCACHE_STATEMENT_H
 

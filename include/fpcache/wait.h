@@ -25,7 +25,8 @@ void fpc_wait_stop_by(int fd);
 /* Whether a wait of this thread would end at once: its descriptor is readable, or an interrupt is raised. */
 bool fpc_wait_stopped(void);
 
-/* Prepares the interrupt; without it fpc_interrupt_raise() does nothing.  Repeatable. */
+/* Prepares the interrupt; without it fpc_interrupt_raise() does nothing.  Repeatable.
+ * FPC_NOMEM when there is no descriptor left. */
 fpc_status fpc_interrupt_enable(fpc_error *err);
 void fpc_interrupt_raise(void);
 void fpc_interrupt_clear(void);

@@ -49,6 +49,7 @@ local function fill(self, batch, source, level)
     if not ok then return nil, ("%s (item %d)"):format(seconds, source.count) end
     ok, err = batch:add(key, value, seconds, codec, max_value)
     if not ok then return nil, ("%s (item %d)"):format(err, source.count) end
+    if source.count <= flights.MOST_KEYS then source.keys[source.count] = key end
   end
   return true
 end
@@ -70,6 +71,14 @@ local function fill_and_receive(self, batch, source)
   return true
 end
 
+--- Forgets the flights of what was written; beyond so many keys those of the namespace.
+local function forget_flights(self, source)
+  local all = self.flow.flights
+  if source.count > flights.MOST_KEYS then return flights.forget(all, self.space) end
+  if not all.pending and next(all) == nil then return end
+  for _, key in ipairs(source.keys) do flights.forget(all, self.space, (stored_key(key, self.max_key_bytes, 2))) end
+end
+
 --- Sends batches one after the other in a transaction.
 local function send_batches(self, batch, source)
   while batch:rows() > 0 do
@@ -80,6 +89,7 @@ local function send_batches(self, batch, source)
     ok, err = fill_and_receive(self, batch, source)
     if not ok then return nil, err end
   end
+  forget_flights(self, source) -- after COMMIT
   return true
 end
 
@@ -91,7 +101,7 @@ end
 function Cache:set_many(items, opts)
   if type(opts) ~= "table" then opts = { ttl = opts } end
   local read = options.read(SET_MANY_OPTIONS, opts, 2)
-  local source = { batch_rows = read.batch, count = 0, has_more = true }
+  local source = { batch_rows = read.batch, count = 0, keys = {}, has_more = true }
   source.next, source.state = source_of(items, 2)
   if read.tags ~= nil then
     local tags, problem = limits.tags(read.tags, 2)
@@ -108,7 +118,7 @@ function Cache:set_many(items, opts)
       ok, err = self.db:run(source.statement, self.bulk_timeout, self.space, batch, source.tags)
       if ok or not announce.is_surely_undone(err) then
         self.feed:wrote_batch(self.seed, batch)
-        flights.forget(self.flow.flights)
+        forget_flights(self, source)
       end
     end
   elseif more then -- in a transaction of the caller's: a savepoint
@@ -213,7 +223,7 @@ function Cache:clear(opts)
   end
   if deleted or not announce.is_surely_undone(err) then
     self.feed:wrote_all()
-    flights.forget(self.flow.flights)
+    flights.forget(self.flow.flights, not read.all and self.space or nil)
   end
   if not deleted then return nil, err end
   if self.near then self.near:clear() end -- nothing in it is valid any more: the memory

@@ -3,6 +3,7 @@
 local announce = require("fpcache.announce")
 local bulk = require("fpcache.bulk")
 local core = require("fpcache.core")
+local layers = require("fpcache.layers")
 local near_cache = require("fpcache.near")
 local options = require("fpcache.options")
 local Cache = require("fpcache.client")
@@ -62,6 +63,15 @@ local function keep(self, near, question, first, last, asked_at, found, ttls, si
   end
 end
 
+--- How many of the keys the server did not have although the filter could have known.
+local function count_in_vain(question, first, last, found)
+  local count = 0
+  for i = first, last do
+    if question.stamps[i] and found[question.keys[i]] == nil then count = count + 1 end
+  end
+  return count
+end
+
 --- Asks the server and adds what it has to `values`.
 ---@return table? values, integer|string hits_or_err
 local function ask_server(self, question, near, parse_json, values)
@@ -71,6 +81,8 @@ local function ask_server(self, question, near, parse_json, values)
     local asked_at = now()
     local found, rows, ttls, sizes = self.db:map(statement, self.bulk_timeout, self.codec, parse_json, self.space, slice)
     if not found then return nil, rows end
+    local in_vain = question.stamps and count_in_vain(question, done + 1, done + #slice, found) or 0
+    if in_vain > 0 then layers.asked_in_vain(self, in_vain) end
     if near then keep(self, near, question, done + 1, done + #slice, asked_at, found, ttls, sizes) end
     hits, done = hits + rows, done + #slice
     if self.touches then self.touches:hits(self.space, slice) end

@@ -3,6 +3,7 @@ local auth = require("fpcache.auth")
 local core = require("fpcache.core")
 local loop = require("fpcache.loop")
 local options = require("fpcache.options")
+local sql = require("fpcache.sql")
 
 local connection = {}
 
@@ -15,7 +16,7 @@ local function seconds(value)
 end
 
 --- What a caller may say about the server.  Names and defaults of the first nine are the Python library's.
-connection.OPTIONS = {
+connection.OPTIONS = options.join({
   connection_string = { type = "string" }, -- a postgresql:// URL or key=value settings
   host = { type = "string" },              -- "localhost"; a path is a unix socket's directory
   port = { type = "integer", check = options.between(1, 65535, "") }, -- 5432
@@ -34,9 +35,7 @@ connection.OPTIONS = {
   pipeline_readers = { type = "integer", default = 2, check = options.between(1, 16, "") }, -- connections for reads of tasks
   pipeline_silence = { type = "duration", default = 2, check = seconds }, -- seconds until a silent one is replaced
   libpq = { type = "table" },                      -- further libpq settings, such as sslmode
-}
-
-for name, about in pairs(auth.OPTIONS) do connection.OPTIONS[name] = about end
+}, auth.OPTIONS)
 
 -- What the Python constructor assumes when it is told nothing.
 local PYTHON_DEFAULTS = { host = "localhost", port = "5432", dbname = "postgres", user = "postgres" }
@@ -188,6 +187,22 @@ function connection.open(o, level)
   pool, err = open_pool(o, text, settings, found)
   auth.release(found) -- the pool has it now
   return pool, err
+end
+
+--- For a tool that looks at a cache: a pool of few connections, and the schema as SQL has it.
+---@param o table as options.read() gives it for connection.OPTIONS; its minconn and maxconn are set
+---@param connections integer at most
+---@param level integer
+---@return userdata? pool
+---@return string quoted_or_err the quoted schema, or why there is no pool
+function connection.open_few(o, connections, level)
+  local quoted, err = sql.quote_identifier(o.schema)
+  if not quoted then return nil, err end
+  o.minconn, o.maxconn = 1, connections
+  local pool
+  pool, err = connection.open(o, level + 1)
+  if not pool then return nil, err end
+  return pool, quoted
 end
 
 return connection

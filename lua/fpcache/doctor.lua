@@ -249,8 +249,9 @@ local function gather(pool, o, quoted)
   return facts
 end
 
-local OPTIONS = { cuckoo_capacity = { type = "integer", default = 1000000, check = options.not_negative } }
-for name, about in pairs(connection.OPTIONS) do OPTIONS[name] = about end
+local OPTIONS = options.join(connection.OPTIONS, {
+  cuckoo_capacity = { type = "integer", default = 1000000, check = options.not_negative },
+})
 
 ---@class fpcache.Finding
 ---@field name string what was looked at
@@ -264,14 +265,9 @@ for name, about in pairs(connection.OPTIONS) do OPTIONS[name] = about end
 ---@return string? err when the server could not be asked
 function doctor.examine(opts)
   local o = options.read(OPTIONS, opts, 2)
-  local quoted, err = sql.quote_identifier(o.schema)
-  if not quoted then return nil, err end
-  o.minconn, o.maxconn = 1, 2
-  local pool
-  pool, err = connection.open(o, 2)
-  if not pool then return nil, err end
-  local facts
-  facts, err = gather(pool, o, quoted)
+  local pool, quoted = connection.open_few(o, 2, 2)
+  if not pool then return nil, quoted end
+  local facts, err = gather(pool, o, quoted)
   pool:close()
   if not facts then return nil, err end
   local findings = {}

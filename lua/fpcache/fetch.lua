@@ -16,6 +16,7 @@ local Cache = require("fpcache.client")
 
 local ABSENT, Policy = near_cache.ABSENT, policies.Policy
 local now, stored_key = require("fpcache.core").system.now, limits.stored_key
+local getmetatable, next, type = getmetatable, next, type
 
 local fetch = {}
 
@@ -110,6 +111,7 @@ end
 --- Ends the flight and the host's lock by what was loaded.
 local function finish(self, call, called, ...)
   if call.host_lock then call.host_lock.release() end
+  if call.outer then call.outer.is_nested = nil end
   if not called then
     flights.leave(self.flow.flights, call.flight, nil, "loader: another caller failed: " .. tostring((...)))
     error((...), 0)
@@ -164,6 +166,20 @@ local function load(self, call, answer, fence)
   return conclude(self, call, answer, fence, load_behind(self, call, answer, fence, old, source))
 end
 
+--- What a statement of fetch answered, as ask() gives it.
+local function heard(self, stored, found, value, left, bytes, age, cost)
+  local circuit = self.flow.breaker
+  if not found then -- a row comes in any case
+    circuit:failed(value)
+    return nil, value
+  end
+  if circuit.failures > 0 then circuit:succeeded() end
+  if value ~= nil then return true, value, left, bytes, age, cost end
+  local answer, err = leases.read_words(self, stored, left)
+  if not answer then return nil, err end
+  return false, answer
+end
+
 --- Asks the server: a hit, or the lease, or that somebody has it.
 ---@param seconds number? that the lease lasts; nil: none is wanted
 ---@return boolean? is_hit false: there is no living entry, or one that is to be loaded anew; nil: the server did not answer
@@ -179,20 +195,11 @@ local function ask(self, policy, stored, long, seconds, look)
     found, value, left, bytes, age, cost = self.db:value(statements.fetch_early, self.timeout, self.codec, self.parse_json,
       self.space, stored, seconds, long, share, times, policy.tags)
   else
-    local statement = statements[(look or policy.sliding) and policy.asks_with_life or policy.asks]
+    local statement = statements[look and policy.asks_with_life or policy.asks]
     found, value, left, bytes = self.db:value(statement, self.timeout, self.codec, self.parse_json, self.space, stored, seconds,
       policy.tags)
   end
-  local circuit = self.flow.breaker
-  if not found then -- a row comes in any case
-    circuit:failed(value)
-    return nil, value
-  end
-  if circuit.failures > 0 then circuit:succeeded() end
-  if value ~= nil then return true, value, left, bytes, age, cost end
-  local answer, err = leases.read_words(self, stored, left)
-  if not answer then return nil, err end
-  return false, answer
+  return heard(self, stored, found, value, left, bytes, age, cost)
 end
 
 --- Whether the time to wait for somebody else's loading is over; waits if not.
@@ -205,13 +212,19 @@ local function is_over(self, call)
   return false
 end
 
---- Enters the flight of the key, unless another coroutine of this process has it.
+--- Enters the flight of the key, unless another coroutine of this process has it.  A loader that fetches its own key loads at
+-- once; when he who loads then does so again there would be no end to it.
 ---@return fpcache.Flight? others
 local function enter(self, call)
   if call.has_entered then return nil end
   call.has_entered = true
-  local others, own, is_alone = flights.enter(self.flow.flights, self.space, call.stored)
+  local others, own, is_alone, outer = flights.enter(self.flow.flights, self.space, call.stored)
   call.flight, call.deadline = own, is_alone and 0 or waiting.now() + call.policy.lock_timeout
+  if outer and outer.is_nested then
+    call.loader = function() return nil, flights.ENDLESS end
+  elseif outer then
+    call.outer, outer.is_nested = outer, true
+  end
   return others
 end
 
@@ -337,8 +350,8 @@ function Cache:fetch(key, policy, loader, ...)
   local stored, long = stored_key(key, self.max_key_bytes, 2)
   if not stored then return nil, long end
   local flow, look = self.flow, nil
-  if self.is_transaction then return nil, fetch.NOT_IN_TRANSACTIONS end
-  if next(flow.flights) ~= nil then -- one asks for all of this process
+  if next(flow.flights) ~= nil then -- one asks for all of this process; and never empty in a transaction
+    if self.is_transaction then return nil, fetch.NOT_IN_TRANSACTIONS end
     local arrived, value, err, source, why = join(self, stored, policy)
     if arrived then return value, err, source, why end
   end
@@ -352,8 +365,15 @@ function Cache:fetch(key, policy, loader, ...)
     end
   end
   local is_hit, value, left, bytes, age, cost
-  if flow.breaker.failures == 0 or flow.breaker:lets_through() then
-    is_hit, value, left, bytes, age, cost = ask(self, policy, stored, long, policy.first_lease, look)
+  local circuit = flow.breaker
+  if circuit.failures == 0 or circuit:lets_through() then
+    if look or long or not policy.is_plain then
+      is_hit, value, left, bytes, age, cost = ask(self, policy, stored, long, policy.first_lease, look)
+    else -- the same, for the many calls that it is to cost nothing
+      is_hit, value, left = self.db:value(self.statements.fetch_usual, self.timeout, self.codec, self.parse_json, self.space,
+        stored)
+      if value == nil or not is_hit or circuit.failures > 0 then is_hit, value = heard(self, stored, is_hit, value, left) end
+    end
     if is_hit then
       local counts = self.counts
       counts.hits = counts.hits + 1

@@ -210,11 +210,58 @@ local function load_mine(self, call, keys, fence, answers)
   end
   local called, ok, err = pcall(load, self, call, keys, fence, answers)
   for key, flight in pairs(own) do
-    flights.leave(self.flow.flights, flight, called and ok and call.values[key] or nil,
-      not called and "loader: another caller failed" or err, call.sources[key])
+    local value
+    if called and ok then value = call.values[key] end
+    flights.leave(self.flow.flights, flight, value, not called and "loader: another caller failed" or err, call.sources[key])
   end
   if not called then error(ok, 0) end
   return ok, err
+end
+
+--- Loads keys that this very task, or one that cannot go on, is loading already: to wait for that would be in vain.
+---@return boolean? ok, string? err
+local function load_nested(self, call, keys, outer)
+  for _, flight in ipairs(outer) do
+    if flight.is_nested then return nil, flights.ENDLESS end
+  end
+  for _, flight in ipairs(outer) do flight.is_nested = true end
+  local called, ok, err = pcall(load, self, call, keys)
+  for _, flight in ipairs(outer) do flight.is_nested = nil end
+  if not called then error(ok, 0) end
+  return ok, err
+end
+
+--- Waits for what other tasks of this process load, and loads what nobody else here can finish.
+---@param deadline number of waiting.now()
+---@return string[]? rest keys that others load, elsewhere
+---@return string? err
+local function share(self, call, keys, deadline)
+  local flow, rest, nested, outer, shared = self.flow, {}, {}, {}, {}
+  for _, key in ipairs(keys) do -- all before the first wait, at whose end others have ended too
+    local others, is_alone, own = flights.look(flow.flights, self.space, (limits.stored_key(key, self.max_key_bytes, 2)))
+    if others then
+      shared[#shared + 1] = { key = key, flight = others }
+    elseif is_alone then
+      nested[#nested + 1], outer[#outer + 1] = key, own
+    else
+      rest[#rest + 1] = key
+    end
+  end
+  for _, one in ipairs(shared) do
+    flow.counts.waits = flow.counts.waits + 1
+    local arrived, value, err, source = flights.wait(one.flight, call.policy, math.max(deadline - waiting.now(), 0))
+    if arrived and err then return nil, err end
+    if arrived then
+      call.values[one.key], call.sources[one.key] = value, source
+    else
+      rest[#rest + 1] = one.key
+    end
+  end
+  if #nested > 0 then
+    local ok, err = load_nested(self, call, nested, outer)
+    if not ok then return nil, err end
+  end
+  return rest
 end
 
 --- Fetches a list of different keys.
@@ -242,8 +289,10 @@ local function fetch_list(self, call, keys)
       local ok, reason = load_mine(self, call, mine, fence, answers)
       if not ok then return nil, reason end
     end
+    theirs, err = share(self, call, theirs, deadline)
+    if not theirs then return nil, err end
     local left = deadline - waiting.now()
-    if #theirs > 0 and (policy.lock == "process" or left <= 0) then return load(self, call, theirs) end
+    if #theirs > 0 and (policy.lock == "process" and #mine == 0 or left <= 0) then return load(self, call, theirs) end
     if #theirs > 0 then
       waiting.sleep(math.min(pause, left))
       pause = math.min(pause * 1.5, 0.05)

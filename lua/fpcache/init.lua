@@ -70,7 +70,7 @@ function fpcache.policy(opts)
   return made
 end
 
-local OPTIONS = {
+local OPTIONS = options.join(connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS, observe.OPTIONS, {
   namespace = { type = "string", default = "", check = limits.namespace },
   namespace_version = { type = "boolean", default = false }, -- true: clear{ at_once = true }, see docs/namespaces.md
   parse_json = { type = "boolean", default = true }, -- false: JSON values come as their text
@@ -80,10 +80,7 @@ local OPTIONS = {
   max_value_bytes = { type = "integer", default = 64 * 1024 * 1024, check = options.between(1, 1000000000, " bytes") },
   breaker_failures = { type = "integer", default = 3, check = options.not_negative }, -- in a row; 0: fetch always asks
   breaker_pause = { type = "duration", default = 1, check = options.positive },         -- seconds
-}
-for _, more in ipairs { connection.OPTIONS, layers.OPTIONS, sealing.OPTIONS, observe.OPTIONS } do
-  for name, about in pairs(more) do OPTIONS[name] = about end
-end
+})
 fpcache.OPTIONS = OPTIONS -- for who wants to look: { name = { type, default } }
 
 --- Connects to a cache.  Opens `minconn` connections and checks the schema, so that a mistake shows here.  In nginx's init_worker
@@ -103,7 +100,7 @@ function fpcache.new(opts)
   pool, err = connection.open(o, 2)
   if not pool then return nil, err end
   local cache = setmetatable({
-    db = transport.new(pool, o.maxconn),
+    db = transport.new(pool),
     pool = pool,
     feed = announce.none,
     statements = statements.new(quoted, o.prepared, o.namespace_version, o.feed_listen),

@@ -69,6 +69,15 @@ function layers.open(o, quoted_schema, pool)
   return feed, near, look, shared
 end
 
+--- Takes note that the server was asked for keys that it does not have, although the filter was asked before.  Of many such
+-- questions the filter is loaded anew.
+---@param cache fpcache.Cache
+---@param keys integer how many
+function layers.asked_in_vain(cache, keys)
+  cache.counts.false_positives = cache.counts.false_positives + keys
+  cache.feed:missed(keys)
+end
+
 --- Why the feed is not ready yet.
 local function trouble(stats)
   if stats.last_error ~= "" then return stats.last_error end

@@ -1,4 +1,4 @@
--- local_server.lua -- a private PostgreSQL: made, started and stopped by whoever needs it.
+--- A private PostgreSQL: made, started and stopped by whoever needs it.
 --
 -- The server is a daemon: it outlives the program that started it.  Whether it runs is not asked
 -- of process numbers, which are reused, but of the lock file DIR/alive: the server inherits it and

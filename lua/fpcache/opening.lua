@@ -38,7 +38,7 @@ local function fall_silent(cache, o, quoted)
   o.silent = true
   local pool, err = connection.open(o, 3)
   if not pool then return nil, err end
-  cache.db, cache.pool, cache.tells = transport.new(pool, o.maxconn), pool, false
+  cache.db, cache.pool, cache.tells = transport.new(pool), pool, false
   cache.statements = statements.new(quoted, false, cache.versioned)
   return pool
 end

@@ -84,6 +84,17 @@ function options.read(description, given, level, what)
   return read
 end
 
+--- One description of several; what stands in a later one counts.
+---@param ... table descriptions
+---@return table description a new table
+function options.join(...)
+  local all = {}
+  for _, description in ipairs { ... } do
+    for name, about in pairs(description) do all[name] = about end
+  end
+  return all
+end
+
 --- A check for descriptions of one that may raise, as options.read does for a table within a table.
 ---@param check fun(value: any): string? why the value cannot be used: answered, or raised
 ---@return fun(value: any): string?

@@ -1,6 +1,7 @@
 --- Calls that read one key.  They ask what is nearest first: the near cache, then the filter of keys that may exist,
 -- then the server.
 local core = require("fpcache.core")
+local layers = require("fpcache.layers")
 local limits = require("fpcache.limits")
 local near_cache = require("fpcache.near")
 local options = require("fpcache.options")
@@ -50,10 +51,7 @@ local function load(self, key, stored, parse_json, spot, stamp)
   end
   if found == nil then return nil, value end
   counts.misses = counts.misses + 1
-  if stamp then
-    counts.false_positives = counts.false_positives + 1
-    self.feed:missed()
-  end
+  if stamp then layers.asked_in_vain(self, 1) end
   if near then near:put_absent(self.space, key, asked_at, spot, stamp) end
   if shared then shared:keep_absent(self, stored, asked_at) end
   return nil, nil, "db"
@@ -117,13 +115,14 @@ end
 --- Whether the filter knows that there is no such key.
 ---@return boolean? absent nil when the key cannot be used
 ---@return string stored_or_err
+---@return number? stamp when it could have known
 local function look(self, key, opts, level)
   local stored, err = stored_key(key, self.max_key_bytes, level + 1)
   if not stored then return nil, err end
   if opts ~= nil and not options.read(READ_OPTIONS, opts, level + 1).near then return false, stored end
-  local absent = self.feed:look(self.seed, stored)
+  local absent, _, stamp = self.feed:look(self.seed, stored)
   if absent then self.counts.absent = self.counts.absent + 1 end
-  return absent, stored
+  return absent, stored, stamp
 end
 
 --- A value with what is known about it; from the server.
@@ -132,23 +131,29 @@ end
 ---@return table? entry { value, version, ttl (seconds; -1: no expiry), bytes, format }
 ---@return string? err
 function Cache:entry(key, opts)
-  local absent, stored = look(self, key, opts, 2)
+  local absent, stored, stamp = look(self, key, opts, 2)
   if absent == nil then return nil, stored end
   if absent then return nil end
   local found, bytes, format, version, ttl, size = self.db:row(self.statements.entry, self.timeout, self.space, stored)
-  if not found then return nil, bytes end
+  if not found then
+    if found == false and stamp then layers.asked_in_vain(self, 1) end
+    return nil, bytes
+  end
   local value, err = value_decode(bytes, format, self.codec, self.parse_json, stored)
   if value == nil then return nil, err end
   return { value = value, version = version, ttl = ttl < 0 and -1 or ttl, bytes = size, format = format }
 end
 
 local function ttl_of(self, key, opts, level)
-  local absent, stored = look(self, key, opts, level + 1)
+  local absent, stored, stamp = look(self, key, opts, level + 1)
   if absent == nil then return nil, stored end
   if absent then return -2 end
   local found, ttl = self.db:row(self.statements.ttl, self.timeout, self.space, stored)
   if found == nil then return nil, ttl end
-  if not found then return -2 end
+  if not found then
+    if stamp then layers.asked_in_vain(self, 1) end
+    return -2
+  end
   return ttl < 0 and -1 or ttl
 end
 

@@ -63,10 +63,10 @@ local function wait(task, stop)
 end
 
 --- Ends the wait of a task from outside.
-local function break_off(task, err)
+local function break_off(task, value, err)
   if task.status ~= "waiting" then return end
   if task.stop then task:stop() end
-  wake(task, nil, err)
+  wake(task, value, err)
 end
 
 local function finish(task, ok, ...)
@@ -123,6 +123,12 @@ function scheduler.sleep(seconds)
   return wait(task, stop_sleep)
 end
 
+--- Ends the sleep of a task early, as if its time had come; one that does not sleep is left alone.
+---@param task fpcache.Task
+function scheduler.rouse(task)
+  if task.stop == stop_sleep then break_off(task, true) end
+end
+
 local function stop_await(task)
   if task.timer then clock:cancel(task.timer) end
   local waiters = task.awaited.waiters
@@ -176,7 +182,7 @@ function scheduler.cancel(task)
   check_task(task, 2)
   if task.status == "done" then return end
   task.cancelled = true
-  break_off(task, CANCELLED)
+  break_off(task, nil, CANCELLED)
 end
 
 -- --- requests ---
@@ -255,7 +261,7 @@ end
 -- --- turns ---
 
 local function break_off_all(err)
-  for _, task in next, tasks do break_off(task, err) end
+  for _, task in next, tasks do break_off(task, nil, err) end
 end
 
 --- What the parent process asked for is answered to the parent.
@@ -325,7 +331,7 @@ end
 --- Sleeps until an answer comes, at most so many seconds.
 ---@return string? err when the program is to end: then all waits have been ended
 local function doze(seconds)
-  local ok, err = queue:wait(seconds)
+  local ok, err = completions():wait(seconds)
   if ok or not err:find("^interrupted:") then return nil end
   break_off_all(err)
   return err
@@ -378,23 +384,17 @@ function scheduler.pass(seconds)
     local _, err = scheduler.step(left)
     if err then return nil, err end
   end
-  local ok, err = completions():wait(deadline - now())
-  if not ok and err:find("^interrupted:") then return nil, err end
-  return true
+  local err = doze(deadline - now())
+  return not err or nil, err
 end
 
 --- Runs all tasks to their end.
----@return boolean? true
----@return string? err
-function scheduler.run()
-  return scheduler.drive(function() return alive == 0 end)
-end
+---@return boolean? true, string? err
+function scheduler.run() return scheduler.drive(function() return alive == 0 end) end
 
 --- The descriptor that is readable while answers may be there, for poll(2) in other event loops; nobody else may read from
 -- it.  It stays the same.
 ---@return integer fd
-function scheduler.fd()
-  return completions():fd()
-end
+function scheduler.fd() return completions():fd() end
 
 return scheduler

@@ -17,7 +17,8 @@ local function filter_stats(feed, counts)
   return {
     state = feed.filter, absent = counts.absent, false_positives = counts.false_positives,
     keys = feed.filter_keys, capacity = feed.filter_capacity, bytes = feed.filter_bytes, fpr = feed.filter_fpr,
-    dead = feed.filter_dead, load_seconds = feed.filter_load_s, reloads = feed.reloads, load_failures = feed.load_failures,
+    false_positives_since_load = feed.filter_dead, load_seconds = feed.filter_load_s, reloads = feed.reloads,
+    load_failures = feed.load_failures,
   }
 end
 

@@ -18,7 +18,7 @@ function Cache:invalidate_tag(tags, opts)
   if not list then return nil, err end
   if #list == 0 then return 0 end
   local rows, count = self.db:rows(self.statements[name], self.bulk_timeout, self.space, list)
-  flights.forget(self.flow.flights)
+  flights.forget(self.flow.flights, self.space) -- not only what had the tag: a loader may be about to name it
   if rows then
     self.feed:wrote_keys(self.seed, rows)
     return count

@@ -10,7 +10,7 @@ local scheduler = require("fpcache.scheduler")
 local current, request = scheduler.current, scheduler.request
 local now = core.system.now
 
-local ROOM_PAUSE, LONGEST_ROOM_PAUSE = 0.002, 0.05 -- seconds between two looks for a free connection
+local LOOK_EVERY = 0.05 -- seconds between two looks for a free place that nobody told of
 
 ---@class fpcache.Transport
 local Transport = {}
@@ -19,11 +19,10 @@ Transport.__index = Transport
 local transport = {}
 
 ---@param pool userdata
----@param max_connections integer
 ---@return fpcache.Transport
-function transport.new(pool, max_connections)
+function transport.new(pool)
   if loop.is_nginx then return require("fpcache.nginx.transport").new(pool) end
-  return setmetatable({ pool = pool, max_connections = max_connections, queue = {} }, Transport)
+  return setmetatable({ pool = pool, queue = {} }, Transport)
 end
 
 for _, method in ipairs { "run", "row", "rows" } do
@@ -79,25 +78,33 @@ local function ask(pin, method, a, b, c, d, what, timeout, ...)
   return answers[method](answers, a, b, c, d)
 end
 
---- Waits in turn: the first in the queue looks often, those behind him the less the farther they are.
----@return boolean? true, string? err
-local function await_room(queue, me, left)
-  local place = 1
-  while queue[place] ~= me do place = place + 1 end
-  return scheduler.sleep(math.min(ROOM_PAUSE * place, LONGEST_ROOM_PAUSE, left))
+-- The queue of those who wait for a place: only the first one tries.  A place that becomes free in this Lua state rouses
+-- him; one that another cache of the same pool gave back he finds by looking.
+
+--- The first in the queue is to look now.
+local function rouse_first(queue)
+  if queue[1] then scheduler.rouse(queue[1]) end
 end
 
+--- Goes out of the queue; who is first then may look.
 local function leave(queue, me)
   for place = 1, #queue do
     if queue[place] == me then
       table.remove(queue, place)
+      if place == 1 then rouse_first(queue) end
       return
     end
   end
 end
 
---- A connection for a transaction.  Inside a task it yields, and others run while all are lent: one of them may have to give one
---- back.
+--- Waits until there may be a place.
+---@return boolean? true, string? err
+local function await_place(queue, me, left)
+  return scheduler.sleep(queue[1] == me and math.min(LOOK_EVERY, left) or left)
+end
+
+--- A connection for a transaction.  Inside a task it yields while all places are taken, in turn: others run meanwhile, and
+-- one of them may have to give one back.
 ---@param timeout number seconds
 ---@return userdata|fpcache.Pinned|nil conn
 ---@return string? err
@@ -108,16 +115,22 @@ function Transport:acquire(timeout)
   queue[#queue + 1] = me
   while true do
     local left = math.max(deadline - now(), 0)
-    local stats = queue[1] == me and self.pool:stats()
     local conn, err
-    if left == 0 or stats and stats.lent + stats.opening < self.max_connections then
+    if queue[1] == me or left == 0 then
+      leave(queue, me) -- the next one need not wait for this one's login
       conn, err = pinned.new(self.pool, ask, 0, left)
+      if conn then
+        conn.released = function() rouse_first(queue) end
+        return conn
+      end
+      if left == 0 or not err:find("^busy:") then return nil, err end
+      table.insert(queue, 1, me)
     end
-    local goes_on = not conn and left > 0 and (not err or err:find("^busy:"))
-    if goes_on then goes_on, err = await_room(queue, me, left) end
+    local goes_on
+    goes_on, err = await_place(queue, me, left)
     if not goes_on then
       leave(queue, me)
-      return conn, err
+      return nil, err
     end
   end
 end

@@ -59,7 +59,7 @@ function Cache:wrap(fn, opts)
   return function(...) return self:fetch(key(...), policy, loader, ...) end
 end
 
-local LOCK_OPTIONS = { wait = { type = "duration" } } -- to wait for it; none: not at all
+local LOCK_OPTIONS = { wait = { type = "duration", check = options.not_negative } } -- to wait for it; none: not at all
 
 --- Tries to take a lock.
 ---@return boolean? taken, string|number|nil err_or_fence

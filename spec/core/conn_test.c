@@ -419,7 +419,6 @@ static void a_query_takes_and_gives_text(void **state) {
                                             SOON, &result, &db_err));
     size_t length;
     assert_string_equal("six", fpc_result_name(result, 0));
-    assert_false(fpc_result_is_binary(result, 0));
     assert_string_equal("6", fpc_result_bytes(result, 0, 0, &length));
     assert_true(fpc_result_is_null(result, 0, 1));
     assert_int_equal(FPC_SERVER, query("SELECT 1; SELECT 2")); /* one statement only */

@@ -88,8 +88,8 @@ static void compare_finders(uint64_t capacity, unsigned bits, bool grow, uint64_
             key % 2 ? fpc_filter_add_hash(filter, key) : fpc_filter_add(filter, &key, sizeof key);
         assert_int_equal(added, FPC_OK);
     }
-    for (unsigned n = 0; fpc_filter_finders(compact, n) != NULL; n++) {
-        const fpc_filter_finder *finder = fpc_filter_finders(compact, n);
+    for (unsigned n = 0; fpc_filter_finders(&filter->shape, n) != NULL; n++) {
+        const fpc_filter_finder *finder = fpc_filter_finders(&filter->shape, n);
         for (uint64_t key = 0; key < 3 * keys; key++) {
             bool by_hash = fpc_filter_contains_mixed(filter, fpc_filter_hash_word(&filter->hasher, key));
             bool by_bytes =
@@ -121,9 +121,9 @@ static void finders_agree_beside_the_overflow(void **unused) {
     fpc_filter_stats stats;
     fpc_filter_get_stats(filter, &stats);
     assert_true(stats.overflow > 0);
-    for (unsigned n = 0; fpc_filter_finders(compact, n) != NULL; n++) {
-        assert_true(fpc_filter_finders(compact, n)->hash(filter, 1));
-        assert_false(fpc_filter_finders(compact, n)->hash(filter, 2));
+    for (unsigned n = 0; fpc_filter_finders(&filter->shape, n) != NULL; n++) {
+        assert_true(fpc_filter_finders(&filter->shape, n)->hash(filter, 1));
+        assert_false(fpc_filter_finders(&filter->shape, n)->hash(filter, 2));
     }
     fpc_filter_delete(filter);
 }

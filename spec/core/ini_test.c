@@ -34,10 +34,6 @@ static void sections_and_keys_are_found(void **state) {
     assert_null(fpc_ini_get(ini, "default", "host"));   /* sections have a case */
     assert_true(fpc_ini_has_section(ini, "none"));
     assert_false(fpc_ini_has_section(ini, "token"));
-    assert_string_equal(fpc_ini_key(ini, "Other one", 0), "Token");
-    assert_string_equal(fpc_ini_key(ini, "Other one", 1), "empty");
-    assert_null(fpc_ini_key(ini, "Other one", 2));
-    assert_null(fpc_ini_key(ini, "none", 0));
     fpc_ini_delete(ini);
 }
 
@@ -81,7 +77,6 @@ static void an_indented_line_is_nested_only_when_asked_for(void **state) {
     assert_string_equal(fpc_ini_get(ini, "services x", "sts.endpoint_url"), "http://a");
     assert_null(fpc_ini_get(ini, "services x", "endpoint_url"));
     assert_string_equal(fpc_ini_get(ini, "services x", "region"), "b");
-    assert_string_equal(fpc_ini_key(ini, "services x", 1), "sts.endpoint_url");
     fpc_ini_delete(ini);
     ini = parse(text, 0);
     assert_string_equal(fpc_ini_get(ini, "services x", "endpoint_url"), "http://a");

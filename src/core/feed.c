@@ -179,13 +179,6 @@ void fpc_feed_look(fpc_feed *feed, uint64_t hash, bool *absent, uint64_t *stamp)
               !fpc_feed_filter_may_contain(&feed->filter, hash);
 }
 
-bool fpc_feed_is_absent(fpc_feed *feed, uint64_t hash) {
-    bool absent;
-    uint64_t stamp;
-    fpc_feed_look(feed, hash, &absent, &stamp);
-    return absent;
-}
-
 uint64_t fpc_feed_stamp(const fpc_feed *feed, uint64_t hash) {
     return is_fresh(feed) ? fpc_feed_stamps_get(feed->stamps, hash) : 0;
 }
@@ -224,8 +217,8 @@ void fpc_feed_wrote_all(fpc_feed *feed) {
     fpc_feed_wake(feed);
 }
 
-void fpc_feed_missed(fpc_feed *feed) {
-    atomic_fetch_add_explicit(&feed->missed, 1, memory_order_relaxed);
+void fpc_feed_missed(fpc_feed *feed, uint64_t count) {
+    atomic_fetch_add_explicit(&feed->missed, count, memory_order_relaxed);
 }
 
 /* --- Waiting and telling --- */

@@ -13,7 +13,8 @@
  * own: all that such a move is about was known here then.
  *
  * Order: who moves stamps and then publishes something with release, and who reads that with acquire and then
- * the stamp, agree. Thread rule: everything from any thread. */
+ * the stamp, agree.
+ * Thread rule: everything from any thread. */
 #ifndef FPC_FEED_STAMPS_H
 #define FPC_FEED_STAMPS_H
 

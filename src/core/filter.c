@@ -58,16 +58,23 @@ static uint64_t read_word(const unsigned char *p) {
     return word;
 }
 
+static size_t bytes_of(const fpc_table_shape *shape) {
+    size_t leaps = fpc_filter_leaps(shape) ? fpc_table_reflections(shape) : 0;
+    size_t bytes = sizeof(fpc_filter) + leaps * sizeof(uint32_t);
+    return (bytes + _Alignof(fpc_filter) - 1) & ~(_Alignof(fpc_filter) - 1);
+}
+
 fpc_filter *fpc_filter_bare(const fpc_table_shape *shape, bool grow, const uint64_t seed[2]) {
-    fpc_filter *f = aligned_alloc(_Alignof(fpc_filter), sizeof *f);
+    size_t bytes = bytes_of(shape);
+    fpc_filter *f = aligned_alloc(_Alignof(fpc_filter), bytes);
     if (f == NULL) return NULL;
-    memset(f, 0, sizeof *f);
+    memset(f, 0, bytes);
     f->hasher.seed[0] = seed[0];
     f->hasher.seed[1] = seed[1];
     fpc_filter_hasher_init(&f->hasher);
     f->shape = *shape;
     f->grow = grow;
-    f->find = *fpc_filter_finders(shape->compact, 0);
+    f->find = *fpc_filter_finders(shape, 0);
     return f;
 }
 
@@ -75,8 +82,15 @@ fpc_table *fpc_filter_make_table(const fpc_filter *f, unsigned level) {
     return fpc_table_new(&f->shape, level, f->hasher.seed);
 }
 
+static void set_leaps(fpc_filter *f, const fpc_table *first) {
+    f->span = (uint32_t)(first->windows * first->bits);
+    for (uint32_t i = 0; i <= first->reflection_mask; i++)
+        f->leaps[i] = (uint32_t)(first->reflections[i] * first->bits);
+}
+
 void fpc_filter_publish_table(fpc_filter *f, fpc_table *table) {
     unsigned count = fpc_filter_tables(f);
+    if (count == 0 && fpc_filter_leaps(&f->shape)) set_leaps(f, table);
     f->tables[count] = table;
     fpc_filter_step();
     atomic_store_explicit(&f->table_count, count + 1, memory_order_release);
@@ -216,7 +230,7 @@ void fpc_filter_get_stats(const fpc_filter *f, fpc_filter_stats *out) {
     double all_say_no = 1;
     memset(out, 0, sizeof *out);
     out->tables = fpc_filter_tables(f);
-    out->bytes = sizeof *f;
+    out->bytes = bytes_of(&f->shape);
     for (unsigned i = 0; i < out->tables; i++) {
         const fpc_table *t = f->tables[i];
         uint64_t size = fpc_table_size(t), slots = fpc_table_slots(t);

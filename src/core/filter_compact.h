@@ -2,9 +2,10 @@
  *
  * Words of this header, beside those of filter_table.h:
  *   bucket  what a window is in the other layout: four places, here for any four tags, without a side.
- * Buckets do not overlap lanes   the four tags of a bucket, 16 bits each, sorted by their low 4 bits; 0 means
- * empty code    the number of the four low halves among all sorted ones: 3,876 fit into 12 bits, where the
- * four by themselves take 16.  So a tag takes one bit less than it has
+ *           Buckets do not overlap
+ *   lanes   the four tags of a bucket, 16 bits each, sorted by their low 4 bits; 0 means empty
+ *   code    the number of the four low halves among all sorted ones: 3,876 fit into 12 bits, where the four
+ *           by themselves take 16.  So a tag takes one bit less than it has
  *
  * A bucket in memory is its code and above it the four high parts.
  *

@@ -14,9 +14,15 @@ typedef struct fpc_filter_finder {
     bool (*hash)(const fpc_filter *filter, uint64_t hash);
 } fpc_filter_finder;
 
-/* The ways that this processor can go in a layout, the fastest first; NULL for an `n` past the last.  0
- * always exists. */
-const fpc_filter_finder *fpc_filter_finders(bool compact, unsigned n);
+/* The ways that this processor can go in a first table of `shape`, the fastest first; NULL for an `n` past
+ * the last.  0 always exists. */
+const fpc_filter_finder *fpc_filter_finders(const fpc_table_shape *shape, unsigned n);
+
+/* Whether the bits of the windows of a first table can be numbered with 32 bits, which finders are quickest
+ * with: up to some 390 million keys. */
+static inline bool fpc_filter_leaps(const fpc_table_shape *shape) {
+    return fpc_table_words(shape, 0) < UINT64_C(1) << 26;
+}
 
 /* The tables of a filter.  The first has level 0; growth adds one of the next level.  Tables are
  * only added, so a reader may keep what it saw. */
@@ -30,6 +36,10 @@ struct fpc_filter { // NOLINT(clang-analyzer-optin.performance.Padding): the pad
     fpc_table *tables[FPC_FILTER_MAX_TABLES];
     _Atomic unsigned table_count;
     _Alignas(64) _Atomic uint64_t full_adds; /* the writer's line */
+    /* -- fixed when the first table comes: its windows and its reflections in bits, by tag; if they leap --
+     */
+    _Alignas(64) uint32_t span;
+    uint32_t leaps[];
 };
 
 static inline unsigned fpc_filter_tables(const fpc_filter *filter) {

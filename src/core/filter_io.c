@@ -1,12 +1,12 @@
 /* filter_io.c -- save and load.  All numbers little-endian:
  *
- *   header   magic "fpcuckoo" 8, version u32, fingerprint bits u8, grow u8, compact u8, zero u8, capacity
- * u64, seed u64 u64, full adds u64, tables u32, zero u32                             = 56 bytes tables each:
- * level u32, stash ids u32, size u64, words u64 ..., then per stash id: id u64, copies u64 end      XXH3 (64
- * bits, no seed) of all before, u64
+ *   header   magic "fpcuckoo" 8, version u32, fingerprint bits u8, grow u8, compact u8, zero u8,
+ *            capacity u64, seed u64 u64, full adds u64, tables u32, zero u32                    = 56 bytes
+ *   tables   each: level u32, stash ids u32, size u64, words u64 ..., then per stash id: id u64, copies u64
+ *   end      XXH3 (64 bits, no seed) of all before, u64
  *
- * The version is 2, or 3 if compact is 1: so libraries from before that layout say what they cannot read. The
- * number of words follows from capacity, bits, compact and level, so that it cannot lie. */
+ * The version is 2, or 3 if compact is 1: so libraries from before that layout say what they cannot read.
+ * The number of words follows from capacity, bits, compact and level, so that it cannot lie. */
 #include "filter_internal.h"
 
 #include <string.h>

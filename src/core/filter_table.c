@@ -83,6 +83,11 @@ static void draw_reflections(fpc_table *t, uint64_t windows, const uint64_t seed
     }
 }
 
+/* Tags have all the bits of a print but that of the side. */
+static uint32_t mask_of(const fpc_table_shape *s, unsigned level) {
+    return (UINT32_C(1) << (bits_at(s, level) - !s->compact)) - 1;
+}
+
 /* A small filter has few windows to tell apart: its reflections need not outweigh its slots. */
 static uint32_t reflection_mask(uint32_t base_mask, uint64_t windows) {
     uint32_t mask = base_mask;
@@ -90,14 +95,13 @@ static uint32_t reflection_mask(uint32_t base_mask, uint64_t windows) {
     return mask;
 }
 
+uint32_t fpc_table_reflections(const fpc_table_shape *s) {
+    return reflection_mask(mask_of(s, 0), base_windows(s)) + 1;
+}
+
 static size_t struct_bytes(uint32_t reflections) {
     size_t bytes = sizeof(fpc_table) + reflections * sizeof(uint32_t);
     return (bytes + _Alignof(fpc_table) - 1) & ~(_Alignof(fpc_table) - 1);
-}
-
-/* Tags have all the bits of a print but that of the side. */
-static uint32_t mask_of(const fpc_table_shape *s, unsigned level) {
-    return (UINT32_C(1) << (bits_at(s, level) - !s->compact)) - 1;
 }
 
 static void shape_windows(fpc_table *t) {
@@ -109,6 +113,7 @@ static void shape_windows(fpc_table *t) {
         t->lows[i] = t->low;
         t->highs[i] = t->high;
         t->seconds[i] = t->second;
+        t->spreads[i] = t->spread;
         t->sevens[i] = 7;
     }
 }
@@ -120,14 +125,22 @@ static void shape_buckets(fpc_table *t) {
     t->compact.single = (1 | UINT64_C(1) << 32) * ((1u << width) - 1);
     t->compact.pair = (1u << 2 * width) - 1;
     t->compact.fields = (UINT64_C(1) << 4 * width) - 1;
+    for (int i = 0; i < 2; i++) {
+        for (unsigned lane = 0; lane < BUCKET; lane++) {
+            uint64_t high = 8 + lane * width; /* where bit 0 of the lane would be */
+            t->low_picks[i] |= (uint64_t)(4 * lane) << 16 * lane;
+            t->high_picks[i] |= (high | (high + 8) << 8) << 16 * lane;
+        }
+        t->low_lanes[i] = 15 * FPC_COMPACT_LANES;
+        t->tag_lanes[i] = ((UINT64_C(16) << width) - 1) * FPC_COMPACT_LANES;
+    }
     fpc_compact_init();
 }
 
 fpc_table *fpc_table_new(const fpc_table_shape *s, unsigned level, const uint64_t seed[2]) {
     if (!fpc_table_possible(s, level)) return NULL;
     uint64_t windows = base_windows(s);
-    uint32_t base_mask = mask_of(s, 0);
-    size_t bytes = struct_bytes(reflection_mask(base_mask, windows) + 1);
+    size_t bytes = struct_bytes(fpc_table_reflections(s));
     fpc_table *t = aligned_alloc(_Alignof(fpc_table), bytes);
     if (t == NULL) return NULL;
     memset(t, 0, bytes);
@@ -143,8 +156,8 @@ fpc_table *fpc_table_new(const fpc_table_shape *s, unsigned level, const uint64_
         shape_windows(t);
     }
     t->tag_mask = mask_of(s, level);
-    t->base_mask = base_mask;
-    t->reflection_mask = reflection_mask(base_mask, windows);
+    t->base_mask = mask_of(s, 0);
+    t->reflection_mask = fpc_table_reflections(s) - 1;
     t->word_count = (size_t)fpc_table_words(s, level) + 1;
     if (!allocate_words(t)) {
         fpc_table_free(t);

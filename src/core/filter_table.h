@@ -49,7 +49,10 @@ typedef struct fpc_table { // NOLINT(clang-analyzer-optin.performance.Padding): 
     unsigned level;
     uint64_t low, high;      /* lowest and highest bit of both slots of a window */
     uint64_t spread, second; /* tag * spread + second is the pattern of a window with two such entries */
-    _Alignas(16) uint64_t lows[2], highs[2], seconds[2], sevens[2]; /* low, high, second, 7: for vectors */
+    /* low, high, second, spread, 7: for vectors */
+    _Alignas(16) uint64_t lows[2], highs[2], seconds[2], spreads[2], sevens[2];
+    /* of two buckets: where the bytes of lanes are in their codes and in the rest, and masks of lanes */
+    uint64_t low_picks[2], high_picks[2], low_lanes[2], tag_lanes[2];
     uint64_t capacity;
     size_t word_count, mapped_bytes; /* mapped_bytes: 0 if malloc'ed */
     bool is_compact;
@@ -88,6 +91,8 @@ typedef struct fpc_table_shape {
 bool fpc_table_possible(const fpc_table_shape *shape, unsigned level);
 /* The 64-bit words its slots fill. */
 uint64_t fpc_table_words(const fpc_table_shape *shape, unsigned level);
+/* How many reflections each of its tables has: a power of two. */
+uint32_t fpc_table_reflections(const fpc_table_shape *shape);
 /* That table, empty.  NULL if out of memory or not possible. */
 fpc_table *fpc_table_new(const fpc_table_shape *shape, unsigned level, const uint64_t seed[2]);
 void fpc_table_free(fpc_table *table); /* NULL is allowed */

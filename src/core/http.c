@@ -233,14 +233,15 @@ static bool make_headers(const fpc_http_request *request, struct curl_slist **li
     return longer != NULL;
 }
 
-static fpc_status network_failed(CURLcode code, const struct transfer *transfer, const char *where,
-                                 const char *words, fpc_token_failure *failure) {
+static fpc_status network_failed(CURLcode code, const struct transfer *transfer, bool local,
+                                 const char *where, const char *words, fpc_token_failure *failure) {
     if (transfer->no_memory || code == CURLE_OUT_OF_MEMORY) return fpc_token_no_memory(failure);
     if (transfer->too_large)
         return fpc_token_fail(failure, false, FPC_SERVER, "%s sent an answer of more than %zu bytes", where,
                               transfer->max_body);
     bool permanent;
     fpc_status status = fpc_http_network_status(code, &permanent);
+    if (local && code == CURLE_COULDNT_RESOLVE_HOST) permanent = true; /* this machine has no such service */
     char reason[CURL_ERROR_SIZE];
     snprintf(reason, sizeof reason, "%s", *words != '\0' ? words : curl_easy_strerror(code));
     fpc_secret_redact(reason);
@@ -301,7 +302,8 @@ fpc_status fpc_http_send(fpc_http *http, const fpc_http_request *request, fpc_ht
             fpc_token_no_memory(failure);
         }
     }
-    if (status == FPC_OK && code != CURLE_OK) status = network_failed(code, &transfer, where, words, failure);
+    if (status == FPC_OK && code != CURLE_OK)
+        status = network_failed(code, &transfer, request->local, where, words, failure);
     if (status == FPC_OK && response->body.bytes == NULL && !fpc_secret_append(&response->body, "", 0))
         status = fpc_token_no_memory(failure);
     if (status == FPC_OK) {

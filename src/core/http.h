@@ -3,7 +3,7 @@
  * Words of this header:
  *   http      the connections kept between the requests of one fetch; open it, ask, close it
  *   local     an address of this machine or of its metadata service (169.254.0.0/16, fe80::/10,
- * fd00:ec2::/32, metadata.google.internal)
+ *             fd00:ec2::/32, metadata.google.internal)
  *
  * Always: TLS is verified (at least 1.2, public roots or the bundle that was named), no redirect is followed,
  * ~/.netrc is not read, only https is spoken.  Proxies as in the environment (https_proxy, no_proxy).

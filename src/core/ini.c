@@ -200,12 +200,3 @@ const char *fpc_ini_get(const fpc_ini *ini, const char *section, const char *key
     }
     return NULL;
 }
-
-const char *fpc_ini_key(const fpc_ini *ini, const char *section, size_t index) {
-    for (size_t i = 0; ini != NULL && i < ini->count; i++) {
-        const entry *e = &ini->entries[i];
-        if (e->key == NULL || strcmp(e->section, section) != 0) continue;
-        if (index-- == 0) return name_of(e);
-    }
-    return NULL;
-}

@@ -32,7 +32,5 @@ void fpc_ini_delete(fpc_ini *ini); /* NULL is allowed, here and below: an empty 
 bool fpc_ini_has_section(const fpc_ini *ini, const char *section);
 /* The value, perhaps ""; NULL when the section has no such key. */
 const char *fpc_ini_get(const fpc_ini *ini, const char *section, const char *key);
-/* The keys of a section in the order of the file, from index 0; NULL after the last. */
-const char *fpc_ini_key(const fpc_ini *ini, const char *section, size_t index);
 
 #endif

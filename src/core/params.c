@@ -11,12 +11,12 @@
 
 #define ARRAY_HEADER 20
 
-void fpc_store_be32(char *to, uint32_t value) {
+static void store_be32(char *to, uint32_t value) {
     value = __builtin_bswap32(value);
     memcpy(to, &value, sizeof value);
 }
 
-void fpc_store_be64(char *to, uint64_t value) {
+static void store_be64(char *to, uint64_t value) {
     value = __builtin_bswap64(value);
     memcpy(to, &value, sizeof value);
 }
@@ -65,13 +65,13 @@ static char *scratch(fpc_params *params, int length) {
 }
 
 void fpc_params_int64(fpc_params *params, int64_t value) {
-    fpc_store_be64(scratch(params, 8), (uint64_t)value);
+    store_be64(scratch(params, 8), (uint64_t)value);
 }
 
 void fpc_params_double(fpc_params *params, double value) {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    fpc_store_be64(scratch(params, 8), bits);
+    store_be64(scratch(params, 8), bits);
 }
 
 void fpc_params_bool(fpc_params *params, bool value) {
@@ -80,11 +80,11 @@ void fpc_params_bool(fpc_params *params, bool value) {
 
 void fpc_params_array(fpc_params *params, fpc_array *array) {
     assert(!array->failed);
-    fpc_store_be32(array->bytes, array->count > 0 ? 1 : 0);
-    fpc_store_be32(array->bytes + 4, array->has_null);
-    fpc_store_be32(array->bytes + 8, array->element_oid);
-    fpc_store_be32(array->bytes + 12, array->count);
-    fpc_store_be32(array->bytes + 16, 1);
+    store_be32(array->bytes, array->count > 0 ? 1 : 0);
+    store_be32(array->bytes + 4, array->has_null);
+    store_be32(array->bytes + 8, array->element_oid);
+    store_be32(array->bytes + 12, array->count);
+    store_be32(array->bytes + 16, 1);
     /* an empty array has no dimension words */
     fpc_params_bytes(params, array->bytes, array->count > 0 ? array->length : 12);
 }
@@ -131,7 +131,7 @@ void fpc_array_clear(fpc_array *array) {
 void fpc_array_add(fpc_array *array, const char *bytes, size_t length) {
     char *to = grow(array, 4 + length);
     if (to == NULL) return;
-    fpc_store_be32(to, (uint32_t)length);
+    store_be32(to, (uint32_t)length);
     if (length > 0) memcpy(to + 4, bytes, length);
     array->count++;
 }
@@ -140,14 +140,14 @@ void fpc_array_add_double(fpc_array *array, double value) {
     char wire[8];
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    fpc_store_be64(wire, bits);
+    store_be64(wire, bits);
     fpc_array_add(array, wire, sizeof wire);
 }
 
 void fpc_array_add_null(fpc_array *array) {
     char *to = grow(array, 4);
     if (to == NULL) return;
-    fpc_store_be32(to, UINT32_MAX);
+    store_be32(to, UINT32_MAX);
     array->has_null = true;
     array->count++;
 }

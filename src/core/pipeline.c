@@ -3,11 +3,10 @@
  * Submitting is a list insertion under a lock.  The thread is woken by an eventfd, which is written only when
  * the thread said that it is about to sleep (`asleep`): it looks at the list once more after it said so.
  *
- * The thread and the openers are detached.  Whoever is the last to let go frees the engine, so that one that
- * hangs in a name lookup holds nobody up. */
+ * Openers are detached.  Whoever is the last to let go frees the engine, so that one that hangs in a name
+ * lookup holds nobody up. */
 #include "fpcache/fork.h"
-#include "pipeline_internal.h"
-#include "thread.h"
+#include "pipeline_io.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -112,26 +111,21 @@ void fpc_pipeline_drop(fpc_pipeline *engine) {
 
 /* Lock held. */
 static fpc_status start(fpc_pipeline *engine, fpc_error *err) {
-    pthread_t thread = 0;
     fpc_status status = FPC_OK;
     engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     engine->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     engine->io = fpc_io_new(engine);
-    if (engine->wake_fd < 0 || engine->stop_fd < 0 || engine->io == NULL) {
+    if (engine->wake_fd < 0 || engine->stop_fd < 0 || engine->io == NULL)
         status =
             fpc_fail(err, FPC_NOMEM, "could not start the pipeline: no memory or no descriptors (ulimit -n)");
-    } else {
-        int failure = fpc_thread_start(&thread, "fpcache-io", fpc_io_run, engine->io);
-        if (failure != 0)
-            status = fpc_fail(err, FPC_NOMEM, "could not start the pipeline's thread: %s", strerror(failure));
-    }
+    else
+        status = fpc_io_start(engine->io, err);
     if (status != FPC_OK) {
         close_descriptors(engine);
-        free(engine->io);
+        fpc_io_delete(engine->io);
         engine->io = NULL;
         return status;
     }
-    pthread_detach(thread);
     engine->references++;
     engine->running = true;
     return FPC_OK;

@@ -1,7 +1,8 @@
 /* pipeline_internal.h -- the engine from inside.  Inside the core only.
  *
  *   engine   what callers share with the I/O thread; under a lock           pipeline.c
- *   io       what belongs to whose turn it is                               pipeline_io.c
+ *   io       what belongs to whose turn it is                               pipeline_io.h, pipeline_io.c
+ *   thread   the process's one; it gives each engine its turns              pipeline_thread.c
  *   queue    waiting requests of one lane, by caller                        pipeline_queue.c
  *   lane     a queue and the connections that serve it                      pipeline_lane.c
  *   pipe     one connection, and what it owes answers for                   pipeline_pipe.c, pipeline_send.c
@@ -56,18 +57,18 @@ struct fpc_pipeline {
     char *session_sql;
 
     fpc_pipeline_counters counters;
-    atomic_bool asleep;   /* the thread polls, or is about to: who sets it to false writes wake_fd */
-    pthread_mutex_t turn; /* whoever holds it acts for the engine; the thread lets go of it around poll(2) */
-    struct fpc_io *resting; /* only while `turn` is held: of the sleeping thread, to send with */
+    atomic_bool asleep;     /* the thread polls for it, or is about to: who sets it to false writes wake_fd */
+    pthread_mutex_t turn;   /* whoever holds it acts for the engine; the thread lets go of it between turns */
+    struct fpc_io *resting; /* only while `turn` is held: while the thread has none here, to send with */
     pthread_mutex_t lock;   /* taken inside a turn or without one; never held while waiting for the server */
     pthread_cond_t ended;
     /* -- only while `lock` is held -- */
     unsigned fork_generation;
-    int references;       /* owner, thread, openers */
+    int references;       /* owner, the thread's io, openers */
     int wake_fd, stop_fd; /* stop_fd: readable once openers shall give up */
-    bool closed, running;
+    bool closed, running; /* running: the thread has its io */
     double grace_s;
-    struct fpc_io *io;         /* of the running thread; for the child of a fork */
+    struct fpc_io *io;         /* the thread's; for the child of a fork */
     fpc_request *first, *last; /* submitted, not yet seen by the thread */
     fpc_opened *opened;
 };
@@ -167,34 +168,9 @@ fpc_deadline fpc_lane_watch(fpc_lane_state *lane);
 void fpc_lane_opened(fpc_lane_state *lane, fpc_opened *opened);
 void fpc_lane_fail_waiting(fpc_lane_state *lane, const fpc_error *why);
 
-/* --- io --- */
+/* --- opener --- */
 
-typedef struct fpc_io {
-    fpc_pipeline *engine;
-    fpc_lane_state lanes[FPC_LANES];
-    int64_t now;                /* of this turn */
-    fpc_deadline next_deadline; /* of any request; may be too early */
-    fpc_deadline sleeps_until;  /* the thread, when nothing wakes it */
-    bool was_asked;             /* something was submitted since the thread last slept */
-    bool stopping;
-    fpc_deadline stop_by;
-    uint64_t random;
-    fpc_array arrays[FPC_MANY_WIDTH_MAX]; /* of the merged statement being sent */
-    fpc_request *first_done, *last_done;  /* to be handed over at the end of the turn */
-} fpc_io;
-
-void *fpc_io_run(void *io);
-/* In the turn of a caller, while the thread sleeps: sends what was submitted.  True: wake the thread. */
-bool fpc_io_send_for_caller(fpc_io *io);
-fpc_io *fpc_io_new(fpc_pipeline *engine);
-/* The request has its outcome. */
-void fpc_io_finish(fpc_io *io, fpc_request *request);
-void fpc_io_fail(fpc_io *io, fpc_request *request, const fpc_error *why);
-/* To the queue of its lane, as the first of its caller. */
-void fpc_io_put_back(fpc_io *io, fpc_request *request);
-double fpc_io_jitter(fpc_io *io, double seconds); /* half to all of it */
-
-/* Starts an opener for the pipe; false: no thread to be had. */
+/* Starts one for the pipe; false: no thread to be had. */
 bool fpc_pipeline_open(fpc_pipe *pipe);
 
 #endif

@@ -1,27 +1,25 @@
-/* pipeline_io.c -- the I/O thread, and what callers do in its place.  One turn of the thread:
+/* pipeline_io.c -- the turns of one engine: those of the I/O thread, and what callers do in its place.  One
+ * turn of the thread:
  *
- *   1. take what was submitted, and the connections that openers bring
- *   2. let requests expire
- *   3. each lane: open what is needed, send what can be sent; look for silence
- *   4. hand over what is done, all at once
- *   5. sleep until somebody submits, a server speaks, or something is due
- *   6. read what the servers said
+ *   1. read what the servers said
+ *   2. take what was submitted, and the connections that openers bring
+ *   3. let requests expire
+ *   4. each lane: open what is needed, send what can be sent; look for silence
+ *   5. hand over what is done, all at once
+ *   6. note what the thread is to poll until somebody submits, a server speaks, or something is due
  *
- * The thread never waits anywhere but in step 5.  While it does, a caller may have a turn of his own, in
- * which he sends what he submitted: the thread need not wake up for that.  He opens, closes and reads
- * nothing, so what the thread sleeps on stays as it is; whatever else there is to do he wakes the thread for.
+ * Nothing here waits.  Between such turns a caller may have one of his own, in which he sends what he
+ * submitted: the thread need not wake up for that.  He opens, closes and reads nothing, so what the thread
+ * sleeps on stays as it is; whatever else there is to do he wakes the thread for.
  */
+#include "pipeline_io.h"
 #include "fpcache/wait.h"
-#include "pipeline_internal.h"
 
 #include <errno.h>
 #include <math.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define MAX_FDS (1 + FPC_LANES * FPC_LANE_PIPES)
 
 fpc_io *fpc_io_new(fpc_pipeline *engine) {
     fpc_io *io = calloc(1, sizeof *io);
@@ -31,7 +29,13 @@ fpc_io *fpc_io_new(fpc_pipeline *engine) {
     io->random = (uint64_t)fpc_clock_ns() ^ (uint64_t)getpid();
     for (int lane = 0; lane < FPC_LANES; lane++) fpc_lane_init(&io->lanes[lane], io, (fpc_lane)lane);
     for (int i = 0; i < FPC_MANY_WIDTH_MAX; i++) fpc_array_create(&io->arrays[i], FPC_OID_BYTEA);
-    return io;
+    return io; /* its first turn comes at once */
+}
+
+void fpc_io_delete(fpc_io *io) {
+    if (io == NULL) return;
+    for (int i = 0; i < FPC_MANY_WIDTH_MAX; i++) fpc_array_destroy(&io->arrays[i]);
+    free(io);
 }
 
 double fpc_io_jitter(fpc_io *io, double seconds) {
@@ -159,7 +163,7 @@ static void count_waiting(fpc_io *io) {
     atomic_store_explicit(&io->engine->counters.waiting, waiting, memory_order_relaxed);
 }
 
-/* Steps 2 to 4; returns when something is due. */
+/* Steps 3 to 5; returns when something is due. */
 static fpc_deadline work(fpc_io *io) {
     fpc_deadline due = FPC_NEVER;
     expire_all(io);
@@ -222,22 +226,32 @@ static void read_pipe(fpc_lane_state *lane, fpc_pipe *pipe, short revents) {
     fpc_pipe_lose(pipe, NULL);
 }
 
-/* Steps 5 and 6. */
-static void sleep_and_read(fpc_io *io, fpc_deadline until) {
+static void read_polled(fpc_io *io, const struct pollfd *polled) {
+    uint64_t wakes;
+    if (io->fd_count > 0 && polled[0].revents != 0 &&
+        read(io->engine->wake_fd, &wakes, sizeof wakes) < 0) { /* somebody read it: nobody does */
+    }
+    for (int i = 1; i < io->fd_count; i++) {
+        fpc_pipe *pipe = io->pipes[i];
+        if (polled[i].revents != 0 || pipe->unread)
+            read_pipe(&io->lanes[pipe->lane], pipe, polled[i].revents);
+    }
+}
+
+/* Step 6. */
+static void rest(fpc_io *io, fpc_deadline until) {
     fpc_pipeline *engine = io->engine;
-    struct pollfd fds[MAX_FDS];
-    fpc_pipe *pipes[MAX_FDS];
-    nfds_t count = 1;
     bool is_unread = false;
-    fds[0] = (struct pollfd){.fd = engine->wake_fd, .events = POLLIN};
+    io->fds[0] = (struct pollfd){.fd = engine->wake_fd, .events = POLLIN};
+    io->fd_count = 1;
     for (int i = 0; i < FPC_LANES; i++) {
         for (int n = 0; n < FPC_LANE_PIPES; n++) {
             fpc_pipe *pipe = &io->lanes[i].pipes[n];
             if (pipe->state != FPC_PIPE_OPEN) continue;
-            pipes[count] = pipe;
             is_unread = is_unread || pipe->unread;
-            fds[count++] = (struct pollfd){.fd = PQsocket(pipe->pg),
-                                           .events = pipe->unflushed ? POLLIN | POLLOUT : POLLIN};
+            io->pipes[io->fd_count] = pipe;
+            io->fds[io->fd_count++] = (struct pollfd){.fd = PQsocket(pipe->pg),
+                                                      .events = pipe->unflushed ? POLLIN | POLLOUT : POLLIN};
         }
     }
     /* After a request a short sleep: it ends before the watch over silence of the next one would have to. */
@@ -245,23 +259,8 @@ static void sleep_and_read(fpc_io *io, fpc_deadline until) {
     if (io->was_asked && io->now + silence_ns(io) < until) io->sleeps_until = io->now + silence_ns(io);
     io->was_asked = false;
     atomic_store(&engine->asleep, true);
-    int timeout = is_unread || has_news(engine) ? 0 : fpc_deadline_poll_ms(io->sleeps_until);
+    if (is_unread || has_news(engine)) io->sleeps_until = 0;
     engine->resting = io;
-    pthread_mutex_unlock(&engine->turn);
-    int ready = poll(fds, count, timeout);
-    atomic_store(&engine->asleep, false);
-    pthread_mutex_lock(&engine->turn);
-    engine->resting = NULL;
-    io->now = fpc_clock_ns();
-    if (ready <= 0 && !is_unread) return; /* EINTR: one turn too many */
-    uint64_t wakes;
-    if (fds[0].revents != 0 &&
-        read(engine->wake_fd, &wakes, sizeof wakes) < 0) { /* somebody read it: nobody does */
-    }
-    for (nfds_t i = 1; i < count; i++) {
-        if (fds[i].revents != 0 || pipes[i]->unread)
-            read_pipe(&io->lanes[pipes[i]->lane], pipes[i], fds[i].revents);
-    }
 }
 
 /* --- The end --- */
@@ -312,28 +311,27 @@ static void end(fpc_io *io) {
     take_news(io);
     close_pipes(io);
     hand_over(io);
-    for (int i = 0; i < FPC_MANY_WIDTH_MAX; i++) fpc_array_destroy(&io->arrays[i]);
-    free(io);
+    fpc_io_delete(io);
     pthread_mutex_lock(&engine->lock);
     pthread_cond_broadcast(&engine->ended);
     pthread_mutex_unlock(&engine->lock);
     fpc_pipeline_drop(engine);
 }
 
-void *fpc_io_run(void *arg) {
-    fpc_io *io = arg;
+bool fpc_io_turn(fpc_io *io, const struct pollfd *polled) {
     fpc_pipeline *engine = io->engine;
+    atomic_store(&engine->asleep, false);
     pthread_mutex_lock(&engine->turn);
+    engine->resting = NULL;
     io->now = fpc_clock_ns();
-    for (;;) {
-        take_news(io);
-        if (io->stopping) fail_waiting(io);
-        fpc_deadline due = work(io);
-        if (io->stopping && (!is_owed_anything(io) || io->now >= io->stop_by)) break;
-        if (io->stopping && io->stop_by < due) due = io->stop_by;
-        sleep_and_read(io, due);
-    }
-    pthread_mutex_unlock(&engine->turn); /* nobody else has one any more: nothing rests */
-    end(io);
-    return NULL;
+    read_polled(io, polled);
+    take_news(io);
+    if (io->stopping) fail_waiting(io);
+    fpc_deadline due = work(io);
+    bool is_over = io->stopping && (!is_owed_anything(io) || io->now >= io->stop_by);
+    if (io->stopping && io->stop_by < due) due = io->stop_by;
+    if (!is_over) rest(io, due);
+    pthread_mutex_unlock(&engine->turn); /* nobody else has one once it is over: nothing rests */
+    if (is_over) end(io);
+    return !is_over;
 }

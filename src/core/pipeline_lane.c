@@ -7,7 +7,7 @@
  * Silence: a connection that owes an answer and says nothing for silence_s takes no new requests, and another
  * one is opened in its place.  It returns to service when it speaks, if its place is still free, or ends when
  * all it owed is answered or nobody waits for it any more. */
-#include "pipeline_internal.h"
+#include "pipeline_io.h"
 
 #include <math.h>
 #include <string.h>

@@ -4,7 +4,7 @@
  * An opener is a short-lived thread.  It follows the rules of fpc_conn_open(), leaves what it got in the
  * engine's list and wakes the I/O thread.  It ends early once the engine's stop_fd is readable. */
 #include "fpcache/wait.h"
-#include "pipeline_internal.h"
+#include "pipeline_io.h"
 #include "thread.h"
 
 #include <stdlib.h>

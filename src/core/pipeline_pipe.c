@@ -8,7 +8,7 @@
  * when its sync came: a success before it can still be rolled back.  A statement to prepare has a group of
  * its own, so that no other error undoes it unseen; if it is refused, the queries that follow fail with "does
  * not exist" and get the real reason. */
-#include "pipeline_internal.h"
+#include "pipeline_io.h"
 #include "server_error.h"
 
 #include <stdlib.h>

@@ -7,7 +7,7 @@
  * Many requests for one statement that differ in the key are sent as one statement for many (see
  * statement.h): it costs the server half, of writes far less.  Each still gets its own answer.  Writes go in
  * the order of keys and each key once, so that two such statements cannot deadlock. */
-#include "pipeline_internal.h"
+#include "pipeline_io.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -38,10 +38,6 @@ bool fpc_result_is_null(const fpc_result *result, int row, int column) {
     return PQgetisnull(result, row, column);
 }
 
-bool fpc_result_is_binary(const fpc_result *result, int column) {
-    return PQfformat(result, column) == 1;
-}
-
 const char *fpc_result_bytes(const fpc_result *result, int row, int column, size_t *length) {
     *length = (size_t)PQgetlength(result, row, column);
     return PQgetvalue(result, row, column);

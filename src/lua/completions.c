@@ -3,7 +3,7 @@
  * `core.bell(parent)` (see bell.h): bell:path(), then, connected to, bell:attach(queue), and bell:close().
  *
  * queue:next() gives the id of a finished request and keeps its answer; the converting method that follows
- * takes it: run() row() rows() value(codec, parse_json, namespace, stored_key) map(codec, parse_json)   as
+ * takes it: run() row() rows() value(codec, parse_json, namespace, stored_key) map(codec, parse_json), as
  * the pool's methods return (see db.h), and for what was asked of a pin (see pin.c) query() script() done().
  * The answer is freed by the next next(), so that nobody who vanished in between leaves it behind.
  */

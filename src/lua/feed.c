@@ -316,10 +316,11 @@ static int feed_wrote_all(lua_State *L) {
     return 0;
 }
 
-/* feed:missed(): the server had no such key, though look() did not say so */
+/* feed:missed(count): the server had no such keys, though look() did not say so */
 static int feed_missed(lua_State *L) {
     fpc_feed **ud = check(L);
-    if (*ud != NULL) fpc_feed_missed(*ud);
+    lua_Number count = luaL_checknumber(L, 2);
+    if (*ud != NULL && count > 0) fpc_feed_missed(*ud, (uint64_t)count);
     return 0;
 }
 

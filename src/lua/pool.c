@@ -94,6 +94,24 @@ static fpc_status put_settings(lua_State *L, int index, fpc_conninfo *info, put_
     return status;
 }
 
+/* What to connect to: a connection string, the settings at 2 and the defaults at 3, and where the password
+ * comes from.  *out is the caller's, only when FPC_OK. */
+static fpc_status make_info(lua_State *L, const char *text, fpc_lua_keeper *token, const char *token_host,
+                            const char *token_user, fpc_conninfo **out, fpc_error *err) {
+    fpc_conninfo *info = fpc_conninfo_new();
+    fpc_status status = info == NULL ? fpc_fail(err, FPC_NOMEM, "pool") : FPC_OK;
+    if (status == FPC_OK && text != NULL) status = fpc_conninfo_parse(info, text, err);
+    if (status == FPC_OK) status = put_settings(L, 2, info, fpc_conninfo_add, err);
+    if (status == FPC_OK) status = put_settings(L, 3, info, fpc_conninfo_default, err);
+    if (status == FPC_OK && token != NULL)
+        status = fpc_conninfo_set_token(info, token->keeper, token_host, token_user, err);
+    if (status == FPC_OK)
+        *out = info;
+    else
+        fpc_conninfo_delete(info);
+    return status;
+}
+
 static int pool_new(lua_State *L) {
     /* 1. Everything that can raise, before anything is held. */
     const char *text = luaL_optstring(L, 1, NULL);
@@ -135,17 +153,9 @@ static int pool_new(lua_State *L) {
     luaL_setmetatable(L, POOL_TYPE);
     /* 2. What to connect to. */
     fpc_error err;
-    fpc_conninfo *info = fpc_conninfo_new();
-    fpc_status status = info == NULL ? fpc_fail(&err, FPC_NOMEM, "pool") : FPC_OK;
-    if (status == FPC_OK && text != NULL) status = fpc_conninfo_parse(info, text, &err);
-    if (status == FPC_OK) status = put_settings(L, 2, info, fpc_conninfo_add, &err);
-    if (status == FPC_OK) status = put_settings(L, 3, info, fpc_conninfo_default, &err);
-    if (status == FPC_OK && token != NULL)
-        status = fpc_conninfo_set_token(info, token->keeper, token_host, token_user, &err);
-    if (status != FPC_OK) {
-        fpc_conninfo_delete(info);
-        return fpc_lua_failure(L, &err);
-    }
+    fpc_conninfo *info;
+    fpc_status status = make_info(L, text, token, token_host, token_user, &info, &err);
+    if (status != FPC_OK) return fpc_lua_failure(L, &err);
     /* 3. The pool and the pipeline, shared with the connections that are lent. */
     fpc_lua_shared_pool *shared = calloc(1, sizeof *shared);
     fpc_pipeline *pipeline = NULL;

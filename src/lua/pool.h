@@ -31,7 +31,7 @@ fpc_pool *fpc_lua_check_pool_to_connect(lua_State *L, int index);
 #define FPC_LUA_MAX_SQL_PARAMS 64
 
 /* Text for the parameters of a caller's own SQL, the arguments from `first` on; at most
- * FPC_LUA_MAX_SQL_PARAMS, or it raises. Leaves strings on the stack that keep the texts alive.  Returns how
+ * FPC_LUA_MAX_SQL_PARAMS, or it raises.  Leaves strings on the stack that keep the texts alive.  Returns how
  * many. */
 int fpc_lua_text_params(lua_State *L, int first, const char **values);
 

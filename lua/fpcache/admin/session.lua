@@ -1,7 +1,6 @@
 --- What all of `fpcache.admin` does the same way: one connection, one transaction, one administrator at a time.
 local connection = require("fpcache.connection")
 local options = require("fpcache.options")
-local sql = require("fpcache.sql")
 
 local session = {}
 
@@ -11,13 +10,7 @@ local ADVISORY_LOCK = 7305808869229538304
 --- A description of options: those of the connection and more.
 ---@param more table
 ---@return table
-function session.options(more)
-  local all = {}
-  for _, description in ipairs { connection.OPTIONS, more } do
-    for name, about in pairs(description) do all[name] = about end
-  end
-  return all
-end
+function session.options(more) return options.join(connection.OPTIONS, more) end
 
 --- A refusal of the server in words that help an administrator.
 local function explain(err, needs)
@@ -33,14 +26,9 @@ end
 ---@param work fun(conn: userdata, quoted: string, o: table): any, string?
 function session.run(description, opts, level, needs, work)
   local o = options.read(description, opts, level + 1)
-  local quoted, err = sql.quote_identifier(o.schema)
-  if not quoted then return nil, err end
-  o.minconn, o.maxconn = 1, 1
-  local pool
-  pool, err = connection.open(o, level + 1)
-  if not pool then return nil, err end
-  local conn
-  conn, err = pool:acquire(o.timeout)
+  local pool, quoted = connection.open_few(o, 1, level + 1)
+  if not pool then return nil, quoted end
+  local conn, err = pool:acquire(o.timeout)
   if not conn then
     pool:close()
     return nil, err

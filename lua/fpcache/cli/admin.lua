@@ -14,13 +14,7 @@ local FORCE_HELP = "Recreate without asking: DELETES ALL CACHED DATA."
 
 local function make_parser()
   local parser = argparse("fpcache admin", "Set up the database for the cache.")
-  parser:command_target("command")
-  local function command(name, description)
-    local c = parser:command(name, description)
-    connection_flags.add(c)
-    c:flag("--json", "Print the report as JSON.")
-    return c
-  end
+  local command = connection_flags.commands(parser, "Print the report as JSON.")
   local setup = command("setup", "Install or upgrade the schema; keeps the data; safe to repeat.")
   setup:flag("--logged", "A table that survives a crash, and is slower.")
   setup:option("--grant", "Role that may use the cache; public for everybody; may be repeated."):argname("ROLE"):count(

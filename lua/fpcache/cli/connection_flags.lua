@@ -23,6 +23,20 @@ function connection_flags.add(command)
   command:option("--schema", "Schema of the cache table.", "public"):argname("NAME")
 end
 
+--- For a parser with commands: what adds one, with these flags and --json.
+---@param parser table
+---@param about_json string
+---@return fun(name: string, description: string): table
+function connection_flags.commands(parser, about_json)
+  parser:command_target("command")
+  return function(name, description)
+    local command = parser:command(name, description)
+    connection_flags.add(command)
+    command:flag("--json", about_json)
+    return command
+  end
+end
+
 --- --auth and its settings as the option `auth`; a name that is repeated becomes a list.
 local function read_auth(flags)
   if not flags.auth then return nil end

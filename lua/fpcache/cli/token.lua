@@ -10,13 +10,7 @@ local cli = {}
 
 local function make_parser()
   local parser = argparse("fpcache token", "Look at the source of passwords.")
-  parser:command_target("command")
-  local function command(name, description)
-    local c = parser:command(name, description)
-    connection_flags.add(c)
-    c:flag("--json", "Print JSON.")
-    return c
-  end
+  local command = connection_flags.commands(parser, "Print JSON.")
   command("show", "Fetch a password and tell its state; never the password."):flag("--reveal",
     "Print the password too: who sees the screen or the log can use it.")
   command("test", "Fetch a password and log in with it.")

@@ -23,12 +23,10 @@ end
 local function opaque(tag) return (tag:gsub("^W/", "")) end
 
 --- The weak comparison, which If-None-Match uses (RFC 9110, 8.8.3.2).
----@param a string
----@param b string
-function conditional.matches_weakly(a, b) return opaque(a) == opaque(b) end
+local function matches_weakly(a, b) return opaque(a) == opaque(b) end
 
 --- The strong comparison: equal, and neither is weak.
-function conditional.matches_strongly(a, b) return a == b and a:sub(1, 2) ~= "W/" end
+local function matches_strongly(a, b) return a == b and a:sub(1, 2) ~= "W/" end
 
 --- Whether a client has what is kept already, so that 304 is the answer (RFC 9110, 13.2.2; RFC 9111, 4.3.2).
 ---@param method string
@@ -46,7 +44,7 @@ function conditional.is_not_modified(method, asked, status, kept, now)
     local own = headers.first(kept, "etag")
     if not own then return false end
     for _, tag in ipairs(tags) do
-      if conditional.matches_weakly(tag, own) then return true end
+      if matches_weakly(tag, own) then return true end
     end
     return false
   end
@@ -86,8 +84,8 @@ end
 function conditional.is_about(kept, told)
   local etag, own = headers.first(told, "etag"), headers.first(kept, "etag")
   if etag then
-    if etag:sub(1, 2) == "W/" then return own ~= nil and conditional.matches_weakly(etag, own) end
-    return own ~= nil and (conditional.matches_strongly(etag, own) or own == "W/" .. etag)
+    if etag:sub(1, 2) == "W/" then return own ~= nil and matches_weakly(etag, own) end
+    return own ~= nil and (matches_strongly(etag, own) or own == "W/" .. etag)
   end
   local modified = headers.first(told, "last-modified")
   return modified == nil or modified == headers.first(kept, "last-modified")

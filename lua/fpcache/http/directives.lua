@@ -23,12 +23,13 @@ local function quoted(text, at)
   end
 end
 
---- The end of the member that begins at `at`: the comma after it that stands in no quotes, or beyond the text.
+--- The end of the member that begins at `at`: the comma after it that stands in no quotes, or beyond the text.  A semicolon,
+-- which some origins write instead, ends it too: else "no-store; max-age=60" would say nothing.
 local function end_of_member(text, at)
   while true do
-    local stop = text:find('[,"]', at)
+    local stop = text:find('[,;"]', at)
     if not stop then return #text + 1 end
-    if text:byte(stop) == 44 then return stop end
+    if text:byte(stop) ~= 34 then return stop end
     local _
     _, at = quoted(text, stop)
   end
@@ -45,9 +46,9 @@ function directives.parse(text)
   if not text then return found end
   local at = 1
   while at <= #text do
-    local from = text:find("[^,%s]", at)
+    local from = text:find("[^,;%s]", at)
     if not from then break end
-    local name_end = text:find('[=,%s"]', from) or #text + 1
+    local name_end = text:find('[=,;%s"]', from) or #text + 1
     local name = text:sub(from, name_end - 1):lower()
     local value, after = true, name_end
     local equals = text:match("^%s*=%s*()", name_end)
@@ -55,7 +56,7 @@ function directives.parse(text)
       if text:byte(equals) == 34 then
         value, after = quoted(text, equals)
       else
-        after = text:find("[,%s]", equals) or #text + 1
+        after = text:find("[,;%s]", equals) or #text + 1
         value = text:sub(equals, after - 1)
       end
     end

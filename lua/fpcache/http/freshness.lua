@@ -29,9 +29,7 @@ local HEURISTIC = {
 }
 
 --- Whether a lifetime that the response does not name may be given to it.
----@param status integer
----@param control table<string, true|string>
-function freshness.may_guess(status, control)
+local function may_guess(status, control)
   return HEURISTIC[status] or control.public ~= nil
 end
 
@@ -54,7 +52,7 @@ function freshness.lifetime(status, fields, control, response_time, rules)
     local at = dates.parse(expires, response_time)
     return at and math.max(0, at - made) or 0, "expires"
   end
-  if not freshness.may_guess(status, control) then return nil end
+  if not may_guess(status, control) then return nil end
   if rules.heuristic then
     local modified = dates.parse(headers.first(fields, "last-modified"), response_time)
     if modified and modified < made then

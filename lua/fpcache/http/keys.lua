@@ -30,6 +30,18 @@ local function escape(digits)
   return "%" .. digits:upper()
 end
 
+--- Whether an argument ("name=value") is in the list by its name.  One with a semicolon is not: there are origins that divide
+-- arguments by these too, and what follows would be an argument of which the key says nothing.
+local function is_ignored(argument, ignored)
+  if argument:find(";", 1, true) or argument:find("%3B", 1, true) then return false end
+  local name = argument:match("^[^=]*")
+  if ignored[name] then return true end
+  for pattern in pairs(ignored) do
+    if pattern:sub(-1) == "*" and name:sub(1, #pattern - 1) == pattern:sub(1, -2) then return true end
+  end
+  return false
+end
+
 ---@param uri string path and arguments as the client sent them
 ---@param ignored table<string, true>? names of arguments that make no difference; one ending in "*" stands for all that begin so
 ---@return string
@@ -43,21 +55,12 @@ function keys.uri(uri, ignored)
   if ignored and next(ignored) then
     local kept = {}
     for argument in arguments:gmatch("[^&]+") do
-      if not keys.is_ignored(argument:match("^[^=]*"), ignored) then kept[#kept + 1] = argument end
+      if not is_ignored(argument, ignored) then kept[#kept + 1] = argument end
     end
     if #kept == 0 then return path end
     arguments = table.concat(kept, "&")
   end
   return path .. "?" .. arguments
-end
-
---- Whether an argument's name is in the list.
-function keys.is_ignored(name, ignored)
-  if ignored[name] then return true end
-  for pattern in pairs(ignored) do
-    if pattern:sub(-1) == "*" and name:sub(1, #pattern - 1) == pattern:sub(1, -2) then return true end
-  end
-  return false
 end
 
 --- The URI part, which a purge names: "http example.org /a?b".

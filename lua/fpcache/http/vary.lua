@@ -18,6 +18,8 @@ function vary.names(fields)
       list[#list + 1] = name
     end
   end
+  -- Many encode answers and do not say so (nginx, unless told by gzip_vary): clients that cannot read them would get them.
+  if fields["content-encoding"] and not seen["accept-encoding"] then list[#list + 1] = "accept-encoding" end
   if #list > MAX_NAMES then return "*" end
   table.sort(list)
   return list
@@ -44,10 +46,16 @@ function vary.union(a, b)
   return all, #all > #a
 end
 
---- A field's value without what makes no difference: space around commas and at the ends, several lines (RFC 9111, 4.1).
-local function normal(text)
+-- Lists by their definition.  In others, such as Cookie, an origin may tell apart what looks alike as a list.
+local LISTS = {
+  accept = true, ["accept-charset"] = true, ["accept-encoding"] = true, ["accept-language"] = true, ["cache-control"] = true,
+  forwarded = true, ["if-match"] = true, ["if-none-match"] = true, prefer = true, te = true, via = true,
+}
+
+--- A field's value without what makes no difference (RFC 9111, 4.1): space at the ends, and around the commas of a list.
+local function normal(name, text)
   if not text:find("[%s,]") then return text end
-  if text:find('"', 1, true) then return text:match("^%s*(.*%S)") or "" end -- inside quotes space counts
+  if not LISTS[name] or text:find('"', 1, true) then return text:match("^%s*(.*%S)") or "" end -- inside quotes space counts
   local members = headers.members(text)
   for i, member in ipairs(members) do members[i] = member:gsub("%s+", " ") end
   return table.concat(members, ",")
@@ -61,7 +69,8 @@ function vary.key(names, fields)
   local parts = {}
   for i, name in ipairs(names) do
     local value = headers.joined(fields, name)
-    parts[i] = value and ("%s=%d:%s"):format(name, #normal(value), normal(value)) or name
+    value = value and normal(name, value)
+    parts[i] = value and ("%s=%d:%s"):format(name, #value, value) or name
   end
   return table.concat(parts, "\n")
 end

@@ -37,9 +37,7 @@ local CHOICES = {
 }
 
 --- A string as a PostgreSQL configuration value.
----@param text string
----@return string
-function settings.quote(text)
+local function quote(text)
   return "'" .. text:gsub("\\", "\\\\"):gsub("'", "''") .. "'"
 end
 
@@ -51,10 +49,10 @@ function settings.text(options)
   local lines = {
     "# Written by fpcache at each start.  Your own settings go into custom.conf beside this file.",
     "include 'data/postgresql.conf'",
-    "hba_file = " .. settings.quote(options.hba),
+    "hba_file = " .. quote(options.hba),
     -- The setting is a list; double quotes make a path with a comma one element of it.
-    "unix_socket_directories = " .. settings.quote('"' .. options.socket_dir:gsub('"', '""') .. '"'),
-    "log_directory = " .. settings.quote(options.log_dir),
+    "unix_socket_directories = " .. quote('"' .. options.socket_dir:gsub('"', '""') .. '"'),
+    "log_directory = " .. quote(options.log_dir),
   }
   for _, choice in ipairs(CHOICES) do
     local name, value, why, since = choice[1], choice[2], choice[3], choice[4]

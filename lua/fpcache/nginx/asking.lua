@@ -22,6 +22,7 @@ function asking.read()
   if err then trouble = "more than 200 fields" end -- those beyond could make a difference that is not seen
   -- A request line with a host of its own: the origin's location may pass on the one or the other.
   if field and keys.host(field, scheme):gsub(":%d+$", "") ~= host then trouble = "two hosts" end
+  if not field then trouble = "no Host" end -- the origin's default host answers, and not the one whose name nginx takes
   if ngx.var.request_uri:find("#", 1, true) then trouble = "a fragment" end -- which means what to origins?
   return {
     method = ngx.req.get_method(), fields = headers.read(given), scheme = scheme, host = field or host, uri = ngx.var.request_uri,

@@ -15,6 +15,7 @@ local SHORTEST = 0.001        -- seconds; a ttl cannot be 0
 local FAILED_PASS = 1         -- seconds for which requests for a failing response without an older one are not held up
 local LONGEST_MARK = 86400    -- seconds that "these fields make a difference" is known
 local MAX_TAGS = 90           -- of the 100 that an entry may have
+local GONE = { [404] = true, [410] = true }
 local FAILURES = { [500] = true, [502] = true, [503] = true, [504] = true } -- RFC 5861, 4
 local OURS = { "surrogate-key", "surrogate-control", "cache-tag", "age", "x-cache" } -- for us, or made anew for each answer
 
@@ -47,11 +48,18 @@ local function pass_mark(context, seconds)
   return record.mark("pass")
 end
 
+--- Whether the origin objects to this client's request only, which says nothing of the resource: by a request with no-cache and
+-- a field that origins refuse, anybody could have what is kept and fresh thrown away.
+local function is_refusal(turn, response)
+  return turn.is_forced and response.status >= 400 and response.status < 500 and not GONE[response.status]
+end
+
 --- What is stored of a response.
 local function storable(self, turn, context, response)
   local request = turn.request
   local plan = storing.plan(request, response, self.rules)
   turn.reason = plan.reason
+  if not plan.store and is_refusal(turn, response) then context.store = false end
   if not plan.store then return pass_mark(context, FAILURES[response.status] and FAILED_PASS or self.pass_ttl) end
   if #response.body > self.max_bytes then
     turn.reason = ("a body of %d bytes is more than max_bytes (%d)"):format(#response.body, self.max_bytes)
@@ -122,7 +130,5 @@ function loading.load(self, turn, context)
   if not FAILURES[response.status] then self:note_success(context.key) end
   return storable(self, turn, context, response)
 end
-
-loading.FAILURES = FAILURES
 
 return loading

@@ -25,7 +25,7 @@ end
 ---@param url string
 ---@return boolean? true, string? err
 function purging.url(self, url)
-  local scheme, host, uri = url:match("^(%a[%w+.-]*)://([^/?#]+)(.*)$")
+  local scheme, host, uri = url:match("^(%a[%w+.-]*)://([^/?#]+)([^#]*)")
   if not scheme then return nil, ("invalid: %q is no URL such as http://host/path"):format(url) end
   return purging.place(self, keys.place({ scheme = scheme, host = host, uri = uri }, self.ignored))
 end

@@ -21,13 +21,15 @@ local function pass(self, began)
   return ngx.exec(self.location, ngx.var.args)
 end
 
+local function purge(self, request)
+  local ok, err = purging.place(self, keys.place(request, self.ignored))
+  if not ok then ngx.log(ngx.ERR, "fpcache: what is kept of ", request.uri, " could not be purged: ", err) end
+end
+
 --- A request that may change something: passed on, and if it succeeded, what is kept of its place goes (RFC 9111, 4.4).
 local function change(self, request, began)
   local answer = upstream.pass(self.location, request.method, self.now)
-  if storing.invalidates(request.method, answer.status) then
-    local ok, err = purging.place(self, keys.place(request, self.ignored))
-    if not ok then ngx.log(ngx.ERR, "fpcache: what is kept of ", request.uri, " could not be purged: ", err) end
-  end
+  if storing.invalidates(request.method, answer.status) then purge(self, request) end
   self:count("BYPASS", began)
   return answering.send(request, answer, "BYPASS", self.now())
 end
@@ -117,7 +119,7 @@ end
 
 --- A client that keeps its connection would wait, with its next request, for what is left for after the answer.
 local function part_if_deferred()
-  if ngx.ctx.fpcache_after and (ngx.req.http_version() or 1) < 2 then ngx.header.Connection = "close" end
+  if ngx.ctx.fpcache_after then ngx.header.Connection = "close" end
 end
 
 --- Runs what was left for after the answer.
@@ -128,8 +130,10 @@ local function run_deferred()
   for _, run in ipairs(after) do run() end
 end
 
---- Whether the client wants nothing but what is kept (RFC 9111, 5.2.1.7), and that is not there.
-local function only_if_cached(self, cache, turn)
+--- What is kept and can be given, without the origin being asked.
+---@return fpcache.HttpRecord? kept
+---@return string? outcome
+local function find_kept(self, cache, turn)
   local key = turn.key
   for _ = 1, 2 do
     local value = cache:get(key)
@@ -138,16 +142,35 @@ local function only_if_cached(self, cache, turn)
       key = keys.secondary(turn.key, fields, turn.request.fields)
     else
       local kept = record.unpack(value)
-      return kept and judge(self, turn, kept, key, "db") and kept
+      local outcome = kept and judge(self, turn, kept, key, "db")
+      if outcome then return kept, outcome end
+      return nil
     end
   end
+end
+
+local has_warned = false
+
+--- Whether nginx's Lua can make subrequests of this request; of HTTP/2 and later it cannot.
+local function can_ask()
+  if (ngx.req.http_version() or 1) < 2 then return true end
+  if not has_warned then
+    has_warned = true
+    ngx.log(ngx.WARN, "fpcache: requests by HTTP/2 are answered from what is kept, and what they bring is not kept: ",
+      "nginx's Lua makes no subrequests of them; docs/nginx_responses.md says how to have them arrive by HTTP/1.1")
+  end
+  return false
 end
 
 --- Answers the request; for content_by_lua.
 function serving.serve(self)
   local began, request = ngx.now(), asking.read()
   local asked = directives.of(request.fields)
-  if not storing.is_safe(request.method) and upstream.knows(request.method) then return change(self, request, began) end
+  local may_ask = can_ask()
+  if not storing.is_safe(request.method) and upstream.knows(request.method) then
+    if may_ask then return change(self, request, began) end
+    purge(self, request) -- before, since nobody tells how it ends
+  end
   if asking.bypass_reason(request, asked, self.bypass) then return pass(self, began) end
   local cache, err = self.find_cache()
   if not cache then
@@ -163,8 +186,11 @@ function serving.serve(self)
   turn.key = keys.primary(turn.place, self.key_names, request.fields)
   local answer, outcome
   if self.request_directives and asked["only-if-cached"] then
-    answer, outcome = only_if_cached(self, cache, turn), "HIT"
+    answer, outcome = find_kept(self, cache, turn), "HIT"
     if not answer then answer, outcome = failure(self, "timeout:"), "MISS" end
+  elseif not may_ask then
+    answer, outcome = find_kept(self, cache, turn)
+    if outcome ~= "HIT" then answer = nil end -- what is stale would stay so
   else
     answer, outcome = find(self, cache, turn, self.policy)
   end

@@ -25,13 +25,35 @@ function upstream.knows(method) return METHODS[method] ~= nil end
 ---@field initial_age number seconds
 ---@field took number seconds
 
-local function answer(result, asked_at, clock)
+--- The fields of an answer.  nginx writes hyphens for the underscores of names that Lua sets, so that they are read so as well:
+-- a Set_Cookie would reach clients as Set-Cookie, and a Transfer_Encoding would divide the answer anew.
+local function fields_of(result)
+  local fields, renamed = headers.read(result.header), {}
+  for name, field in pairs(fields) do
+    if name:find("_", 1, true) then renamed[name] = field end
+  end
+  for name, field in pairs(renamed) do
+    fields[name] = nil
+    local lower = name:gsub("_", "-")
+    local same = fields[lower] or { name = field.name:gsub("_", "-") }
+    for _, value in ipairs(field) do same[#same + 1] = value end
+    fields[lower] = same
+  end
+  return fields
+end
+
+---@param is_conditional boolean whether 304 can be an answer
+local function answer(result, asked_at, clock, is_conditional)
   ngx.update_time()
   local now = clock()
   local response = {
-    status = result.status, fields = headers.read(result.header), body = result.body or "", received = now, took = now - asked_at,
+    status = result.status, fields = fields_of(result), body = result.body or "", received = now, took = now - asked_at,
   }
-  if result.truncated then response.status, response.fields, response.body = 502, {}, "" end -- the origin broke off
+  -- The origin broke off; or what nginx takes for an answer is none: what follows a 1xx is the answer, and a client would take it
+  -- for the one to its next request.
+  if result.truncated or result.status < 200 or result.status == 304 and not is_conditional then
+    response.status, response.fields, response.body = result.status == 504 and 504 or 502, {}, "" -- 504: nginx gave it up
+  end
   response.initial_age = freshness.initial_age(response.fields, asked_at, now)
   if not response.fields.date then response.fields.date = { name = "Date", dates.format(now) } end -- RFC 9110, 6.6.1
   return response
@@ -52,7 +74,7 @@ function upstream.get(location, questions, encoding, clock)
   local asked_at = clock()
   local result = ngx.location.capture(location, { method = ngx.HTTP_GET, args = ngx.var.args })
   for name in pairs(questions or {}) do ngx.req.clear_header(name) end
-  return answer(result, asked_at, clock)
+  return answer(result, asked_at, clock, questions ~= nil)
 end
 
 --- Passes a request on as it is, body included.
@@ -65,7 +87,7 @@ function upstream.pass(location, method, clock)
   local result = ngx.location.capture(location, {
     method = ngx[METHODS[method]], args = ngx.var.args, always_forward_body = true,
   })
-  return answer(result, asked_at, clock)
+  return answer(result, asked_at, clock, true)
 end
 
 return upstream

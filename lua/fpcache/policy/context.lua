@@ -36,19 +36,45 @@ end
 
 local MAX_SECONDS = 1e10
 
---- Turns what a loader set into seconds.
+--- Turns what a loader set in `list` under `name` into seconds.
+---@param what string how errors call it
+---@return string? err
+local function check_seconds(list, name, what)
+  local value = rawget(list, name)
+  if value == nil then return end
+  local seconds, reason = duration.seconds(value)
+  if not reason and (type(seconds) ~= "number" or not (seconds > 0 and (seconds <= MAX_SECONDS or seconds == math.huge))) then
+    reason = "must be more than 0 seconds, got " .. tostring(value)
+  end
+  if reason then return ("invalid: context.%s: %s (set by the loader)"):format(what, reason) end
+  list[name] = seconds
+end
+
+--- The ttls of single keys, which a loader of many may set.
+local function check_ttls(ttls)
+  if type(ttls) ~= "table" then
+    return ("invalid: context.ttls: a table by key is expected, got %s (set by the loader)"):format(type(ttls))
+  end
+  for key in pairs(ttls) do
+    local err = check_seconds(ttls, key, "ttls of a key") -- whose name is nobody's business
+    if err then return err end
+  end
+end
+
+--- Turns what a loader set into what is stored.
 ---@return string? err
 local function check(given)
   for _, name in ipairs { "ttl", "stale_ttl", "negative_ttl" } do
-    local value = rawget(given, name)
-    if value ~= nil then
-      local seconds, reason = duration.seconds(value)
-      if not reason and (type(seconds) ~= "number" or not (seconds > 0 and (seconds <= MAX_SECONDS or seconds == math.huge))) then
-        reason = "must be more than 0 seconds, got " .. tostring(value)
-      end
-      if reason then return ("invalid: context.%s: %s (set by the loader)"):format(name, reason) end
-      given[name] = seconds
-    end
+    local err = check_seconds(given, name, name)
+    if err then return err end
+  end
+  if given.ttls ~= nil then
+    local err = check_ttls(given.ttls)
+    if err then return err end
+  end
+  local validator = given.validator
+  if validator ~= nil and type(validator) ~= "string" then
+    return ("invalid: context.validator: text expected, got %s (set by the loader)"):format(type(validator))
   end
   local tags = given.tags
   if tags == nil then return end

@@ -4,6 +4,7 @@
 --     local user, err = cache:fetch("user:17", users, load_user, 17)
 --
 -- A policy is checked when it is made: what contradicts itself raises, with the reason.  docs/policies.md explains each field.
+local lifetimes = require("fpcache.policy.lifetimes")
 local limits = require("fpcache.limits")
 local options = require("fpcache.options")
 
@@ -47,11 +48,11 @@ local function lock_check(value)
   if not LOCKS[value] then return ('must be "process", "host" or "cluster", got %q'):format(value) end
 end
 
-local function tags_check(value)
+local tags_check = options.caught(function(value)
   local list, err = limits.tags(value, 1)
   if not list then return (err:gsub("^invalid: ", "")) end
   if #list == 0 then return "must not be an empty list (leave it out)" end
-end
+end)
 
 local function seconds(default) return { type = "duration", default = default, check = seconds_check } end
 
@@ -66,7 +67,7 @@ policy.OPTIONS = {
   lock = { type = "string", default = "cluster", check = lock_check }, -- among whom only one loads a key
   lock_timeout = seconds(15),     -- who waits for another's loading waits so long at most
   soft_timeout = seconds(),       -- with an older value at hand: it is given when loading takes longer
-  hard_timeout = seconds(10),     -- loading may take so long; then another may try
+  hard_timeout = seconds(lifetimes.USUAL_LEASE), -- loading may take so long; then another may try
   sliding = { type = "boolean", default = false }, -- being read prolongs an entry's life
   near = { type = "boolean", default = true },     -- answer from the near cache
   tags = { type = "string table", check = tags_check },
@@ -107,9 +108,11 @@ function policy.new(opts, level)
   read.error_backoff = read.error_backoff or math.min(DEFAULT_BACKOFF, read.stale_ttl or DEFAULT_BACKOFF)
   if read.tags then read.tags = limits.tags(read.tags, level) end
   read.is_early = (read.refresh_ahead or read.beta) ~= nil -- may be loaded before it expires
-  read.asks = read.tags and "fetch_tagged" or "fetch" -- statements
-  read.asks_with_life = read.tags and "fetch_with_ttl_tagged" or "fetch_with_ttl"
   read.first_lease = read.lock ~= "host" and read.hard_timeout or nil -- on a host its lock comes first
+  local kind = read.tags and "_tagged" or read.first_lease == lifetimes.USUAL_LEASE and "_usual" or ""
+  read.asks, read.asks_with_life = "fetch" .. kind, "fetch_with_ttl" .. kind -- statements
+  if read.sliding then read.asks = read.asks_with_life end
+  read.is_plain = read.asks == "fetch_usual" and not read.is_early -- a hit needs nothing but the key
   read.stops_waiting = opts ~= nil and opts.hard_timeout ~= nil -- who asked for it shall not wait longer
   return setmetatable(read, Policy)
 end

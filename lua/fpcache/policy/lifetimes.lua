@@ -5,6 +5,8 @@ local lifetimes = {}
 
 -- A sliding entry is prolonged by a read at the server once so much of its ttl is over; the near cache keeps it for no longer.
 lifetimes.SLIDE_SHARE = 0.25
+-- Seconds that a lease lasts where a policy does not say it.  The statements of such policies name it themselves.
+lifetimes.USUAL_LEASE = 10
 
 --- Seconds to live of a value; nil: without end.
 ---@param policy fpcache.Policy

@@ -7,7 +7,7 @@
 -- row; it never misses one.  A write without tags does not touch it.  What is in vain in it the sweeper removes.
 --
 -- Not a GIN index on the column: under row-level security the server may not ask an index by `@>`, which is not leakproof,
--- and would read the whole of it (docs/design.md has the figures).
+-- and would read the whole of it (docs/design.md, "Tags", has what was measured).
 local sql = [==[
 ALTER TABLE {schema}.cache ADD COLUMN tags bytea[];  -- NULL: none
 

@@ -6,7 +6,7 @@ local evaluate = {}
 ---@param env table what its globals are
 ---@return function? chunk
 ---@return string? err why it cannot be run; nil when it is only unfinished
-function evaluate.compile(text, env)
+local function compile(text, env)
   local expression = text:gsub("^%s*=", "") -- as in the shells of Lua 5.1
   local chunk, unlike = load("return " .. expression, "=(shell)", "t", env)
   if chunk then return chunk end
@@ -31,7 +31,7 @@ function evaluate.read(read, env)
     if #lines > 0 or line:find("%S") then
       lines[#lines + 1] = line
       local text = table.concat(lines, "\n")
-      local chunk, err = evaluate.compile(text, env)
+      local chunk, err = compile(text, env)
       if chunk then return text, chunk end
       if not err and not line:find("%S") then err = "unfinished; an empty line gave it up" end
       if err then return text, nil, err end

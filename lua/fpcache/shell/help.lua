@@ -80,7 +80,7 @@ end
 --- The text about one documented function.
 ---@param doc fpcache.shell.Doc
 ---@return string
-function help.describe(doc)
+local function describe(doc)
   local lines = { doc.name:gsub("^Cache:", "cache:"), "" }
   for _, words in ipairs(doc.text) do
     if not words:find("^@") then
@@ -119,7 +119,7 @@ function help.text(what, classes)
   if type(what) == "string" then doc = find_name(what) end
   if type(what) == "table" and getmetatable(what) == classes.Cache then return overview() end
   if not doc then return "no help on " .. tostring(what) .. "; help() lists the methods of the cache" end
-  return help.describe(doc)
+  return describe(doc)
 end
 
 return help

@@ -1,5 +1,6 @@
 --- The statements of fetch and of the other policies.  Places as in statements.lua; the columns are explained in
 -- schema/m004_leases.lua.  Each is one round trip and needs no session state, so all work behind a transaction pooler.
+local lifetimes = require("fpcache.policy.lifetimes")
 local tags = require("fpcache.statements.tags")
 
 local PARTS = {
@@ -56,6 +57,7 @@ local function one(columns, nulls, living, words)
 SELECT %s FROM {schema}.cache AS c WHERE {own} AND {fresh}%s
 UNION ALL SELECT {schema}.fpcache_missed($1, $2, %s), NULL%s LIMIT 1]]):format(columns, living, words, nulls)
 end
+local USUAL = ("NULL, %d, NULL, NULL, NULL"):format(lifetimes.USUAL_LEASE)
 local NOT_EARLY = " AND NOT {early}"
 local LIFE = "CASE WHEN c.expires_at = 'infinity' THEN -1 ELSE {left} END"
 
@@ -85,11 +87,13 @@ local PAUSE = [[greatest(statement_timestamp(),
     least(statement_timestamp() + $3 * interval '1 second', coalesce(c.stale_until, c.expires_at)))]]
 
 local TEMPLATES = {
-  -- A policy with tags says them at a miss: $4.  What else is to be said makes the last statement: $4 the long key, $5 and $6
-  -- when it is early to load, $7 tags.
+  -- A usual lease is named by the statement: each parameter less makes a hit cheaper.  A policy with tags says them at a miss:
+  -- $4.  What else is to be said makes the last statement: $4 the long key, $5 and $6 when it is early to load, $7 tags.
   fetch = { one("c.value, c.format", "", "", "NULL, $3, NULL, NULL, NULL"), "tyf" },
+  fetch_usual = { one("c.value, c.format", "", "", USUAL), "ty" },
   fetch_tagged = { one("c.value, c.format", "", "", "NULL, $3, NULL, NULL, $4"), "tyfY" },
   fetch_with_ttl = { one("c.value, c.format, " .. LIFE, ", NULL", "", "NULL, $3, NULL, NULL, NULL"), "tyf" },
+  fetch_with_ttl_usual = { one("c.value, c.format, " .. LIFE, ", NULL", "", USUAL), "ty" },
   fetch_with_ttl_tagged = { one("c.value, c.format, " .. LIFE, ", NULL", "", "NULL, $3, NULL, NULL, $4"), "tyfY" },
   fetch_early = { one("c.value, c.format, " .. LIFE .. ", {age}, CASE WHEN {noted} THEN c.load_seconds END", ", NULL, NULL, NULL",
     NOT_EARLY, "$4, $3, $5, $6, $7"), "tyfyffY", places = { share = "$5", times = "$6" } },

@@ -10,28 +10,22 @@ Monitor.__index = Monitor
 
 local monitor = {}
 
-local OPTIONS = {
+local OPTIONS = options.join(connection.OPTIONS, {
   of_user = { type = "string" },      -- changes of this user's entries; others' are seen by superusers only
   of_namespace = { type = "string" }, -- and of this namespace
-}
-for name, about in pairs(connection.OPTIONS) do OPTIONS[name] = about end
+})
 
 ---@param opts table connection options of fpcache.new, of_user, of_namespace
 ---@return fpcache.Monitor? monitor
 ---@return string? err
 function monitor.open(opts)
   local o = options.read(OPTIONS, opts, 2)
-  local quoted, err = sql.quote_identifier(o.schema)
-  if not quoted then return nil, err end
-  o.minconn, o.maxconn = 1, 1
-  local pool
-  pool, err = connection.open(o, 2)
-  if not pool then return nil, err end
+  local pool, quoted = connection.open_few(o, 1, 2)
+  if not pool then return nil, quoted end
   local text = sql.fill(statements.monitor, {
     schema = quoted, on = sql.fill(statements.monitor_on, { relation = sql.quote_literal(quoted .. ".cache") }) })
   local self = setmetatable({ pool = pool, o = o, text = text }, Monitor)
-  local ok
-  ok, err = self:poll() -- from here on
+  local ok, err = self:poll() -- from here on
   if not ok then
     pool:close()
     return nil, err

@@ -22,12 +22,8 @@ local sample = {}
 ---@return fpcache.top.Sampler? sampler
 ---@return string? err
 function sample.open(o, dirs)
-  local quoted, err = sql.quote_identifier(o.schema)
-  if not quoted then return nil, err end
-  o.minconn, o.maxconn = 1, 1
-  local pool
-  pool, err = connection.open(o, 2)
-  if not pool then return nil, err end
+  local pool, quoted = connection.open_few(o, 1, 2)
+  if not pool then return nil, quoted end
   return setmetatable({ pool = pool, o = o, dirs = dirs, quoted = quoted, looks = 0 }, Sampler)
 end
 

@@ -41,14 +41,10 @@ end
 
 local function connect_and_ask(opts, is_total)
   local o = options.read(connection.OPTIONS, opts, 3)
-  local quoted, err = sql.quote_identifier(o.schema)
-  if not quoted then return nil, err end
-  o.minconn, o.maxconn = 1, 1
-  local pool
-  pool, err = connection.open(o, 3)
-  if not pool then return nil, err end
-  local conn, rows
-  conn, err = pool:acquire(o.timeout)
+  local pool, quoted = connection.open_few(o, 1, 3)
+  if not pool then return nil, quoted end
+  local rows
+  local conn, err = pool:acquire(o.timeout)
   if conn then
     rows, err = ask(conn, o, quoted, is_total)
     conn:close()

@@ -35,13 +35,17 @@ local function decode(text)
   return value
 end
 
+--- The next line that is not empty.
+local function line_with_text(self)
+  local line
+  repeat line = self.reader:line() until not line or line:find("%S")
+  return line
+end
+
 --- JSON Lines: one value a line, empty lines between them.
 local function next_jsonl(self)
-  local line
-  repeat
-    line = self.reader:line()
-    if not line then return nil end
-  until line:find("%S")
+  local line = line_with_text(self)
+  if not line then return nil end
   local record, err = decode(line)
   if record == nil then return nil, err, self.reader.line_number end
   return record, self.reader.line_number
@@ -49,11 +53,8 @@ end
 
 --- Plain lines: records { line = text }, empty ones left out.
 local function next_line(self)
-  local line
-  repeat
-    line = self.reader:line()
-    if not line then return nil end
-  until line:find("%S")
+  local line = line_with_text(self)
+  if not line then return nil end
   return { line = line:match("^%s*(.-)%s*$") }, self.reader.line_number
 end
 

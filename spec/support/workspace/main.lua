@@ -100,9 +100,23 @@ local function log(request)
   end
 end
 
+local met, gave_up = 0, false
+
+-- Whether so many requests have come together; once they have not, nobody waits any more.
+local function have_met(count)
+  met = met + 1
+  local deadline = socket.gettime() + 20
+  while met < count and not gave_up do
+    loop.sleep(0.005)
+    gave_up = gave_up or socket.gettime() > deadline
+  end
+  return met >= count and not gave_up
+end
+
 -- Answers one request as a fault says; false: the connection is to end.
 local function answer_badly(stream, fault, answer)
   if fault.delay then loop.sleep(fault.delay) end
+  if fault.meets and not have_met(fault.meets) then answer, fault = {}, { status = 408 } end
   if fault.cut == "before" then return false end
   if fault.status then answer = { status = fault.status, body = fault.body, headers = fault.headers, type = fault.type } end
   if fault.body_size then answer.body = ("x"):rep(fault.body_size) end

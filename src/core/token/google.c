@@ -1,8 +1,8 @@
 /* google.c -- Cloud SQL with IAM: the password is an access token of the machine's service account.
  *
  * The metadata server gives the token, and the account's e-mail address, which names the database user:
- * without its ".gserviceaccount.com".  The address does not change, so it is asked for once. Settings: user,
- * service_account, scope.  Environment: GCE_METADATA_HOST. */
+ * without its ".gserviceaccount.com".  The address does not change, so it is asked for once.
+ * Settings: user, service_account, scope.  Environment: GCE_METADATA_HOST. */
 #include "token/cloud.h"
 #include "token/source.h"
 

@@ -49,14 +49,23 @@ static const char *first_text(const json_t *json, const char *const *names) {
     return text;
 }
 
-/* Seconds from when the program was started, or below 0. */
-static double life_of(const json_t *json, double started) {
-    double seconds = fpc_cloud_json_number(json, "expires_in");
-    if (!isnan(seconds)) return seconds;
-    double end = fpc_cloud_json_number(json, "expires_at");
-    const char *text = fpc_cloud_json_text(json, "expires_at");
-    if (isnan(end) && (text == NULL || !fpc_rfc3339_parse(text, &end))) return -1;
-    return end - started;
+/* Whether what the program says of the end can be read.  `seconds` counts from when it was started: 0 for an
+ * end that is past, NAN when nothing is said. */
+static bool life_of(const json_t *json, double started, double *seconds) {
+    const json_t *in = json_object_get(json, "expires_in"), *at = json_object_get(json, "expires_at");
+    if (in != NULL && !json_is_null(in)) {
+        *seconds = fpc_cloud_json_number(json, "expires_in");
+    } else if (at != NULL && !json_is_null(at)) {
+        const char *text = fpc_cloud_json_text(json, "expires_at");
+        double end = fpc_cloud_json_number(json, "expires_at");
+        if (isnan(end) && (text == NULL || !fpc_rfc3339_parse(text, &end))) return false;
+        *seconds = end - started;
+    } else {
+        *seconds = NAN;
+        return true;
+    }
+    if (*seconds < 0) *seconds = 0;
+    return !isnan(*seconds);
 }
 
 static fpc_status take_json(const command_source *self, const fpc_process_result *ran, double started,
@@ -65,11 +74,13 @@ static fpc_status take_json(const command_source *self, const fpc_process_result
     json_t *json = json_loadb(ran->output, ran->output_len, 0, NULL);
     const char *password = first_text(json, NAMES);
     fpc_status status = FPC_OK;
+    double life_s;
     if (password == NULL) {
         status = bad_output(self, "it wrote neither one line nor JSON with a \"token\"", failure);
+    } else if (!life_of(json, started, &life_s)) {
+        status = bad_output(self, "its \"expires_in\" is no seconds, or its \"expires_at\" no time", failure);
     } else {
-        double life_s = life_of(json, started);
-        if (life_s >= 0) out->valid_for_s = life_s;
+        if (!isnan(life_s)) out->valid_for_s = life_s;
         out->password = fpc_secret_dup(password);
         if (out->password == NULL) status = fpc_token_no_memory(failure);
     }
