@@ -6,15 +6,15 @@
 # BUILD_DIR/bench/layers.json.
 # lua-resty-lrucache is measured where Debian's package of that name is installed.
 #
-# Last run: 2026-11-23, `run.sh build --large`, 2 virtual processors (AMD EPYC) shared with other programs (load 1.8 at the
-# start, 3.9 at most), PostgreSQL 15.18, 157 s; near_hit, feed_cost and feed_client later that day, as told.
-#   near hit     172 ns (5.4)  13 ns (LuaJIT)   lua-resty-lrucache 8 to 10 ns   bare table 33 ns, 2 ns   1,000 keys, at load 10 to 21
-#                287 ns        14 ns            lua-resty-lrucache 12 to 14 ns                            10,000 keys
-#   absent       211 ns, 25 ns
-#   feed_cost    on / switched off: set 0.83 (MISSED, bar 0.85)  set_many 0.98  with feed_listen 0.66, 0.96      at load 1
-#   feed_client  the same through the client: one at a time 0.83 (MISSED), 64 tasks 0.89                         at load 0.6
-#   idle         0.023 % of a processor (bar 0.2), the server for it 0.11 %, at load 13
-#   load         1M keys 0.40 s, filter 2.0 MB, RSS + 2.7 MB   10M keys 6.2 s, 20.3 MB, + 20.9 MB
+# Last run: 2026-11-23, `run.sh build`, 2 virtual processors (AMD EPYC), nothing else running (load 0.6 to 1.4),
+# PostgreSQL 15.18; the 10M keys and the hit ratio earlier that day.
+#   near hit     147 ns (5.4)  12.9 ns (LuaJIT)  lua-resty-lrucache 7.7 ns  bare table 28 ns, 2 ns     1,000 keys
+#                149 ns        12.5 ns           lua-resty-lrucache 9.0 ns                            10,000 keys
+#   absent       166 ns, 21 ns
+#   feed_cost    on / switched off: set 0.83 (MISSED, bar 0.85)  set_many 0.98  with feed_listen 0.66, 0.96
+#   feed_client  the same through the client: one at a time 0.83 (MISSED), 64 tasks 0.89
+#   idle         0.031 % of a processor (bar 0.2), the server for it 0.09 %
+#   load         1M keys 0.47 to 0.57 s, filter 2.1 MB, RSS + 2.7 MB   10M keys 6.2 s, 20.3 MB, + 20.9 MB
 #   hit ratio    zipf 1.0: SIEVE 77.5 %, LRU 73.4 %   with walks 77.3 %, 68.9 %
 # docs/performance.md says what they mean.
 set -eu
