@@ -109,7 +109,7 @@ describe("a fault", function()
     it("by too many connections is connect", function()
       db:url_of("limited")
       db:sql("ALTER ROLE limited CONNECTION LIMIT 1")
-      local cache = db:open { as = "limited" }
+      local cache = db:open { as = "limited", timeout = 0.2 } -- so long it waits for its own one
       cache:transaction(function()
         local value, err = cache:get("k")
         assert.is_nil(value)
