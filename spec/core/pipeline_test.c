@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +17,10 @@
 #include "server.h"
 
 #define MANY 10000
+
+/* A statement that has its answer when we let go of the lock. */
+#define LOCK "SELECT pg_advisory_lock(71)"
+#define WAIT "SELECT $1 FROM pg_advisory_xact_lock_shared(71)"
 
 static fpc_pipeline *engine;
 static fpc_completions *queue;
@@ -231,16 +236,81 @@ static void test_changed_table(void **state) {
     fpc_statement_delete(all);
 }
 
+/* The server does not answer before the time is over, since it waits for us: it is the deadline that ends the
+ * request, and it does so by itself. */
 static void test_deadline(void **state) {
     (void)state;
-    assert_int_equal(2, requests_ask(engine, queue, twice, 1));
-    int64_t began = fpc_clock_ns();
-    assert_int_equal(FPC_TIMEOUT, requests_try(engine, queue, nap, 3000, 0.05));
-    assert_true(fpc_clock_ns() - began < 2 * FPC_NS_PER_SECOND);
+    fpc_statement *wait = requests_statement(WAIT, true);
+    fpc_conn *locker = db_open();
+    db_script(locker, LOCK);
+    fpc_deadline deadline = fpc_deadline_in(0.05);
+    requests_send(engine, queue, wait, 1, deadline);
+    fpc_request *request = requests_next(engine, queue);
+    assert_true(fpc_clock_ns() >= deadline);
+    assert_int_equal(FPC_TIMEOUT, requests_status(request));
     assert_string_equal("no answer from the server in time", db_err.message);
+    fpc_request_delete(request);
+    fpc_conn_delete(locker);
     assert_int_equal(2, requests_ask(engine, queue, twice, 1));
     assert_int_equal(FPC_TIMEOUT, requests_try(engine, queue, twice, 1, -1)); /* passed before it was sent */
     assert_int_equal(2, stats().expired);
+    fpc_statement_delete(wait);
+}
+
+static _Atomic int64_t injected_now;
+
+static int64_t injected(void) {
+    return atomic_load(&injected_now);
+}
+
+static int make_clocked(void **state) {
+    make(state);
+    fpc_pipeline_delete(engine);
+    atomic_store(&injected_now, 1000 * FPC_NS_PER_SECOND);
+    fpc_clock_override(injected);
+    fpc_pipeline_options options = OPTIONS;
+    options.silence_s = 1e6;
+    engine = requests_engine(db_info(NULL), &options);
+    return 0;
+}
+
+static int drop_clocked(void **state) {
+    drop(state);
+    fpc_clock_override(NULL); /* the threads are gone */
+    return 0;
+}
+
+/* To the nanosecond, and of two that wait only the one whose time it is. */
+static void test_deadline_is_the_clocks(void **state) {
+    (void)state;
+    fpc_statement *wait = requests_statement(WAIT, true);
+    fpc_conn *locker = db_open();
+    db_script(locker, LOCK);
+    fpc_deadline deadline = fpc_deadline_in(3600);
+    requests_send(engine, queue, wait, 1, deadline + 1);
+    fpc_request *due = requests_send(engine, queue, wait, 2, deadline);
+    fpc_pipeline_kick(engine);
+    /* A write gives the thread turns. */
+    atomic_store(&injected_now, deadline - 1);
+    fpc_request *early = requests_send_key(engine, queue, insert, "early", 1);
+    fpc_request *request = requests_next(engine, queue);
+    assert_ptr_equal(early, request);
+    fpc_request_delete(request);
+    assert_int_equal(0, stats().expired);
+    atomic_store(&injected_now, deadline);
+    fpc_request *late = requests_send_key(engine, queue, insert, "late", 1);
+    for (int i = 0; i < 2; i++) {
+        request = requests_next(engine, queue);
+        assert_true(request == due || request == late);
+        assert_int_equal(request == due ? FPC_TIMEOUT : FPC_OK, requests_status(request));
+        fpc_request_delete(request);
+    }
+    assert_int_equal(1, stats().expired);
+    fpc_conn_delete(locker);
+    request = requests_next(engine, queue);
+    assert_int_equal(1, requests_number(request));
+    fpc_request_delete(request);
+    fpc_statement_delete(wait);
 }
 
 static void test_abandoned(void **state) {
@@ -257,6 +327,20 @@ static void test_abandoned(void **state) {
         struct pollfd pause = {.fd = -1};
         poll(&pause, 1, 5);
     }
+    assert_int_equal(0, fpc_completions_outstanding(queue));
+}
+
+/* Its answer is there, and is nobody's: who fetches next gets his own. */
+static void test_abandoned_when_it_was_answered(void **state) {
+    (void)state;
+    for (int i = 0; i < 10; i++) {
+        fpc_request *unwanted = requests_send(engine, queue, twice, 100, SOON);
+        fpc_pipeline_kick(engine);
+        assert_int_equal(FPC_OK, fpc_completions_wait(queue, SOON, &db_err));
+        fpc_request_abandon(unwanted);
+        assert_int_equal(2 * i, requests_ask(engine, queue, twice, i));
+    }
+    assert_null(fpc_completions_next(queue));
     assert_int_equal(0, fpc_completions_outstanding(queue));
 }
 
@@ -479,7 +563,9 @@ int main(void) {
         TEST(test_refused_statement),
         TEST(test_changed_table),
         TEST(test_deadline),
+        cmocka_unit_test_setup_teardown(test_deadline_is_the_clocks, make_clocked, drop_clocked),
         TEST(test_abandoned),
+        TEST(test_abandoned_when_it_was_answered),
         TEST(test_fair),
         TEST(test_lanes),
         TEST(test_merged),

@@ -148,6 +148,31 @@ static void test_gathered_while_one_is_under_way(void **state) {
     fpc_conn_delete(locker);
 }
 
+/* Nobody waits for it any more, and it was not sent yet: it does not happen. */
+static void test_abandoned_while_it_waits(void **state) {
+    (void)state;
+    put_one("locked");
+    fpc_conn *locker = db_open();
+    db_script(locker, "BEGIN; SELECT 1 FROM t WHERE k = 'locked' FOR UPDATE");
+    fpc_request *first = send_put("locked", 2, 0);
+    fpc_pipeline_kick(engine);
+    fpc_request *gone = send_put("gone", 3, 0), *kept = send_put("kept", 4, 0);
+    fpc_pipeline_kick(engine);
+    fpc_request_abandon(gone);
+    db_script(locker, "COMMIT");
+    fpc_request *expected[] = {first, kept};
+    for (int i = 0; i < 2; i++) {
+        fpc_request *request = requests_next(engine, queue);
+        assert_ptr_equal(expected[i], request);
+        assert_int_equal(FPC_OK, requests_status(request));
+        fpc_request_delete(request);
+    }
+    assert_int_equal(1, stats().dropped);
+    assert_int_equal(0, db_admin_number("SELECT count(*) FROM t WHERE k = 'gone'"));
+    assert_int_equal(0, fpc_completions_outstanding(queue));
+    fpc_conn_delete(locker);
+}
+
 static void check_one_fails(int culprit, int count, const char *sqlstate) {
     fpc_request *sent[100];
     char key[20];
@@ -269,6 +294,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_merged),
         TEST(test_gathered_while_one_is_under_way),
+        TEST(test_abandoned_while_it_waits),
         TEST(test_one_fails),
         TEST(test_one_fails_at_the_commit),
         TEST(test_order_after_a_failure),
