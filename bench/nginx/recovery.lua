@@ -94,7 +94,8 @@ local function restart()
     assert(run(BUILD .. "/fpcache", "local", "stop", "--dir", dir))
     local down = system.now()
     system.sleep(DOWN)
-    local starting = assert(core.spawn { argv = { BUILD .. "/fpcache", "local", "start", "--dir", dir }, log = TMP .. "/restart.log" })
+    local starting = assert(core.spawn { argv = { BUILD .. "/fpcache", "local", "start", "--dir", dir },
+      log = TMP .. "/restart.log" })
     local accepts = until_true("the server", function()
       local began = system.now()
       return run(environment("BENCH_BINDIR") .. "/pg_isready", "-q", "-d", environment("BENCH_URL")) and began

@@ -1,6 +1,7 @@
 -- watch.lua -- a script for wrk, one connection for each thread: notes when each request began and ended, and what it got.
 --
 -- Lines of $BENCH_TMP/watch.N: begin, end (seconds on the clock of core.system.now), status.
+-- luacheck: globals wrk number setup init delay request response
 local ffi = require("ffi")
 ffi.cdef "typedef struct { long seconds, nanoseconds; } fpc_time; int clock_gettime(int clock, fpc_time *time);"
 
