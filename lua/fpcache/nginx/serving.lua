@@ -174,6 +174,14 @@ local function can_ask()
   return false
 end
 
+local READS = { GET = true, HEAD = true }
+
+--- The answer to a client that wants only what is kept, where nothing is that fits (RFC 9111, 5.2.1.7).
+local function refuse(self, request, began)
+  self:count("MISS", began)
+  return answering.send(request, failure(self, "timeout:"), "MISS", self.now())
+end
+
 --- Answers the request; for content_by_lua.
 function serving.serve(self)
   local began, request = ngx.now(), asking.read()
@@ -183,7 +191,11 @@ function serving.serve(self)
     if may_ask and upstream.knows(request.method) then return change(self, request, began) end
     purge(self, request, request.uri) -- before, since nobody tells how it ends
   end
-  if asking.bypass_reason(request, asked, self.bypass) then return pass(self, began) end
+  local is_only_kept = self.request_directives and asked["only-if-cached"] and READS[request.method]
+  if asking.bypass_reason(request, asked, self.bypass) then
+    if is_only_kept then return refuse(self, request, began) end
+    return pass(self, began)
+  end
   local cache, err = self.find_cache()
   if not cache then
     ngx.log(ngx.WARN, "fpcache: ", request.uri, " passes by: ", err)
@@ -197,9 +209,9 @@ function serving.serve(self)
   end
   turn.key = keys.primary(turn.place, self.key_names, request.fields)
   local answer, outcome
-  if self.request_directives and asked["only-if-cached"] then
-    answer, outcome = find_kept(self, cache, turn), "HIT"
-    if not answer then answer, outcome = failure(self, "timeout:"), "MISS" end
+  if is_only_kept then
+    answer, outcome = find_kept(self, cache, turn)
+    if not answer then return refuse(self, request, began) end
   elseif not may_ask then
     answer, outcome = find_kept(self, cache, turn)
     if outcome ~= "HIT" then answer = nil end -- what is stale would stay so
