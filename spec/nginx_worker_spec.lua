@@ -123,6 +123,17 @@ describe("in a worker of nginx", function()
     end
   end)
 
+  it("an answer that comes as its waiter gives up wakes nobody else", function()
+    local answer = server:run [[
+      local hasty = setmetatable({ timeout = 0.05 }, { __index = cache })
+      local task = fpcache.spawn(function() return hasty:get("k", { near = false }) end)
+      os.execute("sleep 1.3") -- the whole worker: then the answer is there, and so is the end of the wait
+      fpcache.await(task)
+      for _ = 1, 3 do assert(cache:get("k", { near = false }) == "v") end
+      return "right"]]
+    assert.equal("true right", answer)
+  end)
+
   it("a channel that breaks off is replaced, and no answer is lost", function()
     local load = server:start_load { path = "/get", connections = 16, seconds = 2 }
     local broken = {}
