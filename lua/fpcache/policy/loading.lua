@@ -3,6 +3,7 @@ local context = require("fpcache.policy.context")
 local core = require("fpcache.core")
 local leases = require("fpcache.policy.leases")
 local lifetimes = require("fpcache.policy.lifetimes")
+local outcomes = require("fpcache.policy.outcomes")
 
 local loading = {}
 
@@ -21,8 +22,9 @@ end
 local function store(self, call, fence, value, given, cost)
   local policy = call.policy
   if value == nil then
-    return leases.store(self, call.stored, fence, "", "a", -1, given.negative_ttl or policy.negative_ttl, nil, nil,
-      context.tags(given, policy))
+    local negative_ttl = given.negative_ttl or policy.negative_ttl
+    return leases.store(self, call.stored, fence, "", "a", -1, negative_ttl, nil,
+      not negative_ttl and outcomes.mark(self, call.stored, "none", fence) or nil, context.tags(given, policy))
   end
   local ttl, stale_ttl = lifetimes.of_value(policy, given)
   local kept = ttl and stale_ttl and ttl + stale_ttl
@@ -42,9 +44,10 @@ local function note(self, err)
   flow.breaker:failed(err)
 end
 
---- Ends the lease: nobody gets another for `pause` seconds.
-local function release(self, call, fence, pause)
-  local released, err = leases.release(self, call.stored, fence, pause)
+--- Ends the lease: nobody gets another for `pause` seconds, and who waits is told why.
+local function release(self, call, fence, pause, outcome, reason)
+  local released, err = leases.release(self, call.stored, fence, pause,
+    outcomes.mark(self, call.stored, outcome, fence, reason))
   if released == nil then note(self, err) end
 end
 
@@ -67,21 +70,22 @@ function loading.run(self, call, fence, answer)
   if not ok then
     counts.load_failures = counts.load_failures + 1
     flow.last_error = value
-    if fence then release(self, call, fence, old ~= nil and policy.error_backoff or 0) end
-    if old == nil or answer.is_stale and not policy.stale_ttl then return nil, value, "loader", traceback end
+    local gives_old = old ~= nil and (answer.is_fresh or policy.stale_ttl ~= nil)
+    if fence then release(self, call, fence, gives_old and policy.error_backoff or 0, "failed", value) end
+    if not gives_old then return nil, value, "loader", traceback end
     if answer.is_fresh then return old, nil, "db", value end
     counts.stale = counts.stale + 1
     return old, nil, "stale", value
   end
   local why
   if fence and given.store == false then
-    release(self, call, fence, 0)
+    release(self, call, fence, 0, "alone")
   elseif fence then
     local stored, err = store(self, call, fence, value, given, took)
     if stored == nil then
       note(self, err)
       why = err
-      if not LOST[err:match("^(%l+):")] then release(self, call, fence, 0) end -- nobody is to wait for what will not come
+      if not LOST[err:match("^(%l+):")] then release(self, call, fence, 0, "alone") end -- who waits for it waits in vain
     elseif not stored then
       counts.overtaken = counts.overtaken + 1
     end
