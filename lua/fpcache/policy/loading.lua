@@ -3,10 +3,9 @@ local context = require("fpcache.policy.context")
 local core = require("fpcache.core")
 local leases = require("fpcache.policy.leases")
 local lifetimes = require("fpcache.policy.lifetimes")
+local older = require("fpcache.policy.older")
 
 local loading = {}
-
-local FOREVER = 1e10 -- seconds, for what math.huge means in a mark of absence
 
 --- Bytes and format as they are stored.
 ---@return string? bytes, string format_or_err
@@ -23,9 +22,7 @@ end
 local function store(self, call, fence, value, given, cost)
   local policy = call.policy
   if value == nil then
-    local negative_ttl = given.negative_ttl or policy.negative_ttl
-    if negative_ttl == math.huge then negative_ttl = FOREVER end
-    return leases.store(self, call.stored, fence, "", "a", -1, negative_ttl, nil, nil, given.tags or policy.tags)
+    return leases.store(self, call.stored, fence, "", "a", -1, lifetimes.of_absence(policy, given), nil, nil, given.tags or policy.tags)
   end
   local ttl, stale_ttl = lifetimes.of_value(policy, given)
   local kept = ttl and stale_ttl and ttl + stale_ttl
@@ -68,10 +65,10 @@ function loading.run(self, call, fence, answer)
       local released, err = leases.release(self, call.stored, fence, old ~= nil and policy.error_backoff or 0)
       if released == nil then note(self, err) end
     end
-    if old == nil or answer.is_stale and not policy.stale_ttl then return nil, value, "loader", traceback end
-    if answer.is_fresh then return old, nil, "db", value end
-    counts.stale = counts.stale + 1
-    return old, nil, "stale", value
+    local given_old, source = older.after_failure(policy, answer)
+    if given_old == nil then return nil, value, "loader", traceback end
+    if source == "stale" then counts.stale = counts.stale + 1 end
+    return given_old, nil, source, value
   end
   local why
   if fence and given.store == false then
