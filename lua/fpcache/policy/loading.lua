@@ -3,6 +3,7 @@ local context = require("fpcache.policy.context")
 local core = require("fpcache.core")
 local leases = require("fpcache.policy.leases")
 local lifetimes = require("fpcache.policy.lifetimes")
+local older = require("fpcache.policy.older")
 local outcomes = require("fpcache.policy.outcomes")
 
 local loading = {}
@@ -22,7 +23,7 @@ end
 local function store(self, call, fence, value, given, cost)
   local policy = call.policy
   if value == nil then
-    local negative_ttl = given.negative_ttl or policy.negative_ttl
+    local negative_ttl = lifetimes.of_absence(policy, given)
     return leases.store(self, call.stored, fence, "", "a", -1, negative_ttl, nil,
       not negative_ttl and outcomes.mark(self, call.stored, "none", fence) or nil, context.tags(given, policy))
   end
@@ -70,12 +71,11 @@ function loading.run(self, call, fence, answer)
   if not ok then
     counts.load_failures = counts.load_failures + 1
     flow.last_error = value
-    local gives_old = old ~= nil and (answer.is_fresh or policy.stale_ttl ~= nil)
-    if fence then release(self, call, fence, gives_old and policy.error_backoff or 0, "failed", value) end
-    if not gives_old then return nil, value, "loader", traceback end
-    if answer.is_fresh then return old, nil, "db", value end
-    counts.stale = counts.stale + 1
-    return old, nil, "stale", value
+    local given_old, source = older.after_failure(policy, answer)
+    if fence then release(self, call, fence, given_old ~= nil and policy.error_backoff or 0, "failed", value) end
+    if given_old == nil then return nil, value, "loader", traceback end
+    if source == "stale" then counts.stale = counts.stale + 1 end
+    return given_old, nil, source, value
   end
   local why
   if fence and given.store == false then
