@@ -12,6 +12,7 @@ local loading = require("fpcache.policy.loading")
 local near_cache = require("fpcache.near")
 local nearby = require("fpcache.policy.nearby")
 local older = require("fpcache.policy.older")
+local outcomes = require("fpcache.policy.outcomes")
 local breaker = require("fpcache.policy.breaker")
 local policies = require("fpcache.policy")
 local waiting = require("fpcache.waiting")
@@ -213,6 +214,8 @@ local function lead(self, call, answer)
       call.has_missed = true
       self.counts.misses = self.counts.misses + 1
     end
+    local outcome, reason = outcomes.hear(self, call, answer)
+    if outcome == "failed" or outcome == "none" then return outcomes.share(self, call, answer, reason) end
     if answer.granted then
       enter(self, call)
       return load(self, call, answer, answer.fence ~= leases.NOTHING_STORED and answer.fence or nil)
@@ -230,7 +233,9 @@ local function lead(self, call, answer)
         local arrived, value, err, from, why = share(self, call, others)
         if arrived then return value, err, from, why end
       end
-      if policy.lock == "process" or call.host_lock or is_over(self, call) then return load(self, call, answer, nil) end
+      if policy.lock == "process" or call.host_lock or outcome == "alone" or is_over(self, call) then
+        return load(self, call, answer, nil)
+      end
     end
     local is_hit, value, left, bytes, age, cost = ask(self, policy, call.stored, call.long,
       (policy.lock ~= "host" or call.host_lock) and policy.hard_timeout or nil, call.look)
