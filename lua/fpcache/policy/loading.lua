@@ -23,7 +23,7 @@ end
 local function store(self, call, fence, value, given, cost)
   local policy = call.policy
   if value == nil then
-    local negative_ttl = lifetimes.of_absence(policy, given)
+    local negative_ttl = given.negative_ttl or policy.negative_ttl
     return leases.store(self, call.stored, fence, "", "a", -1, negative_ttl, nil,
       not negative_ttl and outcomes.mark(self, call.stored, "none", fence) or nil, context.tags(given, policy))
   end
