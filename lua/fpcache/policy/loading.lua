@@ -68,6 +68,8 @@ function loading.run(self, call, fence, answer)
   local given = context.new(call.key, policy, old, validator)
   counts.loads = counts.loads + 1
   local ok, value, took, traceback = context.load(call.loader, given, call.arguments())
+  local why
+  if fence and flow.breaker:is_open() then fence, why = nil, flow.breaker.last_error end -- the server was lost meanwhile
   if not ok then
     counts.load_failures = counts.load_failures + 1
     flow.last_error = value
@@ -77,7 +79,6 @@ function loading.run(self, call, fence, answer)
     if source == "stale" then counts.stale = counts.stale + 1 end
     return given_old, nil, source, value
   end
-  local why
   if fence and given.store == false then
     release(self, call, fence, 0, "alone")
   elseif fence then
