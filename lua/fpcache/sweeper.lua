@@ -90,7 +90,7 @@ end
 
 --- What a pass does, in this order.
 local function keep(cache, pass)
-  local statements, report, err = cache.statements, { evicted = 0 }, nil
+  local statements, report, err = cache.statements, { evicted = 0 }
   report.expired, err = walk(cache, statements.pages, statements.sweep, pass)
   if not report.expired then return nil, err end
   local found, planned = cache.db:row(statements.plan_evictions, cache.bulk_timeout, pass.number)

@@ -2,15 +2,15 @@
 --
 -- Places as in migration 6.
 --
--- A pass is many transactions, and behind a transaction pooler it has no session.  So what makes it one at a time is written down:
--- its number and until when it is taken to be alive.  Each slice holds the advisory lock, looks whether the number is still
--- its own, and prolongs that time now and then.  A sweeper that dies holds the others up for as long as that, and no longer.
+-- A pass is many transactions, and behind a transaction pooler it has no session.  So what makes it one at a time is written
+-- down: its number, and until when it is taken to be alive.  Each slice holds the advisory lock, looks whether the number is
+-- still its own, and prolongs that time now and then.  A sweeper that dies holds the others up for so long, and no longer.
 local ALIVE = "interval '1 minute'" -- without a sign of life; a sweeper that rests for long gives one each 20 s
 
 local sql = [==[
 ALTER TABLE {schema}.fpcache_passes
-    ADD COLUMN pass  bigint NOT NULL DEFAULT 0,                  -- the number of the last one
-    ADD COLUMN alive timestamptz NOT NULL DEFAULT '-infinity';   -- until then it may be under way
+    ADD COLUMN pass  bigint NOT NULL DEFAULT 0,  -- the number of the last one
+    ADD COLUMN alive timestamptz NOT NULL DEFAULT '-infinity';  -- until then it may be under way
 
 -- The number of the pass that the caller is to do; NULL: somebody is at one, or the last began less than `every` ago.
 DROP FUNCTION {schema}.fpcache_begin_pass(interval);
