@@ -97,7 +97,7 @@ local function store(self, call, keys, fence, loaded, given, took)
   local policy = call.policy
   local batch, absent, unstorable = sort_out(self, call, keys, loaded, given)
   if batch:rows() > 0 then
-    local tags = given.tags or policy.tags
+    local tags = context.tags(given, policy)
     local found, rows = self.db:row(self.statements[tags and "fetch_store_many_tagged" or "fetch_store_many"],
       self.bulk_timeout, self.space, batch, given.stale_ttl or policy.stale_ttl, took, fence, tags)
     local err = not found and rows
@@ -154,7 +154,6 @@ local function load(self, call, keys, fence, answers)
   local old = {}
   for _, key in ipairs(keys) do old[key] = answers and answers[key] and answers[key].value end
   local given = context.new(nil, policy, old)
-  given.ttls = {}
   local leased = call.is_watched and fence and storable(self, policy, keys, fence) or keys
   flow.counts.loads = flow.counts.loads + 1
   local ok, loaded, took = context.load(call.loader, given, keys, call.arguments())

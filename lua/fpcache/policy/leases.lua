@@ -73,9 +73,10 @@ function leases.store(self, stored, fence, bytes, format, ttl, kept, cost, valid
 end
 
 --- Ends a lease without a value; nobody gets another for `pause` seconds.
+---@param mark string? for those who wait, see outcomes.lua
 ---@return boolean? released, string? err
-function leases.release(self, stored, fence, pause)
-  local rows, err = self.db:run(self.statements.fetch_release, self.timeout, self.space, stored, pause, fence)
+function leases.release(self, stored, fence, pause, mark)
+  local rows, err = self.db:run(self.statements.fetch_release, self.timeout, self.space, stored, pause, fence, mark)
   if not rows then return nil, err end
   return rows > 0
 end
