@@ -33,10 +33,9 @@ describe("fetch notes", function()
     it("that a loader sets, for the next one, until another is set", function()
       local binary = "\0\255 \n-'"
       for i, text in ipairs { 'W/"1"', binary, "-", "" } do
-        local load, seen = witness(function(context) context.validator = text return i end)
-        assert.same({ i, nil, "loader" }, { cache:fetch("k", policy, load) })
+        assert.same({ i, nil, "loader" }, { cache:fetch("k", policy, function(context) context.validator = text return i end) })
         db:age(100)
-        load, seen = witness(function(context) return context:not_modified() end)
+        local load, seen = witness(function(context) return context:not_modified() end)
         assert.same({ i, nil, "loader" }, { cache:fetch("k", policy, load) })
         assert.same({ old = i, validator = text, calls = 1 }, seen)
         assert.is_true(cache:ttl("k") > 55, "lives anew")
