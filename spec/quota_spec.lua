@@ -85,6 +85,33 @@ describe("quotas", function()
     assert.same({ "", left, 0 }, { row.cache_of, row.entries, row.excess })
   end)
 
+  it("count what only fetch still sees: stale values, remembered absences", function()
+    local policy = { ttl = 60, stale_ttl = 600, negative_ttl = 600 }
+    local function load(prefix, value)
+      local keys, values = {}, {}
+      for i = 1, 100 do
+        keys[i] = prefix .. i
+        values[keys[i]] = value
+      end
+      assert(cache:fetch_many(keys, policy, function() return values end))
+      db:sql("UPDATE q.cache SET version = version - 1000000, noted_version = noted_version - 1000000") -- a second goes by
+    end
+    load("none")
+    load("stale", "v")
+    db:sql("UPDATE q.cache SET expires_at = now() - interval '1 second' WHERE expires_at > now()")
+    local young = {}
+    for i = 1, 100 do young["k" .. i] = i end
+    assert(cache:set_many(young))
+    assert(cache:set("old", 1, { expires_at = 1 }))
+    assert(quota { max_entries = 400, max_bytes = 1000000 })
+    local report = assert(sweep())
+    assert.same({ 1, 0 }, { report.expired, report.evicted })
+    assert.equal(300, assert(quota { max_entries = 210 })[1].entries)
+    assert.equal(101, assert(sweep()).evicted) -- down to 199
+    assert.equal("99|100", db:sql([[SELECT count(*) FILTER (WHERE convert_from(key, 'UTF8') NOT LIKE 'k%'),
+      count(*) FILTER (WHERE convert_from(key, 'UTF8') LIKE 'k%') FROM q.cache]]), "the older ones went")
+  end)
+
   it("of one user take nothing from another", function()
     local bob = db:open { as = "bob" }
     fill(bob, 300, "b")

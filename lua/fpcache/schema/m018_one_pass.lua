@@ -1,10 +1,16 @@
---- Migration 18: one pass over the table at a time, however long it takes.
+--- Migration 18: one pass over the table at a time, however long it takes; quotas count all that a pass leaves.
 --
 -- Places as in migration 6.
 --
 -- A pass is many transactions, and behind a transaction pooler it has no session.  So what makes it one at a time is written
 -- down: its number, and until when it is taken to be alive.  Each slice holds the advisory lock, looks whether the number is
 -- still its own, and prolongs that time now and then.  A sweeper that dies holds the others up for so long, and no longer.
+--
+-- Stale values and remembered absences have expired for all but fetch, and are not swept before their time is over.  They
+-- did not count, so that who asked for many keys that do not exist filled the table beyond any quota.
+local quotas = require("fpcache.schema.m006_quota")
+
+local KEPT = "greatest(c.expires_at, c.stale_until, c.lease_until) > statement_timestamp()"
 local ALIVE = "interval '1 minute'" -- without a sign of life; a sweeper that rests for long gives one each 20 s
 
 local sql = [==[
@@ -44,6 +50,8 @@ CREATE FUNCTION {schema}.fpcache_end_pass(p_pass bigint) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body}
     UPDATE {schema}.fpcache_passes SET alive = '-infinity' WHERE pass = p_pass
 {body};
+
+{usage}
 
 DO {procedure}
 BEGIN
@@ -94,4 +102,6 @@ BEGIN
     PERFORM {schema}.fpcache_end_pass(mine);
 END {body}]==]
 
-return { version = 18, name = "one pass at a time", sql = (sql:gsub("{alive}", ALIVE)), procedure = PROCEDURE }
+sql = sql:gsub("{alive}", ALIVE):gsub("{usage}", function() return quotas.usage("CREATE OR REPLACE", KEPT) end)
+
+return { version = 18, name = "one pass at a time, quotas of all that is kept", sql = sql, procedure = PROCEDURE }
