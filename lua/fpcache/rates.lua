@@ -147,11 +147,18 @@ function Counter:add(by)
   return value, err
 end
 
+--- Whether it is an integer of this Lua; LuaJIT has those beyond 2^53 as C data.
+local function is_integer(value)
+  if math.type then return math.type(value) == "integer" end
+  return type(value) == "cdata" or type(value) == "number" and value % 1 == 0
+end
+
 --- What it is now, from the server.
 ---@return integer? value, string? err
 function Counter:value()
   local value, err = self.cache:get(self.key, { near = false })
   if value == nil and not err then return self.initial end
+  if value ~= nil and not is_integer(value) then return nil, "invalid: the stored value is no integer" end
   return value, err
 end
 
