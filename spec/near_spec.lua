@@ -7,9 +7,7 @@ local ABSENT, OVERHEAD = near_cache.ABSENT, near_cache.OVERHEAD
 -- A feed whose stamps, freshness and clock the spec moves by hand.
 local function new_feed()
   local feed = { stamps = {}, moves = 1, looks = 0, is_fresh = true, time = 1000 }
-  function feed.stamp(gate, spot)
-    if gate.is_fresh then return gate.stamps[spot] or 1 end
-  end
+  function feed.stamp(gate, spot) return gate.stamps[spot] or 1 end
   function feed.is_current(spot, stamp, ends, seen)
     if not feed.is_fresh or feed.time >= ends then return 0 end
     if seen == feed.moves then return seen end
@@ -141,8 +139,72 @@ describe("near cache", function()
     feed.time = feed.time + 57.5
     assert.is_nil(near:get("", "long"))
     assert.is_nil(near:get("", "none"))
-    local stats = near:stats()
-    assert.same({ 3, 0, 0 }, { stats.expired, stats.entries, stats.bytes })
+    assert.is_nil(near:get("", "none"))
+    assert.equal(3, near:stats().expired, "each is counted once")
+  end)
+
+  it("remembers a value beyond its time, for as long as it lives and a grace", function()
+    local function put(key, ttl, life) near:put("", key, key, 10, feed.time, ttl, key, feed.stamp(feed, key), life) end
+    put("a", 10, 100) -- until it is renewed
+    put("b", 100)     -- near_ttl ends before its life
+    put("c", -1)
+    local function remembered(key) return { near:remembered("", key, 50) } end
+    feed.is_fresh = false
+    feed.time = feed.time + 9.9
+    assert.same({ "a", false }, remembered "a")
+    feed.time = feed.time + 0.1
+    assert.same({ "a", true }, remembered "a")
+    for _ = 1, 2 do assert.is_nil(near:get("", "a")) end
+    assert.same({ "a", true }, remembered "a")
+    near:spare("", "a", 5)
+    near:spare("", "unknown", 5)
+    assert.same({ "a", false }, remembered "a")
+    assert.same({ "b", false }, remembered "b")
+    feed.time = feed.time + 5
+    assert.same({ "a", true }, remembered "a")
+    feed.time = feed.time + 134.9
+    for _, key in ipairs { "a", "b", "c" } do
+      assert.is_nil(near:get("", key))
+      assert.same({ key, true }, remembered(key))
+    end
+    feed.time = feed.time + 0.1
+    for _, key in ipairs { "a", "b", "d" } do assert.same({}, remembered(key)) end
+    assert.same({ "c", true }, remembered "c")
+    near:spare("", "c", 5)
+    put("c", -1)
+    feed.time = feed.time + 60
+    assert.same({ "c", true }, remembered "c", "what is loaded anew is spared nothing")
+  end)
+
+  it("remembers nothing that is known to have changed, before the feed got stale or since", function()
+    load("a", 1)
+    load("b", 2)
+    feed.change("a")
+    feed.is_fresh = false
+    assert.same({}, { near:remembered("", "a", 50) })
+    assert.equal(2, (near:remembered("", "b", 50)))
+    feed.change("b") -- by this very process
+    assert.same({}, { near:remembered("", "b", 50) })
+  end)
+
+  it("keeps what is over no longer than there is room, and puts what is loaded then in a new one's place", function()
+    near = new_near(feed, { size = 3 })
+    for _, key in ipairs { "a", "b", "c" } do
+      load(key, key)
+      near:get("", key)
+    end
+    feed.time = feed.time + 60
+    assert.is_nil(near:get("", "b"))
+    load("d", "d")
+    assert.is_nil((near:remembered("", "b", 50)), "it is the first to go, before those that nobody asked for since")
+    assert.equal("a", (near:remembered("", "a", 50)))
+    assert.is_nil(near:get("", "a"))
+    load("a", "new")
+    local order = near.present.sieve
+    local newest = order.older[0]
+    assert.same({ "a", false }, { order.keys[newest], order.visited[newest] })
+    assert.equal("new", near:get("", "a"))
+    assert.equal(3, near:stats().entries)
   end)
 
   it("counts the entry's life from when it was asked for", function()
