@@ -11,6 +11,7 @@ local loading = require("fpcache.policy.loading")
 local near_cache = require("fpcache.near")
 local breaker = require("fpcache.policy.breaker")
 local policies = require("fpcache.policy")
+local remembered = require("fpcache.policy.remembered")
 local waiting = require("fpcache.waiting")
 local Cache = require("fpcache.client")
 
@@ -41,27 +42,12 @@ end
 fetch.NOT_IN_TRANSACTIONS = "invalid: fetch is not for transactions, in which others would wait for its lease until COMMIT; "
   .. "fetch before, or use get and set"
 
---- The server did not answer: what the near cache last had, or else the loader at once; nothing is stored.
-local function without_server(self, call, err)
-  if err and fetch.is_final(err) then return nil, err end
-  local flow, policy = self.flow, call.policy
-  flow.counts.without_server = flow.counts.without_server + 1
-  if policy.stale_ttl and self.near then
-    local value = self.near:remembered(self.space, call.key, policy.stale_ttl)
-    if value ~= nil then
-      flow.counts.stale = flow.counts.stale + 1
-      return value, nil, "stale", err or flow.breaker.last_error
-    end
-  end
-  return loading.run(self, call, nil, nil)
-end
-
 --- Keeps a hit of the server in the near cache, and in what the workers of an nginx share.
 local function keep(self, look, key, policy, value, left, bytes, age, cost)
   local seconds = lifetimes.near(policy, left, age, cost)
   if seconds == 0 then return end
   local near, shared = self.near, self.shared
-  if near then near:put(self.space, key, value, bytes, look.asked_at, seconds, look.spot, look.stamp) end
+  if near then near:put(self.space, key, value, bytes, look.asked_at, seconds, look.spot, look.stamp, left) end
   if shared then shared:keep(self, look.stored, value, look.asked_at, seconds) end
 end
 
@@ -164,6 +150,23 @@ end
 local function load(self, call, answer, fence)
   local old, source = old_of(call.policy, answer, call.key)
   return conclude(self, call, answer, fence, load_behind(self, call, answer, fence, old, source))
+end
+
+--- The server did not answer: what this process remembers, or else the loader; nothing is stored.
+local function without_server(self, call, err)
+  if err and fetch.is_final(err) then return nil, err end
+  local flow, policy = self.flow, call.policy
+  flow.counts.without_server = flow.counts.without_server + 1
+  local answer, is_due = remembered.find(self, policy, call.key)
+  if answer and not is_due then
+    local old = old_of(policy, answer, call.key)
+    if old ~= nil then
+      flow.counts.stale = flow.counts.stale + 1
+      return old, nil, "stale", err or flow.breaker.last_error
+    end
+  end
+  if answer and policy.soft_timeout then return load(self, call, answer, nil) end
+  return loading.run(self, call, nil, answer) -- not in the background: there is no place for what that would load
 end
 
 --- What a statement of fetch answered, as ask() gives it.

@@ -13,6 +13,7 @@ local lifetimes = require("fpcache.policy.lifetimes")
 local limits = require("fpcache.limits")
 local near_cache = require("fpcache.near")
 local policies = require("fpcache.policy")
+local remembered = require("fpcache.policy.remembered")
 local waiting = require("fpcache.waiting")
 local Cache = require("fpcache.client")
 
@@ -60,7 +61,7 @@ local function keep(self, call, key, answer)
   end
   local seconds = lifetimes.near(call.policy, answer.left, answer.age, answer.cost)
   if seconds ~= 0 then
-    self.near:put(self.space, key, answer.value, answer.bytes, call.asked_at, seconds, call.spots[key], stamp)
+    self.near:put(self.space, key, answer.value, answer.bytes, call.asked_at, seconds, call.spots[key], stamp, answer.left)
   end
 end
 
@@ -114,14 +115,11 @@ local function store(self, call, keys, fence, loaded, given, took)
 end
 
 --- What to give where loading failed: older values; nil when there is none for some key.
-local function older(self, call, keys, answers)
+local function older(call, keys, answers)
   local found = {}
   for _, key in ipairs(keys) do
     local answer = answers and answers[key]
     local value = answer and answer.value
-    if value == nil and not answer and call.policy.stale_ttl and self.near then
-      value = self.near:remembered(self.space, key, call.policy.stale_ttl)
-    end
     if value == nil or answer and answer.is_stale and not call.policy.stale_ttl then return nil end
     found[key] = value
   end
@@ -161,9 +159,12 @@ local function load(self, call, keys, fence, answers)
   if ok and type(loaded) ~= "table" then
     ok, loaded = false, ("loader: a table of values by key is expected, got %s"):format(type(loaded))
   end
+  for _, key in ipairs(answers and keys or {}) do
+    if answers[key] and answers[key].is_remembered then remembered.loaded(self, policy, key, ok, ok and loaded[key]) end
+  end
   if not ok then
     flow.counts.load_failures, flow.last_error = flow.counts.load_failures + 1, loaded
-    local found = older(self, call, keys, answers)
+    local found = older(call, keys, answers)
     if fence then run_for_keys(self, "fetch_release_many", leased, found and policy.error_backoff or 0, fence) end
     if not found then return nil, loaded end
     flow.counts.stale = flow.counts.stale + #keys
@@ -264,6 +265,22 @@ local function share(self, call, keys, deadline)
   return rest
 end
 
+--- The server cannot be asked: what this process remembers, or else one call of the loader for all.
+---@return boolean? ok, string? err
+local function without_server(self, call, keys)
+  local flow, answers, must_load = self.flow, {}, false
+  flow.counts.without_server = flow.counts.without_server + 1
+  for _, key in ipairs(keys) do
+    local answer, is_due = remembered.find(self, call.policy, key)
+    answers[key] = answer
+    if not answer or is_due then must_load = true end
+  end
+  if must_load then return load(self, call, keys, nil, answers) end
+  flow.counts.stale = flow.counts.stale + #keys
+  for key, answer in pairs(answers) do call.values[key], call.sources[key] = answer.value, "stale" end
+  return true
+end
+
 --- Fetches a list of different keys.
 ---@return boolean? ok, string? err
 local function fetch_list(self, call, keys)
@@ -278,11 +295,7 @@ local function fetch_list(self, call, keys)
     call.is_watched = answers and err
     if not answers then
       if err and fetch.is_final(err) then return nil, err end
-      flow.counts.without_server = flow.counts.without_server + 1
-      local found = older(self, call, keys, nil)
-      if not found then return load(self, call, keys) end
-      for key, value in pairs(found) do call.values[key], call.sources[key] = value, "stale" end
-      return true
+      return without_server(self, call, keys)
     end
     local mine, theirs, fence = take(self, call, keys, answers)
     if #mine > 0 then

@@ -3,6 +3,7 @@ local context = require("fpcache.policy.context")
 local core = require("fpcache.core")
 local leases = require("fpcache.policy.leases")
 local lifetimes = require("fpcache.policy.lifetimes")
+local remembered = require("fpcache.policy.remembered")
 
 local loading = {}
 
@@ -61,6 +62,7 @@ function loading.run(self, call, fence, answer)
   local given = context.new(call.key, policy, old, validator)
   counts.loads = counts.loads + 1
   local ok, value, took, traceback = context.load(call.loader, given, call.arguments())
+  if answer and answer.is_remembered then remembered.loaded(self, policy, call.key, ok, value) end
   if not ok then
     counts.load_failures = counts.load_failures + 1
     flow.last_error = value
