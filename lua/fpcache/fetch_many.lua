@@ -12,8 +12,8 @@ local leases = require("fpcache.policy.leases")
 local lifetimes = require("fpcache.policy.lifetimes")
 local limits = require("fpcache.limits")
 local near_cache = require("fpcache.near")
+local older = require("fpcache.policy.older")
 local policies = require("fpcache.policy")
-local remembered = require("fpcache.policy.remembered")
 local waiting = require("fpcache.waiting")
 local Cache = require("fpcache.client")
 
@@ -98,7 +98,7 @@ local function store(self, call, keys, fence, loaded, given, took)
   local policy = call.policy
   local batch, absent, unstorable = sort_out(self, call, keys, loaded, given)
   if batch:rows() > 0 then
-    local tags = given.tags or policy.tags
+    local tags = context.tags(given, policy)
     local found, rows = self.db:row(self.statements[tags and "fetch_store_many_tagged" or "fetch_store_many"],
       self.bulk_timeout, self.space, batch, given.stale_ttl or policy.stale_ttl, took, fence, tags)
     local err = not found and rows
@@ -115,7 +115,7 @@ local function store(self, call, keys, fence, loaded, given, took)
 end
 
 --- What to give where loading failed: older values; nil when there is none for some key.
-local function older(call, keys, answers)
+local function old_values(call, keys, answers)
   local found = {}
   for _, key in ipairs(keys) do
     local answer = answers and answers[key]
@@ -152,7 +152,6 @@ local function load(self, call, keys, fence, answers)
   local old = {}
   for _, key in ipairs(keys) do old[key] = answers and answers[key] and answers[key].value end
   local given = context.new(nil, policy, old)
-  given.ttls = {}
   local leased = call.is_watched and fence and storable(self, policy, keys, fence) or keys
   flow.counts.loads = flow.counts.loads + 1
   local ok, loaded, took = context.load(call.loader, given, keys, call.arguments())
@@ -160,11 +159,11 @@ local function load(self, call, keys, fence, answers)
     ok, loaded = false, ("loader: a table of values by key is expected, got %s"):format(type(loaded))
   end
   for _, key in ipairs(answers and keys or {}) do
-    if answers[key] and answers[key].is_remembered then remembered.loaded(self, policy, key, ok, ok and loaded[key]) end
+    if answers[key] and answers[key].is_remembered then older.loaded(self, policy, key, ok, ok and loaded[key]) end
   end
   if not ok then
     flow.counts.load_failures, flow.last_error = flow.counts.load_failures + 1, loaded
-    local found = older(call, keys, answers)
+    local found = old_values(call, keys, answers)
     if fence then run_for_keys(self, "fetch_release_many", leased, found and policy.error_backoff or 0, fence) end
     if not found then return nil, loaded end
     flow.counts.stale = flow.counts.stale + #keys
@@ -271,7 +270,7 @@ local function without_server(self, call, keys)
   local flow, answers, must_load = self.flow, {}, false
   flow.counts.without_server = flow.counts.without_server + 1
   for _, key in ipairs(keys) do
-    local answer, is_due = remembered.find(self, call.policy, key)
+    local answer, is_due = older.remembered_answer(self, call.policy, key)
     answers[key] = answer
     if not answer or is_due then must_load = true end
   end

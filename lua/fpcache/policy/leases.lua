@@ -14,7 +14,7 @@ local leases = {}
 ---@field left number? seconds it lives; -1: without end
 ---@field is_absent boolean "there is none" was remembered
 ---@field is_stale boolean it has expired and may still be given
----@field is_remembered boolean? the server has not said it: see remembered.lua
+---@field is_remembered boolean? the server has not said it: see older.remembered
 ---@field kept number? seconds that it may be given as stale, or that it is known to be absent
 ---@field age number?
 ---@field cost number? seconds that loading it took
@@ -74,9 +74,10 @@ function leases.store(self, stored, fence, bytes, format, ttl, kept, cost, valid
 end
 
 --- Ends a lease without a value; nobody gets another for `pause` seconds.
+---@param mark string? for those who wait, see outcomes.lua
 ---@return boolean? released, string? err
-function leases.release(self, stored, fence, pause)
-  local rows, err = self.db:run(self.statements.fetch_release, self.timeout, self.space, stored, pause, fence)
+function leases.release(self, stored, fence, pause, mark)
+  local rows, err = self.db:run(self.statements.fetch_release, self.timeout, self.space, stored, pause, fence, mark)
   if not rows then return nil, err end
   return rows > 0
 end

@@ -23,6 +23,14 @@ function lifetimes.of_value(policy, context)
   return ttl, context.stale_ttl or policy.stale_ttl
 end
 
+--- Seconds for which it is remembered that there is no value; nil: it is not.
+---@param policy fpcache.Policy
+---@param context table of the loader
+---@return number?
+function lifetimes.of_absence(policy, context)
+  return context.negative_ttl or policy.negative_ttl
+end
+
 --- What the server needs to say that a living entry is to be loaded anew.
 ---@param policy fpcache.Policy
 ---@return number? share of its life that is left then
@@ -32,6 +40,14 @@ function lifetimes.early(policy)
   if share then share = 1 - share end
   if times then times = times * -math.log(chance.draw()) end
   return share, times
+end
+
+--- Whether a read is to prolong an entry: enough of its life is over.
+---@param policy fpcache.Policy with sliding
+---@param left number seconds it lives; -1: without end
+---@return boolean
+function lifetimes.slides(policy, left)
+  return left > 0 and left < policy.ttl * (1 - lifetimes.SLIDE_SHARE)
 end
 
 --- How long the near cache may keep an entry: not into the time in which it is to be loaded anew.  Of a beta the chance is

@@ -121,10 +121,12 @@ SET value = coalesce($3, c.value), format = coalesce($4, c.format),
 
 WHERE {own} AND ]] .. MINE:format("$9") .. " RETURNING version", "tyycfffyi" },
   -- Loading failed: the lease ends; $3 seconds nobody shall try again, but no longer than there is an older value to be given.
+  -- $5 says to those who wait how it ended (policy/outcomes.lua; NULL: nothing new), in a place that only an older value needs.
   fetch_release = { [[
-UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. [[
-
-WHERE {own} AND ]] .. MINE:format("$4"), "tyfi" },
+UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. [[,
+    validator = CASE WHEN greatest(c.expires_at, c.stale_until) > statement_timestamp() THEN c.validator
+                     ELSE coalesce($5, c.validator) END
+WHERE {own} AND ]] .. MINE:format("$4"), "tyfiy" },
   -- $3 seconds to live from now, $4 to be given as stale.  What it says is no news to copies, which end sooner.
   fetch_slide = { [[
 UPDATE {schema}.cache AS c SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second'),
