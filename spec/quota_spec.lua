@@ -114,12 +114,14 @@ describe("quotas", function()
     local reader = db:open() -- opened while there is a quota
     for _ = 1, touches.EVERY * 3 do assert.equal("v", reader:get("k1")) end
     for _ = 1, touches.EVERY do assert.equal("v", reader:get_many({ "k2" }).k2) end
+    for _ = 1, touches.EVERY do assert.equal("v", reader:fetch_many({ "k4" }, 60, error).k4) end
     assert.equal("0", db:sql("SELECT count(*) FROM q.cache WHERE touched IS NOT NULL"), "noted, not written")
     reader.touches:send()
-    assert.equal("2", db:sql("SELECT count(*) FROM q.cache WHERE touched > version"))
+    assert.equal("3", db:sql("SELECT count(*) FROM q.cache WHERE touched > version"))
     assert.equal(105, assert(sweep()).evicted)
     assert.equal("v", cache:get("k1"))
     assert.equal("v", cache:get("k2"))
+    assert.equal("v", cache:get("k4"))
     assert.is_nil((cache:get("k3")))
     -- no version moved, nobody was told
     assert.is_nil(cache.touches, "opened before there was a quota")

@@ -241,6 +241,10 @@ local function lead(self, call, answer)
         return load(self, call, answer, nil)
       end
     end
+    if self.flow.breaker:is_open() then -- the server was lost meanwhile
+      answer = nil
+      break
+    end
     local is_hit, value, left, bytes, age, cost = ask(self, policy, call.stored, call.long,
       (policy.lock ~= "host" or call.host_lock) and policy.hard_timeout or nil, call.look)
     if is_hit then

@@ -9,43 +9,60 @@ local NO_TAGS = {}      -- what a loader said by an empty list of tags
 local NOT_MODIFIED = {} -- what a loader returns by context:not_modified()
 
 ---@class fpcache.Context
----@field key string
----@field old any the value that is to be replaced, stale or about to be; nil: there is none
----@field validator string? the loader's own note on the old value (an ETag, a date); set it for the new one
+---@field key string? of fetch
+---@field old any the value that is to be replaced, stale or about to be; nil: there is none.  Of fetch_many: such values by key
+---@field validator string? of fetch: the loader's own note on the old value (an ETag, a date); set it for the new one
+---@field validators table<string, string>? of fetch_many: the same by key
+---@field ttls table<string, number|string>? of fetch_many: ttls of single values
 ---@field ttl number|string|nil set it to give this value another ttl than the policy's
 ---@field stale_ttl number|string|nil likewise
 ---@field negative_ttl number|string|nil likewise, when nil is returned
 ---@field tags string|string[]|nil likewise; {}: none
 ---@field store boolean? set it to false, and the value is returned and not stored
----@field ttls table<string, number|string>? of fetch_many: ttls of single keys
 ---@field timeout number seconds that loading may take
 local Context = {}
 Context.__index = Context
 
---- To be returned by a loader: the old value is still right, and lives anew.
+--- To be returned by a loader: the old value is still right, and lives anew.  A loader of many returns it for all keys, or gives
+-- it as the value of one.
 function Context:not_modified() -- luacheck: no self
   return NOT_MODIFIED
 end
 
-local context = { NOT_MODIFIED = NOT_MODIFIED }
+local context = {
+  NOT_MODIFIED = NOT_MODIFIED, NOTHING_OLD = "invalid: the loader says not modified, but there is no old value",
+}
 
 local POLICY = {} -- under this name a context has its policy
 
----@param key string? nil: of fetch_many
+---@param key string
 ---@param policy fpcache.Policy
----@param old any the value that is to be replaced; of fetch_many by key
+---@param old any the value that is to be replaced
 ---@param validator string?
 ---@return fpcache.Context
 function context.new(key, policy, old, validator)
   return setmetatable({
-    key = key, old = old, validator = validator, ttls = key == nil and {} or nil,
+    key = key, old = old, validator = validator,
     timeout = old ~= nil and policy.soft_timeout or policy.hard_timeout, [POLICY] = policy,
+  }, Context)
+end
+
+--- For a loader of many keys.
+---@param old table<string, any> older values by key
+---@param validators table<string, string> of theirs
+---@param has_all boolean whether each key has an older value
+---@return fpcache.Context
+function context.new_for_many(policy, old, validators, has_all)
+  return setmetatable({
+    old = old, validators = validators, ttls = {},
+    timeout = has_all and policy.soft_timeout or policy.hard_timeout, [POLICY] = policy,
   }, Context)
 end
 
 local GIVEN = { key = true, old = true, timeout = true, [POLICY] = true } -- what is there for the loader to read
 local KNOWN = { ttl = true, stale_ttl = true, negative_ttl = true, tags = true, store = true, validator = true }
-local KNOWN_OF_MANY = { ttl = true, stale_ttl = true, negative_ttl = true, tags = true, store = true, ttls = true }
+local KNOWN_OF_MANY = { ttl = true, stale_ttl = true, negative_ttl = true, tags = true, store = true, ttls = true,
+  validators = true }
 
 local function list_of(known)
   local names = {}
@@ -97,6 +114,18 @@ local function check_ttls(ttls)
   end
 end
 
+--- What a loader of many notes on single values.
+local function check_validators(validators)
+  if type(validators) ~= "table" then
+    return ("invalid: context.validators: a table by key is expected, got %s (set by the loader)"):format(type(validators))
+  end
+  for _, validator in pairs(validators) do
+    if type(validator) ~= "string" then
+      return ("invalid: context.validators of a key: text expected, got %s (set by the loader)"):format(type(validator))
+    end
+  end
+end
+
 --- Turns what a loader set into what is stored.
 ---@return string? err
 local function check(given)
@@ -110,9 +139,9 @@ local function check(given)
     return "invalid: context.stale_ttl: the policy has no stale_ttl, so its callers get no older values; give it one "
       .. "(set by the loader)"
   end
-  if given.ttls == nil and given.key == nil then given.ttls = {} end
-  if given.ttls ~= nil then
-    local err = check_ttls(given.ttls)
+  if given.key == nil then
+    given.ttls, given.validators = given.ttls or {}, given.validators or {}
+    local err = check_ttls(given.ttls) or check_validators(given.validators)
     if err then return err end
   end
   if given.store ~= nil and type(given.store) ~= "boolean" then
@@ -167,9 +196,7 @@ function context.load(loader, given, ...)
   if value == nil and err ~= nil then return false, failure(err), took end
   local reason = check(given)
   if reason then return false, reason, took end
-  if value == NOT_MODIFIED and given.old == nil then
-    return false, "invalid: the loader says not modified, but there is no old value", took
-  end
+  if value == NOT_MODIFIED and given.old == nil then return false, context.NOTHING_OLD, took end
   return true, value, took
 end
 

@@ -23,14 +23,6 @@ function lifetimes.of_value(policy, context)
   return ttl, context.stale_ttl or policy.stale_ttl
 end
 
---- Seconds for which it is remembered that there is no value; nil: it is not.
----@param policy fpcache.Policy
----@param context table of the loader
----@return number?
-function lifetimes.of_absence(policy, context)
-  return context.negative_ttl or policy.negative_ttl
-end
-
 --- What the server needs to say that a living entry is to be loaded anew.
 ---@param policy fpcache.Policy
 ---@return number? share of its life that is left then

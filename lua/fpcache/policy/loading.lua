@@ -23,7 +23,7 @@ end
 local function store(self, call, fence, value, given, cost)
   local policy = call.policy
   if value == nil then
-    local negative_ttl = lifetimes.of_absence(policy, given)
+    local negative_ttl = given.negative_ttl or policy.negative_ttl
     return leases.store(self, call.stored, fence, "", "a", -1, negative_ttl, nil,
       not negative_ttl and outcomes.mark(self, call.stored, "none", fence) or nil, context.tags(given, policy))
   end
@@ -68,6 +68,8 @@ function loading.run(self, call, fence, answer)
   local given = context.new(call.key, policy, old, validator)
   counts.loads = counts.loads + 1
   local ok, value, took, traceback = context.load(call.loader, given, call.arguments())
+  local why
+  if fence and flow.breaker:is_open() then fence, why = nil, flow.breaker.last_error end -- the server was lost meanwhile
   if answer and answer.is_remembered then older.loaded(self, policy, call.key, ok, value) end
   if not ok then
     counts.load_failures = counts.load_failures + 1
@@ -78,7 +80,6 @@ function loading.run(self, call, fence, answer)
     if source == "stale" then counts.stale = counts.stale + 1 end
     return given_old, nil, source, value
   end
-  local why
   if fence and given.store == false then
     release(self, call, fence, 0, "alone")
   elseif fence then
