@@ -344,9 +344,21 @@ describe("tasks", function()
     end
   end)
 
+  it("leave nothing behind", function()
+    local left = setmetatable({}, { __mode = "k" })
+    for i = 1, 1000 do left[fpcache.spawn(function() return cache:get("k" .. i) end)] = true end
+    assert.is_true(fpcache.run())
+    collectgarbage()
+    collectgarbage()
+    local count = 0
+    for _ in pairs(left) do count = count + 1 end
+    assert.is_true(count < 10, count .. " of 1000 are left") -- some may lie in a register
+  end)
+
   it("refuse what is no task, no function, no list", function()
     assert.has_error(function() fpcache.spawn(1) end, "bad fn (function expected, got number)")
     assert.has_error(function() fpcache.await({}) end, "bad task (what fpcache.spawn returned is expected, got table)")
+    assert.has_error(function() fpcache.cancel("x") end, "bad task (what fpcache.spawn returned is expected, got string)")
     assert.has_error(function() fpcache.sleep("x") end, "bad seconds (number expected, got string)")
     assert.has_error(function() fpcache.parallel { each = {} } end, "options.run is missing (a function)")
     assert.has_error(function() fpcache.parallel { run = print } end, "options.each is missing (a list or an iterator)")
