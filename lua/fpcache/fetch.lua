@@ -45,19 +45,6 @@ end
 fetch.NOT_IN_TRANSACTIONS = "invalid: fetch is not for transactions, in which others would wait for its lease until COMMIT; "
   .. "fetch before, or use get and set"
 
---- The server did not answer: what the near cache last had, or else the loader at once; nothing is stored.
-local function without_server(self, call, err)
-  if err and fetch.is_final(err) then return nil, err end
-  local flow, policy = self.flow, call.policy
-  flow.counts.without_server = flow.counts.without_server + 1
-  local value = older.remembered(self, policy, call.key)
-  if value ~= nil then
-    flow.counts.stale = flow.counts.stale + 1
-    return value, nil, "stale", err or flow.breaker.last_error
-  end
-  return loading.run(self, call, nil, nil)
-end
-
 --- Prolongs a sliding entry once enough of its life is over.
 local function slide(self, stored, policy, left)
   if lifetimes.slides(policy, left) then
@@ -132,6 +119,23 @@ end
 local function load(self, call, answer, fence)
   local old, source = older.meanwhile(call.policy, answer, call.key)
   return conclude(self, call, answer, fence, load_behind(self, call, answer, fence, old, source))
+end
+
+--- The server did not answer: what this process remembers, or else the loader; nothing is stored.
+local function without_server(self, call, err)
+  if err and fetch.is_final(err) then return nil, err end
+  local flow, policy = self.flow, call.policy
+  flow.counts.without_server = flow.counts.without_server + 1
+  local answer, is_due = older.remembered_answer(self, policy, call.key)
+  if answer and not is_due then
+    local old = older.meanwhile(policy, answer, call.key)
+    if old ~= nil then
+      flow.counts.stale = flow.counts.stale + 1
+      return old, nil, "stale", err or flow.breaker.last_error
+    end
+  end
+  if answer and policy.soft_timeout then return load(self, call, answer, nil) end
+  return loading.run(self, call, nil, answer) -- not in the background: there is no place for what that would load
 end
 
 --- What a statement of fetch answered, as ask() gives it.

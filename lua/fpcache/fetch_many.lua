@@ -164,25 +164,26 @@ local function await(self, call, shared, deadline, late)
   end
 end
 
---- The server does not answer: what the near cache last had, or else the loader at once; nothing is stored.
+--- The server does not answer: what the near cache last had; or the loader at once, whose values are not stored.
 ---@return boolean goes_on false: nobody needs to ask for more
 local function without_server(self, call, keys, deadline, err)
   if err and fetch.is_final(err) then
     fail(call, err)
     return false
   end
-  local flow, rest = self.flow, {}
+  local flow, rest, answers = self.flow, {}, {}
   flow.counts.without_server = flow.counts.without_server + 1
   for _, key in ipairs(keys) do
-    local value = older.remembered(self, call.policy, key)
-    if value == nil then rest[#rest + 1] = key else give(self, call, key, value, "stale") end
+    local answer, is_due = older.remembered_answer(self, call.policy, key)
+    answers[key] = answer
+    if answer and not is_due then give(self, call, key, answer.value, "stale") else rest[#rest + 1] = key end
   end
   local shared, nested, outer, free = look_around(self, call, rest)
   local late = {}
-  load(self, call, free)
+  load(self, call, free, nil, answers)
   await(self, call, shared, deadline, late)
-  load_nested(self, call, nested, outer)
-  load(self, call, late)
+  load_nested(self, call, nested, outer, answers)
+  load(self, call, late, nil, answers)
   return true
 end
 

@@ -143,6 +143,10 @@ end
 ---@return integer? value the new one
 ---@return string? err also when it would leave 64 bits
 function Counter:add(by)
+  if by ~= nil then
+    local exact, reason = limits.integer(by, "delta", 2)
+    if not exact then return nil, reason end
+  end
   local value, err = self.cache:incr(self.key, by or 1, { ttl = self.ttl, initial = self.initial })
   return value, err
 end

@@ -101,6 +101,22 @@ function database.eventually(check, seconds)
   end
 end
 
+--- Nobody but the superuser is let in any more: for users the server is gone, and that within a moment.
+function Database:cut_off()
+  local users = {}
+  for user in pairs(self.roles) do
+    self:sql(("ALTER ROLE %s NOLOGIN"):format(user))
+    users[#users + 1] = ("'%s'"):format(user)
+  end
+  self:sql(("SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = '%s' AND usename IN (%s)")
+    :format(self.name, table.concat(users, ", ")))
+end
+
+--- They are let in again.
+function Database:let_in()
+  for user in pairs(self.roles) do self:sql(("ALTER ROLE %s LOGIN"):format(user)) end
+end
+
 --- The role's open connections to this database, as the server sees them.
 function Database:connections(user)
   return tonumber(self:sql(("SELECT count(*) FROM pg_stat_activity WHERE datname = '%s' AND usename = '%s'"):format(

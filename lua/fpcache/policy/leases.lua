@@ -14,6 +14,7 @@ local leases = {}
 ---@field left number? seconds it lives; -1: without end
 ---@field is_absent boolean "there is none" was remembered
 ---@field is_stale boolean it has expired and may still be given
+---@field is_remembered boolean? the server has not said it: see older.remembered
 ---@field kept number? seconds that it may be given as stale, or that it is known to be absent
 ---@field age number?
 ---@field cost number? seconds that loading it took

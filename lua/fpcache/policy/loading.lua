@@ -70,6 +70,7 @@ function loading.run(self, call, fence, answer)
   local ok, value, took, traceback = context.load(call.loader, given, call.arguments())
   local why
   if fence and flow.breaker:is_open() then fence, why = nil, flow.breaker.last_error end -- the server was lost meanwhile
+  if answer and answer.is_remembered then older.loaded(self, policy, call.key, ok, value) end
   if not ok then
     counts.load_failures = counts.load_failures + 1
     flow.last_error = value

@@ -128,6 +128,11 @@ function loading_many.run(self, call, keys, fence, answers)
   elseif ok and type(loaded) ~= "table" then
     ok, loaded = false, ("loader: a table of values by key is expected, got %s"):format(type(loaded))
   end
+  for _, key in ipairs(keys) do
+    local answer = answers and answers[key]
+    if answer and answer.is_remembered then older.loaded(self, policy, key, ok, ok and loaded[key]) end
+  end
+  if fence and self.flow.breaker:is_open() then fence = nil end -- the server was lost meanwhile
   if not ok then
     fail(self, call, keys, fence, answers, loaded, result)
     return result

@@ -34,7 +34,7 @@ function nearby.keep(self, look, key, policy, value, left, bytes, age, cost)
   local seconds = lifetimes.near(policy, left, age, cost)
   if seconds == 0 then return end
   local near, shared = self.near, self.shared
-  if near then near:put(self.space, key, value, bytes, look.asked_at, seconds, look.spot, look.stamp) end
+  if near then near:put(self.space, key, value, bytes, look.asked_at, seconds, look.spot, look.stamp, left) end
   if shared then shared:keep(self, look.stored, value, look.asked_at, seconds) end
 end
 

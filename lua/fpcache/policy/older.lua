@@ -22,12 +22,36 @@ function older.meanwhile(policy, answer, key)
   return value, source
 end
 
---- What is given when the server does not answer: what the near cache last had.
+--- What is given when the server does not answer: what the near cache last had.  For as long as the near cache may keep it, it is
+--- given at once.  From then on it is due: the loader is asked first, and what is remembered is given when that fails, up to
+--- stale_ttl after the end of its life at the server.
 ---@param self fpcache.Cache
 ---@param key string
----@return any value
+---@return any value nil: nothing that may be given
+---@return boolean? is_due
 function older.remembered(self, policy, key)
-  if policy.stale_ttl and self.near then return self.near:remembered(self.space, key, policy.stale_ttl) end
+  if policy.near and policy.stale_ttl and self.near then
+    return self.near:remembered(self.space, key, policy.stale_ttl)
+  end
+end
+
+--- The same as if the server had said it.
+---@return fpcache.Answer?
+---@return boolean? is_due
+function older.remembered_answer(self, policy, key)
+  local value, is_due = older.remembered(self, policy, key)
+  if value ~= nil then return { value = value, is_stale = true, is_remembered = true }, is_due end
+end
+
+--- Takes note of what loading anew a key that is remembered came to.
+---@param ok boolean
+---@param value any nil: there is none
+function older.loaded(self, policy, key, ok, value)
+  if not ok then
+    self.near:spare(self.space, key, policy.error_backoff)
+  elseif value == nil then
+    self.near:drop(self.space, key)
+  end
 end
 
 return older
