@@ -33,6 +33,11 @@ local SERVER = [[
     end)
     ngx.print(ngx.worker.pid(), " ", tostring(value), " ", tostring(err), " ", tostring(source))
   } }
+  location = /down { content_by_lua_block {
+    local cache = require("fpcache.nginx").cache(ngx.var.arg_cache)
+    local value, err, source = cache:fetch(ngx.var.arg_k, { ttl = 60, stale_ttl = 600 }, function() return nil, "origin: down" end)
+    ngx.print(ngx.worker.pid(), " ", tostring(value), " ", tostring(err), " ", tostring(source))
+  } }
   location = /many { content_by_lua_block {
     local values = require("fpcache.nginx").cache():get_many { ngx.var.arg_k, "none of these" }
     ngx.print(ngx.worker.pid(), " ", tostring(values[ngx.var.arg_k]))
@@ -205,9 +210,15 @@ describe("what the workers of an nginx share", function()
     all_ready()
     ask("/get?k=c")
     assert.equal("kept nil shared", ask("/get?k=c").text)
+    local keeper = ask("/get?k=c&cache=both").pid
+    assert.equal("kept nil near", ask("/get?k=c&cache=both", keeper).text)
     srv:stop()
     core.system.sleep(STALENESS + 0.1)
     for _ = 1, 10 do assert.matches("^nil connect:", ask("/get?k=c").text) end
+    for _ = 1, 5 do assert.equal("nil origin: down loader", ask("/down?k=c").text) end
+    -- what a worker has in its own near cache it may give, as stale
+    assert.equal("kept nil stale", ask("/down?k=c&cache=both", keeper).text)
+    assert.equal("nil origin: down loader", ask("/down?k=c&cache=both", keeper, true).text)
     srv:start()
   end)
 end)
