@@ -85,7 +85,7 @@ describe("fetch", function()
       assert.same({ { 1 }, 'W/"1"' }, seen)
       assert.is_true(cache:ttl("k") > 55)
       db:age(100)
-      fetch("k", policy, function(context) assert(context.validator == 'W/"1"') return 2 end)
+      assert.equal(2, (fetch("k", policy, function(context) assert(context.validator == 'W/"1"') return 2 end)))
       assert.matches("^invalid: the loader says not modified",
         select(2, fetch("none", policy, function(context) return context:not_modified() end)))
     end)

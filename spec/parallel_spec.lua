@@ -193,6 +193,32 @@ describe("tasks", function()
     assert.same({ "interrupted: the task was cancelled", "interrupted: the task was cancelled" }, outcome)
   end)
 
+  it("that were cancelled and do not listen stop nobody else", function()
+    local deaf = {
+      function() return fpcache.sleep(0) end,
+      function() return cache:get("k") end,
+      function(other) return fpcache.await(other, 0.001) end,
+    }
+    for _, call in ipairs(deaf) do
+      local other = fpcache.spawn(function()
+        for _ = 1, 20 do assert(fpcache.sleep(0.001)) end
+        return cache:set("k", 1)
+      end)
+      local calls = 0
+      local task = fpcache.spawn(function()
+        repeat
+          calls = calls + 1
+          call(other)
+        until other.status == "done" or calls > 1e6
+        return select(2, fpcache.sleep(0))
+      end)
+      fpcache.step()
+      fpcache.cancel(task)
+      assert.is_true(fpcache.await(other))
+      assert.same({ "interrupted: the task was cancelled" }, { fpcache.await(task) })
+    end
+  end)
+
   it("time out one by one", function()
     local quick = db:open { timeout = 1 }
     local locked = db:open()

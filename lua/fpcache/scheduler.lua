@@ -65,6 +65,12 @@ local function wait(task, stop)
   return yield(WAIT)
 end
 
+--- What a cancelled task waits for: nothing, but others run meanwhile, lest one that does not listen stops them all.
+local function refuse(task)
+  wake(task, nil, CANCELLED)
+  return yield(WAIT)
+end
+
 --- Ends the wait of a task from outside.
 local function break_off(task, value, err)
   if task.status ~= "waiting" then return end
@@ -101,8 +107,7 @@ function scheduler.spawn(fn, ...)
   if type(fn) ~= "function" then error(("bad fn (function expected, got %s)"):format(type(fn)), 2) end
   local answers, err = completions()
   if not answers then return nil, err end
-  local task = setmetatable({ co = nil, waiters = {} }, Task)
-  local arguments = pack(...)
+  local task, arguments = setmetatable({ co = nil, waiters = {} }, Task), pack(...)
   task.co = coroutine.create(function() return fn(unpack(arguments, 1, arguments.n)) end)
   tasks[task.co] = task
   alive = alive + 1
@@ -121,7 +126,7 @@ function scheduler.sleep(seconds)
   if type(seconds) ~= "number" then error(("bad seconds (number expected, got %s)"):format(type(seconds)), 2) end
   local task = scheduler.current()
   if not task then return scheduler.pass(seconds) end
-  if task.cancelled then return nil, CANCELLED end
+  if task.cancelled then return refuse(task) end
   task.timer = clock:add(now() + seconds, task)
   return wait(task, stop_sleep)
 end
@@ -133,8 +138,8 @@ function scheduler.rouse(task)
 end
 
 local function stop_await(task)
-  if task.timer then clock:cancel(task.timer) end
   local waiters = task.awaited.waiters
+  if task.timer then clock:cancel(task.timer) end
   for i = #waiters, 1, -1 do
     if waiters[i] == task then table.remove(waiters, i) end
   end
@@ -148,7 +153,7 @@ end
 
 local function await_in_task(self, task, timeout)
   if self == task then return nil, "invalid: a task cannot wait for itself" end
-  if self.cancelled then return nil, CANCELLED end
+  if self.cancelled then return refuse(self) end
   self.awaited = task
   task.waiters[#task.waiters + 1] = self
   self.timer = timeout and clock:add(now() + timeout, self)
@@ -185,10 +190,7 @@ end
 
 -- --- requests ---
 
-local function stop_request(task)
-  queue:abandon(task.request)
-  requests[task.request] = nil
-end
+local function stop_request(task) queue:abandon(task.request) requests[task.request] = nil end
 
 local function stop_room(task)
   if task.timer then clock:cancel(task.timer) end
@@ -232,7 +234,7 @@ end
 ---@return userdata? queue
 ---@return string? err
 function scheduler.request(task, pool, statement, timeout, ...)
-  if task.cancelled then return nil, CANCELLED end
+  if task.cancelled then return refuse(task) end
   local deadline
   while true do
     local id, err = pool:submit(queue, statement, timeout, ...)
@@ -387,8 +389,7 @@ end
 ---@return boolean? true, string? err
 function scheduler.run() return scheduler.drive(function() return alive == 0 end) end
 
---- The descriptor that is readable while answers may be there, for poll(2) in other event loops; nobody else may read from
--- it.  It stays the same.
+--- The descriptor that is readable while answers may be there, for poll(2) in other event loops: not to be read, always the same.
 ---@return integer? fd
 ---@return string? err "memory: ..." when there is no descriptor left
 function scheduler.fd()

@@ -55,7 +55,8 @@ function leases.read_words(self, stored, text)
   local words = {}
   for word in text:sub(1, stop - 1):gmatch("%S+") do words[#words + 1] = word end
   local has_row = words[1] ~= "-"
-  local validator = words[8] ~= "-" and words[8]:gsub("%x%x", function(hex) return string.char(tonumber(hex, 16)) end) or nil
+  local last = words[8] or "" -- an empty validator is no word
+  local validator = last ~= "-" and last:gsub("%x%x", function(hex) return string.char(tonumber(hex, 16)) end) or nil
   return leases.read(self, stored, has_row and text:sub(stop + 1) or nil, has_row and words[1] or nil, number_of(words[2]),
     number_of(words[3]), number_of(words[4]), number_of(words[5]), validator, GRANTED[words[6]], tonumber(words[7]))
 end
