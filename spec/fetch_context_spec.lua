@@ -77,8 +77,8 @@ describe("the loader's context", function()
       assert.is_false(is_leased("k"))
     end
     local _, err = cache:fetch_many({ "k" }, 60, function(_, context) context.validator = "v" return { k = 1 } end)
-    assert.equal("invalid: context.validator: unknown field; a loader may set negative_ttl, stale_ttl, store, tags, ttl, ttls "
-      .. "(set by the loader)", err)
+    assert.equal("invalid: context.validator: unknown field (did you mean validators?); a loader may set negative_ttl, "
+      .. "stale_ttl, store, tags, ttl, ttls, validators (set by the loader)", err)
     assert.equal("down", (select(2, fetch("k", 60, function(context) context.tll = 5 return nil, "down" end))))
     assert.equal(2, (fetch("k", 60, setting({ store = true, ttl = "5m" }, 2))))
     assert.is_true(cache:ttl("k") > 250)

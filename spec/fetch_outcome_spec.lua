@@ -40,6 +40,23 @@ describe("who waits for a loading of another process", function()
     return got, loads, last - started
   end
 
+  --- Caches that do by fetch_many what the spec asks of fetch.
+  local function by_many(which)
+    local views = {}
+    for i, cache in ipairs(which) do
+      views[i] = { fetch = function(_, key, policy, loader)
+        local values, err, sources = cache:fetch_many({ key, "other " .. i }, policy, function(keys, context)
+          if keys[1] ~= key then return {} end
+          local value, reason = loader(context)
+          if reason then return nil, reason end
+          return { [key] = value, ["other " .. i] = "other" }
+        end)
+        return values and values[key], err, sources[key] or "loader"
+      end }
+    end
+    return views
+  end
+
   local function down() return nil, "origin: down" end
   local DOWN = { "nil origin: down loader", "nil origin: down loader", "nil origin: down loader" }
 
@@ -54,6 +71,28 @@ describe("who waits for a loading of another process", function()
         assert.equal("0", db:sql("SELECT count(*) FROM cache WHERE lease_until > now()"))
       end
     end
+  end)
+
+  it("gets its error from fetch_many, and with it; and that there is none", function()
+    local many = by_many(caches)
+    for _, others in ipairs { many, { caches[1], many[2], many[3] }, { many[1], caches[2], many[3] } } do
+      db:sql("TRUNCATE cache")
+      local got, loads, seconds = ask({ ttl = 60 }, down, others)
+      assert.same(DOWN, got)
+      assert.equal(1, loads)
+      assert.is_true(seconds < 1.2, tostring(seconds))
+      assert.equal("0", db:sql("SELECT count(*) FROM cache WHERE lease_until > now()"))
+      got, loads = ask({ ttl = 60 }, function() return nil end, others)
+      assert.same({ "nil nil loader", "nil nil loader", "nil nil loader" }, got)
+      assert.equal(1, loads)
+      got, loads, seconds = ask({ ttl = 60 }, function(context) context.store = false return "v" end, others)
+      assert.same({ "v nil loader", "v nil loader", "v nil loader" }, got)
+      assert.equal(3, loads)
+      assert.is_true(seconds >= 2 and seconds < 2.3, tostring(seconds))
+    end
+    local sealed = by_many { db:open { encrypt = { keys = { a = ("6f"):rep(32) } } }, caches[2], caches[3] }
+    local got = ask({ ttl = 60 }, down, sealed)
+    assert.same({ DOWN[1], "nil loader: it failed in another process, which could not say why loader" }, { got[1], got[2] })
   end)
 
   it("gets its error where the older value may not be given any more", function()

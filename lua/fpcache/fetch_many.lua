@@ -13,6 +13,7 @@ local loading_many = require("fpcache.policy.loading_many")
 local near_cache = require("fpcache.near")
 local nearby = require("fpcache.policy.nearby")
 local older = require("fpcache.policy.older")
+local outcomes = require("fpcache.policy.outcomes")
 local policies = require("fpcache.policy")
 local waiting = require("fpcache.waiting")
 local Cache = require("fpcache.client")
@@ -202,29 +203,47 @@ local function use(self, call, key, answer, due)
   if call.policy.sliding and lifetimes.slides(call.policy, answer.left) then due[#due + 1] = key end
 end
 
---- Takes what the answers say: hits go to the caller.  Returns the keys to load, those to ask for again, the fence.
+--- Whether another process's loading, for which the caller has waited, answers a key: it failed, or there is no value.
+---@return boolean is_answered
+---@return fpcache.Outcome? outcome
+local function hear(self, call, key, answer)
+  local waiter = call.waiters[key]
+  if not waiter then
+    waiter = { stored = call.stored[key] }
+    call.waiters[key], self.counts.misses = waiter, self.counts.misses + 1
+  end
+  local outcome, err = outcomes.hear(self, waiter, answer)
+  if outcome == "failed" then fail(call, err) elseif outcome == "none" then give(self, call, key, nil, "loader") end
+  return outcome == "failed" or outcome == "none", outcome
+end
+
+--- Takes what the answers say: hits go to the caller.
+---@return string[] mine to be loaded under leases
+---@return integer? fence of these
+---@return string[] theirs that others load
+---@return string[] alone that are not stored, whoever loads them
 local function take(self, call, keys, answers)
-  local mine, theirs, due, fence = {}, {}, {}, nil
+  local mine, theirs, alone, unwanted, due, fence = {}, {}, {}, {}, {}, nil
   for _, key in ipairs(keys) do
     local answer = answers[key]
     if answer.granted == nil then
       give(self, call, key, answer.value, "db")
       use(self, call, key, answer, due)
     else
-      if not call.missed[key] then call.missed[key], self.counts.misses = true, self.counts.misses + 1 end
-      local old, source
-      if not answer.granted then old, source = older.meanwhile(call.policy, answer, key) end
+      local is_answered, outcome = hear(self, call, key, answer)
       if answer.granted then
-        mine[#mine + 1], fence = key, answer.fence
-      elseif old ~= nil then
-        give(self, call, key, old, source)
-      else
-        theirs[#theirs + 1] = key
+        local list = is_answered and unwanted or mine
+        list[#list + 1], fence = key, answer.fence
+      elseif not is_answered then
+        local old, source = older.meanwhile(call.policy, answer, key)
+        local list = outcome == "alone" and alone or theirs
+        if old ~= nil then give(self, call, key, old, source) else list[#list + 1] = key end
       end
     end
   end
   leases_many.slide(self, due, call.policy)
-  return mine, theirs, fence
+  leases_many.release(self, unwanted, fence, 0) -- the next who comes tries again
+  return mine, fence, theirs, alone
 end
 
 --- Asks the server.
@@ -262,8 +281,9 @@ local function fetch_list(self, call, keys)
   while #keys > 0 do
     local answers, readable, broken = ask(self, call, keys)
     if not answers then return without_server(self, call, keys, deadline, readable) end
-    local mine, theirs, fence = take(self, call, readable, answers)
+    local mine, fence, theirs, alone = take(self, call, readable, answers)
     load(self, call, mine, fence, answers)
+    load(self, call, alone, nil, answers)
     for err, list in pairs(broken) do without_server(self, call, list, deadline, err) end
     local shared, nested, outer, rest = look_around(self, call, theirs)
     await(self, call, shared, deadline, rest)
@@ -334,7 +354,7 @@ function Cache:fetch_many(keys, policy, loader, ...)
   if self.is_transaction then return nil, fetch.NOT_IN_TRANSACTIONS end
   local count, all = select("#", ...), { ... }
   local call = {
-    policy = policy, loader = loader, values = {}, sources = {}, stored = {}, looks = {}, missed = {},
+    policy = policy, loader = loader, values = {}, sources = {}, stored = {}, looks = {}, waiters = {},
     arguments = function() return (table.unpack or unpack)(all, 1, count) end, -- luacheck: ignore 143
   }
   local rest = ask_nearby(self, call, keys, stored)

@@ -101,20 +101,26 @@ function database.eventually(check, seconds)
   end
 end
 
---- Nobody but the superuser is let in any more: for users the server is gone, and that within a moment.
-function Database:cut_off()
-  local users = {}
+--- The SQL that says of each role of users whether it may log in.
+local function logins(self, may)
+  local lines, users = {}, {}
   for user in pairs(self.roles) do
-    self:sql(("ALTER ROLE %s NOLOGIN"):format(user))
+    lines[#lines + 1] = ("ALTER ROLE %s %s;"):format(user, may and "LOGIN" or "NOLOGIN")
     users[#users + 1] = ("'%s'"):format(user)
   end
-  self:sql(("SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = '%s' AND usename IN (%s)")
-    :format(self.name, table.concat(users, ", ")))
+  return table.concat(lines, "\n"), table.concat(users, ", ")
+end
+
+--- Nobody but the superuser is let in any more: for users the server is gone, and that within a moment.
+function Database:cut_off()
+  local lines, users = logins(self, false)
+  self:sql(([[%s SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
+    WHERE datname = '%s' AND usename IN (%s)]]):format(lines, self.name, users))
 end
 
 --- They are let in again.
 function Database:let_in()
-  for user in pairs(self.roles) do self:sql(("ALTER ROLE %s LOGIN"):format(user)) end
+  self:sql((logins(self, true)))
 end
 
 --- The role's open connections to this database, as the server sees them.

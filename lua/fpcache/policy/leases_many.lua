@@ -54,10 +54,11 @@ function leases_many.ask(self, keys, policy)
 end
 
 --- Tells the server something of keys; what fails is noted.
-local function run_for_keys(self, statement, keys, seconds, fence, tags)
+local function run_for_keys(self, statement, keys, seconds, fence, mark, tags)
   if #keys == 0 then return end
   local stored = bulk.stored_keys(self, keys, 3)
-  local rows, err = self.db:run(self.statements[statement], self.bulk_timeout, self.space, stored, seconds, fence, tags)
+  local rows, err = self.db:run(self.statements[statement], self.bulk_timeout, self.space, stored, seconds, fence, mark,
+    tags)
   if rows or not announce.is_surely_undone(err) then self.feed:wrote_keys(self.seed, stored) end
   if not rows then self.flow.breaker:failed(err) end
 end
@@ -95,14 +96,16 @@ end
 
 --- Notes that keys do not exist.
 ---@param seconds number? to remember it; nil: not
+---@param mark string? for those who wait, see outcomes.lua
 ---@param tags string[]?
-function leases_many.store_absent(self, keys, seconds, fence, tags)
-  run_for_keys(self, tags and "fetch_absent_many_tagged" or "fetch_absent_many", keys, seconds, fence, tags)
+function leases_many.store_absent(self, keys, seconds, fence, mark, tags)
+  run_for_keys(self, tags and "fetch_absent_many_tagged" or "fetch_absent_many", keys, seconds, fence, mark, tags)
 end
 
 --- Ends leases without values; nobody gets others for `pause` seconds.
-function leases_many.release(self, keys, fence, pause)
-  run_for_keys(self, "fetch_release_many", keys, pause, fence)
+---@param mark string? as above
+function leases_many.release(self, keys, fence, pause, mark)
+  run_for_keys(self, "fetch_release_many", keys, pause, fence, mark)
 end
 
 --- Prolongs entries.

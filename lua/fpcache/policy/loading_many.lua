@@ -4,6 +4,7 @@ local core = require("fpcache.core")
 local leases_many = require("fpcache.policy.leases_many")
 local lifetimes = require("fpcache.policy.lifetimes")
 local older = require("fpcache.policy.older")
+local outcomes = require("fpcache.policy.outcomes")
 
 local NOT_MODIFIED = context.NOT_MODIFIED
 
@@ -43,8 +44,9 @@ local function fail(self, call, keys, fence, answers, err, result)
     end
   end
   if not fence then return end
-  leases_many.release(self, with_old, fence, call.policy.error_backoff)
-  leases_many.release(self, without, fence, 0)
+  local mark = outcomes.mark_many(self, "failed", fence, err)
+  leases_many.release(self, with_old, fence, call.policy.error_backoff, mark)
+  leases_many.release(self, without, fence, 0, mark)
 end
 
 --- A batch of keys of which each has its own life, and the keys that fit into one.  Of those of `renewed` no value is sent.
@@ -81,8 +83,10 @@ local function store(self, call, sorted, fence, loaded, given, took)
     })
     batch:close()
   end
-  leases_many.store_absent(self, sorted.absent, given.negative_ttl or policy.negative_ttl, fence, context.tags(given, policy))
-  leases_many.release(self, unstorable, fence, 0)
+  local negative_ttl = given.negative_ttl or policy.negative_ttl
+  local mark = not negative_ttl and outcomes.mark_many(self, "none", fence) or nil
+  leases_many.store_absent(self, sorted.absent, negative_ttl, fence, mark, context.tags(given, policy))
+  leases_many.release(self, unstorable, fence, 0, outcomes.mark_many(self, "alone", fence))
 end
 
 --- What the loader said of the keys: whether it is new, not modified, or that there is none.
@@ -142,7 +146,7 @@ function loading_many.run(self, call, keys, fence, answers)
   if #vain > 0 then fail(self, call, vain, fence, answers, context.NOTHING_OLD, result) end
   leased = split(leased, loaded, old)
   if fence and given.store == false then
-    leases_many.release(self, leased, fence, 0)
+    leases_many.release(self, leased, fence, 0, outcomes.mark_many(self, "alone", fence))
   elseif fence then
     store(self, call, sort_out(leased, loaded), fence, loaded, given, took)
   end

@@ -34,6 +34,12 @@ function outcomes.mark(self, stored, outcome, fence, err)
   return PREFIX .. LETTERS[outcome] .. ("%.0f:"):format(fence) .. format .. bytes
 end
 
+--- A mark for all keys of a lease.  What only one key's value could be encrypted by does not say the error.
+---@return string
+function outcomes.mark_many(self, outcome, fence, err)
+  return outcomes.mark(self, "", outcome, fence, not self.codec and err or nil)
+end
+
 --- The mark in an answer of the server.
 ---@param answer fpcache.Answer
 ---@return string? mark

@@ -87,11 +87,11 @@ WHERE c.ctid = t.place RETURNING c.key]]
 local ANEW = "value = t.value, format = t.format,"
 local COUNTED = ")\nSELECT count(*) FROM stored"
 
--- $2 keys of which loading said that they do not exist, $3 seconds to remember it (NULL: not), $4 fence.
+-- $2 keys of which loading said that they do not exist, $3 seconds to remember it (NULL: not), $4 fence, $5 for those who wait.
 local ABSENT_MANY = [[
 {tellKeys}WITH stored AS (UPDATE {schema}.cache AS c
 SET value = '', format = 'a', version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
-    stale_until = statement_timestamp() + $3 * interval '1 second', load_seconds = NULL, validator = NULL, tags = %s,
+    stale_until = statement_timestamp() + $3 * interval '1 second', load_seconds = NULL, validator = $5, tags = %s,
     lease_holder = NULL, lease_until = NULL
 WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. ")) RETURNING c.key"
 
@@ -107,6 +107,10 @@ local function store_many_tagged(set)
   return { STORE_MANY:format(set .. " tags = $12,") .. TAGGED_MANY:format(12), "tBffiYYY" }
 end
 
+-- What $5 says to those who wait (policy/outcomes.lua; NULL: nothing new), in a place that only an older value needs.
+local TOLD = [[
+CASE WHEN greatest(c.expires_at, c.stale_until) > statement_timestamp() THEN c.validator
+                     ELSE coalesce($5, c.validator) END]]
 local PAUSE = [[greatest(statement_timestamp(),
     least(statement_timestamp() + $3 * interval '1 second', coalesce(c.stale_until, c.expires_at)))]]
 
@@ -145,11 +149,9 @@ SET value = coalesce($3, c.value), format = coalesce($4, c.format),
 
 WHERE {own} AND ]] .. MINE:format("$9") .. " RETURNING version", "tyycfffyi" },
   -- Loading failed: the lease ends; $3 seconds nobody shall try again, but no longer than there is an older value to be given.
-  -- $5 says to those who wait how it ended (policy/outcomes.lua; NULL: nothing new), in a place that only an older value needs.
   fetch_release = { [[
-UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. [[,
-    validator = CASE WHEN greatest(c.expires_at, c.stale_until) > statement_timestamp() THEN c.validator
-                     ELSE coalesce($5, c.validator) END
+UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. ", validator = " .. TOLD .. [[
+
 WHERE {own} AND ]] .. MINE:format("$4"), "tyfiy" },
   -- $3 seconds to live from now, $4 to be given as stale.  What it says is no news to copies, which end sooner.
   fetch_slide = { [[
@@ -162,12 +164,12 @@ WHERE {own} AND {fresh} AND {noted}]], "tyff" },
   -- The older values stay, and live anew; so do their tags unless there are others.
   fetch_renew_many = store_many(""),
   fetch_renew_many_tagged = store_many_tagged(""),
-  fetch_absent_many = { ABSENT_MANY:format("NULL") .. COUNTED, "tYfi" },
-  fetch_absent_many_tagged = { ABSENT_MANY:format("$5") .. TAGGED_MANY:format(5), "tYfiY" },
+  fetch_absent_many = { ABSENT_MANY:format("NULL") .. COUNTED, "tYfiy" },
+  fetch_absent_many_tagged = { ABSENT_MANY:format("$6") .. TAGGED_MANY:format(6), "tYfiyY" },
   fetch_release_many = { [[
-UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. [[
+UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. ", validator = " .. TOLD .. [[
 
-WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" },
+WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfiy" },
 
   -- As fetch_slide, of the keys $2.
   fetch_slide_many = { [[
