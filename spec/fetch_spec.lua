@@ -85,7 +85,7 @@ describe("fetch", function()
       assert.same({ { 1 }, 'W/"1"' }, seen)
       assert.is_true(cache:ttl("k") > 55)
       db:age(100)
-      fetch("k", policy, function(context) assert(context.validator == 'W/"1"') return 2 end)
+      assert.equal(2, (fetch("k", policy, function(context) assert(context.validator == 'W/"1"') return 2 end)))
       assert.matches("^invalid: the loader says not modified",
         select(2, fetch("none", policy, function(context) return context:not_modified() end)))
     end)
@@ -227,6 +227,17 @@ describe("fetch", function()
       end
       db:age(101)
       assert.equal(2, (fetch("k", policy, origin(2))))
+    end)
+
+    it("sliding moves the time for which an old value may be given, too", function()
+      local policy, down = fpcache.policy { ttl = 100, stale_ttl = 100, sliding = true }, origin(nil, "origin: down")
+      fetch("k", policy, origin(1))
+      db:age(60)
+      assert.same({ 1, nil, "db" }, { fetch("k", policy, origin(2)) })
+      db:age(150) -- 10 s after the first life and its stale_ttl
+      assert.same({ 1, nil, "stale", "origin: down" }, { fetch("k", policy, down) })
+      db:age(51)
+      assert.same({ nil, "origin: down", "loader" }, { fetch("k", policy, down) })
     end)
 
     it("tags are those of the policy, or of the loader", function()

@@ -97,11 +97,14 @@ static void open_one(fpc_lane_state *lane) {
     }
 }
 
+static bool would_help(const fpc_lane_state *lane, census c) {
+    return c.usable > 0 && c.usable == c.busy && c.opening == 0 && c.usable < lane->wanted;
+}
+
 static void open_needed(fpc_lane_state *lane) {
     census c = count_pipes(lane);
     bool is_needed = lane->queue.count > 0 && c.usable + c.opening == 0;
-    bool would_help = c.usable > 0 && c.usable == c.busy && c.opening == 0 && c.usable < lane->wanted;
-    if (!is_needed && !would_help) return;
+    if (!is_needed && !would_help(lane, c)) return;
     if (lane->failures == 0 || lane->io->now >= lane->retry_ns) open_one(lane);
     if (count_pipes(lane).opening == 0 && is_needed && lane->failures > 0) {
         fpc_lane_fail_waiting(lane, &lane->last_error); /* the last attempt is fresh enough to tell */
@@ -174,7 +177,7 @@ bool fpc_lane_send(fpc_lane_state *lane) {
         if (!fpc_pipe_send(pipe, requests, count)) pipe->broken = true;
         is_left = is_left || pipe->broken || pipe->unflushed || pipe->unread;
     }
-    return is_left || lane->queue.count > 0;
+    return is_left || lane->queue.count > 0 || (lane->failures == 0 && would_help(lane, count_pipes(lane)));
 }
 
 /* Losing one puts reads back, which others can take. */

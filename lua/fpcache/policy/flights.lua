@@ -80,6 +80,19 @@ function flights.leave(all, own, ...)
   return ...
 end
 
+--- Has others take an older value while it is loaded anew, for as long as it may be given.
+---@param own fpcache.Flight
+---@param answer fpcache.Answer what the server said of it
+---@param old any
+---@param source string "db" or "stale"
+function flights.offer(own, answer, old, source)
+  local now_s = waiting.now()
+  local function time_of(left) return left and left >= 0 and now_s + left or math.huge end
+  own.old, own.old_source = old, source
+  own.fresh_until = answer.is_fresh and time_of(answer.left) or now_s
+  own.old_until = time_of(answer.kept or answer.is_fresh and answer.left)
+end
+
 -- So many keys are remembered until COMMIT; more count as all.
 local MOST_PENDING = 1000
 flights.MOST_KEYS = MOST_PENDING -- that are worth naming one by one
