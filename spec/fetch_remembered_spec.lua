@@ -6,6 +6,8 @@ local fpcache = require "fpcache"
 local layers = require "support.layers"
 local options = require "fpcache.options"
 local origin = require "support.origin"
+local tasks = require "support.tasks"
+local waiting = require "fpcache.waiting"
 
 describe("what is remembered", function()
   local db, cache
@@ -143,6 +145,38 @@ describe("what is remembered", function()
     assert(cache:wait_ready(20))
     lose_server()
     assert.same({ nil, down }, first(2, fetch("kept", policy, load)))
+  end)
+
+  it("is given by tasks as without them, and after soft_timeout while loading takes longer", function()
+    open()
+    local usual, patient = { ttl = 60, stale_ttl = 600 }, { ttl = 60, stale_ttl = 600, soft_timeout = 2 }
+    warm("k", usual, "value")
+    layers.age(cache, 61)
+    lose_server()
+    local clock = tasks.new { fake = true }
+    finally(function() clock:close() end)
+    for _, ask in ipairs { fetch, fetch_many } do
+      local function slowly(seconds, value, err)
+        return function()
+          waiting.sleep(seconds)
+          return value, err
+        end
+      end
+      local function timed(policy, load)
+        local began, results, took = clock.time, nil, nil
+        clock:spawn(function()
+          results = first(3, ask("k", fpcache.policy(policy), load))
+          took = clock.time - began
+        end)
+        clock:run()
+        return { results, math.floor(took) } -- a wait polls
+      end
+      assert.same({ { "new", nil, "loader" }, 5 }, timed(usual, slowly(5, "new")))
+      assert.same({ { "new", nil, "loader" }, 1 }, timed(patient, slowly(1, "new")))
+      assert.same({ { "value", nil, "stale" }, 2 }, timed(patient, slowly(5, "new")))
+      assert.same({ { "value", nil, "stale" }, 5 }, timed(usual, slowly(5, nil, down)))
+      layers.age(cache, 10) -- error_backoff is over
+    end
   end)
 
   it("is not for near = false", function()
