@@ -33,12 +33,6 @@ local SERVER = [[
     end)
     ngx.print(ngx.worker.pid(), " ", tostring(value), " ", tostring(err), " ", tostring(source))
   } }
-  location = /down { content_by_lua_block {
-    local cache = require("fpcache.nginx").cache(ngx.var.arg_cache)
-    local function load() return nil, "origin: down" end
-    local value, err, source = cache:fetch(ngx.var.arg_k, { ttl = 60, stale_ttl = 600 }, load)
-    ngx.print(ngx.worker.pid(), " ", tostring(value), " ", tostring(err), " ", tostring(source))
-  } }
   location = /fetch_many { content_by_lua_block {
     local cache, key = require("fpcache.nginx").cache(), ngx.var.arg_k
     local values, err, sources = cache:fetch_many({ key }, 60, error)
@@ -49,6 +43,12 @@ local SERVER = [[
     local value, err = cache:fetch(ngx.var.arg_k, policy, function() end)
     local _, also, sources = cache:fetch_many({ ngx.var.arg_k }, policy, error)
     ngx.print(ngx.worker.pid(), " ", tostring(value), " ", tostring(err or also), " ", sources[ngx.var.arg_k])
+  } }
+  location = /down { content_by_lua_block {
+    local cache = require("fpcache.nginx").cache(ngx.var.arg_cache)
+    local function load() return nil, "origin: down" end
+    local value, err, source = cache:fetch(ngx.var.arg_k, { ttl = 60, stale_ttl = 600 }, load)
+    ngx.print(ngx.worker.pid(), " ", tostring(value), " ", tostring(err), " ", tostring(source))
   } }
   location = /many { content_by_lua_block {
     local values = require("fpcache.nginx").cache():get_many { ngx.var.arg_k, "none of these" }
