@@ -134,8 +134,8 @@ local function without_server(self, call, err)
       return old, nil, "stale", err or flow.breaker.last_error
     end
   end
-  if answer and policy.soft_timeout then return load(self, call, answer, nil) end
-  return loading.run(self, call, nil, answer) -- not in the background: there is no place for what that would load
+  if answer and not older.is_waited_for(policy, answer) then return load(self, call, answer, nil) end
+  return loading.run(self, call, nil, answer)
 end
 
 --- What a statement of fetch answered, as ask() gives it.
