@@ -114,7 +114,7 @@ describe("among several processes", function()
   end)
 
   it("what a limiter counts is news for the near cache of its process at once", function()
-    local here = layers.open(db, { max_staleness = 30, use_cuckoo_filter = false })
+    local here = layers.open(db, { max_staleness = 60, feed_interval = 20, use_cuckoo_filter = false })
     for _, kind in ipairs { "fixed", "sliding" } do
       local limiter = here:rate_limiter { limit = 1000, window = "1h", kind = kind, prefix = kind .. ":" }
       local last
