@@ -122,12 +122,11 @@ describe("random policies", function()
               return { [key] = answer }
             end)
             value, err, source = values and values[key], problem, values and sources[key] or "loader"
-            if source == "stale" and failed and loaded then source = nil end -- it may still live
           else
             value, err, source = cache:fetch(key, policy, load)
           end
-          local ok, problem = pcall(check, model, policy, key, value, err, source or "stale", loaded, failed)
-          if not ok and source then
+          local ok, problem = pcall(check, model, policy, key, value, err, source, loaded, failed)
+          if not ok then
             error(("seed %d, scene %d, step %d, %s: %s"):format(SEED, scene, step, key, tostring(problem)), 0)
           end
           if overtaken and loaded then
