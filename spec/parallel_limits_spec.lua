@@ -61,6 +61,18 @@ describe("tasks", function()
     assert.is_true(core.system.now() - began < 20) -- the task would sleep for 30 s
   end)
 
+  it("are as many at once as jobs, and no more", function()
+    local running, most, items = 0, 0, {}
+    for i = 1, 50 do items[i] = i end
+    assert(fpcache.parallel { jobs = 5, each = items, run = function()
+      running = running + 1
+      most = math.max(most, running)
+      fpcache.sleep(0)
+      running = running - 1
+    end })
+    assert.equal(5, most)
+  end)
+
   it("leave nothing behind", function()
     local left = setmetatable({}, { __mode = "k" })
     for i = 1, 1000 do left[fpcache.spawn(function() return cache:get("k" .. i) end)] = true end
