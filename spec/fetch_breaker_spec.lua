@@ -33,14 +33,14 @@ describe("without its server", function()
     assert.is_true(core.system.now() - begun < 20, "it is not waited for")
     local function time(call)
       local started = core.system.now()
-      for _ = 1, 40 do call() end
+      for _ = 1, 6 do call() end -- 3 ms: so short that the machine often does nothing else meanwhile
       return core.system.now() - started
     end
     local bare, fetched = math.huge, math.huge -- the best of many rounds in turn: the machine does other things too
-    for round = 1, 100 do
+    for round = 1, 2000 do
       bare = math.min(bare, time(load))
       fetched = math.min(fetched, time(function() cache:fetch("k", policy, load) end))
-      if round >= 15 and fetched / bare <= 1.1 then break end
+      if round >= 50 and fetched / bare <= 1.1 then break end
     end
     assert.is_true(fetched / bare <= 1.1, "ratio " .. fetched / bare)
   end)

@@ -205,7 +205,13 @@ end
 ---@return any value, string? err, string? source, string? why
 local function share(self, call, others)
   self.flow.counts.waits = self.flow.counts.waits + 1
-  return flights.wait(others, call.policy)
+  while true do
+    local arrived, value, err, source, why = flights.wait(others, call.policy)
+    if arrived or not others.is_interrupted then return arrived, value, err, source, why end
+    call.has_entered = false -- who is first now goes on in its place
+    others = enter(self, call)
+    if not others then return false end
+  end
 end
 
 --- Goes on from an answer that was no hit until there is a value, a lease, or no more time.
