@@ -212,7 +212,8 @@ describe("what is remembered", function()
   end)
 
   it("survives a server that hangs before it is lost", function()
-    local function try() return pcall(open, { connect_timeout = 0.3 }) end -- polls are late after that; too soon for a slow machine
+    -- Polls are late after that; for opening it may be too soon on a slow machine.
+    local function try() return pcall(open, { connect_timeout = 0.3 }) end
     assert.is_truthy(database.eventually(try))
     local policy = fpcache.policy { ttl = 60, stale_ttl = 600 }
     warm("k", policy, "value")
