@@ -148,6 +148,25 @@ describe("fetch notes", function()
     end)
   end)
 
+  it("the tags that the value will have, also where a row of before is of no use: invalidating one ends the lease", function()
+    local policy = fpcache.policy { ttl = 60, tags = { "new" } }
+    for what, before in pairs {
+      expired = function() assert(cache:set("k", "old", { expires_at = 1, tags = "old" })) end,
+      absent = function() cache:fetch("k", { ttl = 60, negative_ttl = 1 }, origin(nil)) db:age(2) end,
+      failed = function() cache:fetch("k", 60, origin(nil, "down")) end,
+    } do
+      before()
+      assert.equal("late", (cache:fetch("k", policy, function() cache:invalidate_tag("new") return "late" end)))
+      assert.is_nil((cache:get("k")), what)
+      before()
+      cache:fetch_many({ "k" }, policy, function() cache:invalidate_tag("new") return { k = "late" } end)
+      assert.is_nil((cache:get("k")), what)
+      assert.equal(2, (cache:fetch("k", policy, origin(2))))
+      assert.same({ "new" }, cache:tags("k"))
+      assert(cache:clear())
+    end
+  end)
+
   it("no lease when loading is over: after store = false, an error, nothing", function()
     for what, load in pairs {
       unstored = function(context) context.store = false return 1 end,

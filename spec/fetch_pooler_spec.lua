@@ -91,6 +91,34 @@ describe("fetch through a pooler", function()
       assert.equal(4, one:stats().policies.overtaken)
     end)
 
+    it("locks, limiters, counters and sweepers do as well as without", function()
+      local busy
+      assert.equal("mine", (one:lock("job", 60, function()
+        busy = { two:lock("job", 60, error) }
+        return "mine"
+      end)))
+      assert.same({ nil, 'busy: another has the lock "job"' }, busy)
+      assert.equal("free", (two:lock("job", 60, function() return "free" end)))
+      local passed = {}
+      for i = 1, 6 do
+        passed[i] = (i % 2 == 0 and one or two):rate_limiter({ limit = 4, window = "1h" }):allow("ann")
+      end
+      assert.same({ true, true, true, true, false, false }, passed)
+      assert.equal(1, one:counter("n"):add())
+      assert.equal(3, two:counter("n"):add(2))
+      local opts = { connection_string = bouncer:url_for("app"), prepared = false, every = 0.001, duty = 0.5 }
+      local a, b, met = assert(fpcache.sweeper(opts)), assert(fpcache.sweeper(opts)), {}
+      finally(function()
+        a:close()
+        b:close()
+      end)
+      function a.sleep() met[#met + 1] = b:pass() end
+      b.sleep = a.sleep
+      assert(one:set("old", 1, { expires_at = 1 }))
+      assert.equal(1, assert(a:pass()).expired)
+      assert.same({ false, false }, met)
+    end)
+
     it("of many keys each is loaded by who has its lease; a failure frees them", function()
       local theirs
       local values = one:fetch_many({ "a", "b" }, { ttl = 60 }, function()

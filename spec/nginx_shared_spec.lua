@@ -44,6 +44,12 @@ local SERVER = [[
     local _, also, sources = cache:fetch_many({ ngx.var.arg_k }, policy, error)
     ngx.print(ngx.worker.pid(), " ", tostring(value), " ", tostring(err or also), " ", sources[ngx.var.arg_k])
   } }
+  location = /down { content_by_lua_block {
+    local cache = require("fpcache.nginx").cache(ngx.var.arg_cache)
+    local function load() return nil, "origin: down" end
+    local value, err, source = cache:fetch(ngx.var.arg_k, { ttl = 60, stale_ttl = 600 }, load)
+    ngx.print(ngx.worker.pid(), " ", tostring(value), " ", tostring(err), " ", tostring(source))
+  } }
   location = /many { content_by_lua_block {
     local values = require("fpcache.nginx").cache():get_many { ngx.var.arg_k, "none of these" }
     ngx.print(ngx.worker.pid(), " ", tostring(values[ngx.var.arg_k]))
@@ -230,9 +236,14 @@ describe("what the workers of an nginx share", function()
     all_ready()
     ask("/get?k=c")
     assert.equal("kept nil shared", ask("/get?k=c").text)
+    local keeper = ask("/get?k=c&cache=both").pid -- the only one whose near cache has it
     srv:stop()
     core.system.sleep(STALENESS + 0.1)
     for _ = 1, 10 do assert.matches("^nil connect:", ask("/get?k=c").text) end
+    for _ = 1, 5 do assert.equal("nil origin: down loader", ask("/down?k=c").text) end
+    -- what a worker has in its own near cache it may give, as stale
+    assert.equal("kept nil stale", ask("/down?k=c&cache=both", keeper).text)
+    assert.equal("nil origin: down loader", ask("/down?k=c&cache=both", keeper, true).text)
     srv:start()
   end)
 end)

@@ -381,6 +381,36 @@ describe("tasks", function()
     assert.is_true(count < 10, count .. " of 1000 are left") -- some may lie in a register
   end)
 
+  it("have requests with small numbers, which are used again", function()
+    local queue, pool = assert(core.completions(1000)), cache.pool
+    local statement = core.statement("SELECT 1", "", true)
+    local function submit() return assert(pool:submit(queue, statement, 30)) end
+    local function take()
+      pool:kick()
+      local id = queue:next()
+      while not id do
+        assert(queue:wait(30))
+        id = queue:next()
+      end
+      return id
+    end
+    for round = 1, 3 do
+      local seen = {}
+      for _ = 1, 100 do seen[submit()] = true end
+      for id = 1, 100 do assert.is_true(seen[id], round .. ": " .. id) end
+      for _ = 1, 98 do seen[take()] = nil end
+      local left = assert(next(seen))
+      queue:abandon(left)
+      assert.has_error(function() queue:abandon(left) end)
+      assert.equal(left, submit()) -- what was abandoned does not come under its number
+      assert.not_equal(take(), take())
+    end
+    assert.has_error(function() queue:abandon(0) end)
+    assert.has_error(function() queue:abandon(129) end)
+    assert.is_nil(queue:next())
+    queue:close()
+  end)
+
   it("refuse what is no task, no function, no list", function()
     assert.has_error(function() fpcache.spawn(1) end, "bad fn (function expected, got number)")
     assert.has_error(function() fpcache.await({}) end, "bad task (what fpcache.spawn returned is expected, got table)")

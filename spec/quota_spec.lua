@@ -83,6 +83,9 @@ describe("quotas", function()
     assert.equal("keeper", db:sql("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'q.cache'::regclass"))
     local row = assert(quota {})[1]
     assert.same({ "", left, 0 }, { row.cache_of, row.entries, row.excess })
+    db:sql("TRUNCATE q.cache")
+    assert(cache:set(("k"):rep(3000), "v")) -- its hash is the key, and it is stored as well
+    assert.is_true(assert(quota {})[1].bytes >= 3000 + 1 + 140)
   end)
 
   it("count what only fetch still sees: stale values, remembered absences", function()
@@ -110,6 +113,18 @@ describe("quotas", function()
     assert.equal(101, assert(sweep()).evicted) -- down to 199
     assert.equal("99|100", db:sql([[SELECT count(*) FILTER (WHERE convert_from(key, 'UTF8') NOT LIKE 'k%'),
       count(*) FILTER (WHERE convert_from(key, 'UTF8') LIKE 'k%') FROM q.cache]]), "the older ones went")
+  end)
+
+  it("wait for nobody: an entry that is being written stays", function()
+    assert(quota { max_entries = 100 })
+    fill(cache, 120)
+    assert(db:open():transaction(function(tx)
+      assert(tx:set("k1", "written"))
+      assert.equal(24, assert(sweep()).evicted) -- of 25
+      return true
+    end))
+    assert.equal(96, cache:count())
+    assert.equal("written", (cache:get("k1")))
   end)
 
   it("of one user take nothing from another", function()

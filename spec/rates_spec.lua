@@ -3,6 +3,7 @@ local child = require "support.child"
 local core = require "fpcache.core"
 local database = require "support.database"
 local exact = require "support.exact"
+local layers = require "support.layers"
 
 local PROCESSES = 3
 
@@ -95,6 +96,36 @@ describe("among several processes", function()
       assert(cache:set("n", other))
       assert.same({ nil, "invalid: the stored value is no integer" }, { counter:value() })
       assert.same({ nil, "invalid: the stored value is no integer" }, { counter:add() })
+    end
+  end)
+
+  it("a lock that was lost is not freed by who had it before", function()
+    local other, third = db:open(), db:open()
+    local hold
+    assert.equal("late", (cache:lock("job", 5, function()
+      db:age(6)
+      hold = coroutine.wrap(function() return (other:lock("job", 60, function() return coroutine.yield() end)) end)
+      hold()
+      return "late"
+    end)))
+    assert.matches("^busy: ", select(2, third:lock("job", 60, error)))
+    assert.equal("done", hold("done"))
+    assert.equal(3, (third:lock("job", 60, function() return 3 end)))
+  end)
+
+  it("what a limiter counts is news for the near cache of its process at once", function()
+    local here = layers.open(db, { max_staleness = 60, feed_interval = 20, use_cuckoo_filter = false })
+    for _, kind in ipairs { "fixed", "sliding" } do
+      local limiter = here:rate_limiter { limit = 1000, window = "1h", kind = kind, prefix = kind .. ":" }
+      local last
+      for _ = 1, 3 do
+        assert.is_true((limiter:allow("ann")))
+        local stored = db:sql(("SELECT convert_from(value, 'UTF8') FROM cache WHERE key = '%s:ann'"):format(kind))
+        assert.not_equal(last, stored)
+        assert.equal(tonumber(stored), tonumber(here:get(kind .. ":ann")))
+        last = stored
+        assert.is_truthy(database.eventually(function() return layers.source(here, kind .. ":ann") == "near" end))
+      end
     end
   end)
 end)

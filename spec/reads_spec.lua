@@ -16,12 +16,14 @@ describe("reads", function()
   -- Every way to read a living entry, as often as it takes for some of them to be noted.
   local function read_all(cache)
     local early = fpcache.policy { ttl = 3600, refresh_ahead = 0.9 }
-    for _ = 1, touches.EVERY do
-      assert.equal("v", cache:get("a"))
-      assert.same({ a = "v", b = "v" }, cache:get_many { "a", "b", "none" })
-      assert.same({ "v", nil, "db" }, { cache:fetch("a", 60, error) })
-      assert.same({ "v", nil, "db" }, { cache:fetch("b", early, error) })
-      assert.same({ a = "v", b = "v" }, (cache:fetch_many({ "a", "b" }, early, error)))
+    for _, read in ipairs {
+      function() assert.equal("v", cache:get("a")) end,
+      function() assert.same({ "v", nil, "db" }, { cache:fetch("a", 60, error) }) end,
+      function() assert.same({ "v", nil, "db" }, { cache:fetch("b", early, error) }) end,
+      function() assert.same({ a = "v", b = "v" }, cache:get_many { "a", "b", "none" }) end,
+      function() assert.same({ a = "v", b = "v" }, (cache:fetch_many({ "a", "b" }, early, error))) end,
+    } do
+      for _ = 1, touches.EVERY do read() end -- one of so many is noted
     end
     assert.is_true(cache:exists("a"))
     assert.is_true(cache:ttl("b") > 3500)

@@ -57,6 +57,14 @@ describe("a wrapped function", function()
     assert.same({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }, seen)
   end)
 
+  it("counts nil as an argument", function()
+    local find = cache:wrap(counted, { name = "find", ttl = 60 })
+    for _ = 1, 2 do
+      assert.same({ 1, 2, 3, 4, 5 }, { (find(nil, 2)), (find(2)), (find(1)), (find(1, nil)), (find()) })
+    end
+    assert.same({ "find:[1,null]", "find:[1]", "find:[2]", "find:[]", "find:[null,2]" }, cache:keys())
+  end)
+
   it("says what is wrong with its key", function()
     assert.has_error(function() cache:wrap(counted, { name = "n", key = tostring, ttl = 60 }) end,
       "options.name: excluded by key, which makes the whole key")

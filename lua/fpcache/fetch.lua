@@ -134,8 +134,8 @@ local function without_server(self, call, err)
       return old, nil, "stale", err or flow.breaker.last_error
     end
   end
-  if answer and policy.soft_timeout then return load(self, call, answer, nil) end
-  return loading.run(self, call, nil, answer) -- not in the background: there is no place for what that would load
+  if answer and not older.is_waited_for(policy, answer) then return load(self, call, answer, nil) end
+  return loading.run(self, call, nil, answer)
 end
 
 --- What a statement of fetch answered, as ask() gives it.
@@ -205,7 +205,13 @@ end
 ---@return any value, string? err, string? source, string? why
 local function share(self, call, others)
   self.flow.counts.waits = self.flow.counts.waits + 1
-  return flights.wait(others, call.policy)
+  while true do
+    local arrived, value, err, source, why = flights.wait(others, call.policy)
+    if arrived or not others.is_interrupted then return arrived, value, err, source, why end
+    call.has_entered = false -- who is first now goes on in its place
+    others = enter(self, call)
+    if not others then return false end
+  end
 end
 
 --- Goes on from an answer that was no hit until there is a value, a lease, or no more time.

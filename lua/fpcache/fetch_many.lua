@@ -93,6 +93,7 @@ local function load(self, call, keys, fence, answers)
   if #keys == 0 then return end
   local own = enter(self, call, keys)
   local found, has_all = meanwhile(call, keys, answers)
+  if has_all and older.is_waited_for(call.policy, answers[keys[1]]) then has_all = false end
   local called, loaded
   local function run()
     local task = coroutine.running() or false

@@ -26,7 +26,7 @@ Near.__index = Near
 local near = { ABSENT = ABSENT, OVERHEAD = OVERHEAD }
 
 --- A shelf: entries in SIEVE order, and when they are valid: spot, stamp, end and what is_current() said last of slot n stand at
---- 4n to 4n + 3, side by side, since a hit needs them all.  What only `remembered` needs stands apart.
+-- 4n to 4n + 3, side by side, since a hit needs them all.  What only `remembered` needs stands apart.
 local function new_shelf(max_entries, max_bytes)
   return {
     sieve = sieve.new(max_entries, max_bytes), terms = { 0, 0, 0 }, -- from 1 on: an array

@@ -50,9 +50,7 @@ end
 --- One statement under the circuit breaker.
 local function ask(cache, statement, stored, ...)
   local circuit = cache.flow.breaker
-  if not circuit:lets_through() then
-    return nil, ("connect: the server is not asked for a moment, because it failed (%s)"):format(circuit.last_error)
-  end
+  if not circuit:lets_through() then return nil, circuit:refusal() end
   local found, allowed, used, left, is_number = cache.db:row(cache.statements[statement], cache.timeout, cache.space,
     stored, ...)
   if found == nil then

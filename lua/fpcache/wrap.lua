@@ -86,13 +86,21 @@ local LOCK_OPTIONS = { wait = { type = "duration", check = options.not_negative 
 --- Tries to take a lock.
 ---@return boolean? taken, string|number|nil err_or_fence
 local function take(self, stored, long, ttl)
+  local circuit = self.flow.breaker
+  if not circuit:lets_through() then return nil, circuit:refusal() end
   local found, granted, fence = self.db:row(self.statements.lock_take, self.timeout, self.space, stored, long, ttl)
-  if not found then return nil, granted end
+  if not found then
+    circuit:failed(granted)
+    return nil, granted
+  end
+  if circuit.failures > 0 then circuit:succeeded() end
   return granted, fence
 end
 
 local function release_and_return(self, stored, fence, called, ...)
-  self.db:run(self.statements.lock_free, self.timeout, self.space, stored, fence) -- else it ends by its ttl
+  if not self.flow.breaker:is_open() then -- else it ends by its ttl
+    self.db:run(self.statements.lock_free, self.timeout, self.space, stored, fence)
+  end
   if not called then error((...), 0) end
   return ...
 end

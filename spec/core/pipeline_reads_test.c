@@ -161,10 +161,11 @@ static void test_second_connection(void **state) {
     fpc_statement *twice = requests_statement("SELECT $1 * 2", true);
     fpc_statement *insert = requests_statement("INSERT INTO t VALUES ('', $1) RETURNING n", false);
     fpc_conn *locker = db_open();
-    db_script(locker, "SELECT pg_advisory_lock(72)");
     assert_int_equal(2, requests_ask(engine, queue, twice, 1));
+    assert_int_equal(1, requests_ask(engine, queue, wait, 1)); /* it is prepared: from now on no answers come */
+    db_script(locker, "SELECT pg_advisory_lock(72)");
     for (int i = 0; i < 2 * BUSY; i++) {
-        requests_send(engine, queue, wait, i, SOON);
+        requests_send(engine, queue, wait, i, FPC_NEVER);
         fpc_pipeline_kick(engine);
         if (i + 1 != BUSY) continue;
         struct pollfd pause = {.fd = -1};

@@ -384,6 +384,27 @@ static void no_room_and_no_place(void **state) {
     fpc_pool_release(pool, third);
 }
 
+/* Who waited for a place, and then finds no room, stands where he stood. */
+static void who_finds_no_room_keeps_his_turn(void **state) {
+    (void)state;
+    make_narrow_pool();
+    db_admin("ALTER ROLE narrow CONNECTION LIMIT 3");
+    fpc_conn *first = acquire(), *second = acquire(), *third = acquire();
+    for (int i = 0; i < 3; i++) queue_up(i, 30, i + 1);
+    db_admin("ALTER ROLE narrow CONNECTION LIMIT 0");
+    db_kill(db_backend_pid(first));
+    fpc_pool_release(pool, first);
+    fpc_pool_stats stats;
+    do {
+        pause_ms(1);
+        fpc_pool_get_stats(pool, &stats);
+    } while (stats.open_failures < 1 || stats.waiting < 3);
+    fpc_pool_release(pool, second);
+    join(3);
+    for (int i = 0; i < 3; i++) assert_int_equal(i + 1, waiters[i].turn);
+    fpc_pool_release(pool, third);
+}
+
 static void who_finds_no_room_waits_for_his_deadline_only(void **state) {
     (void)state;
     make_narrow_pool();
@@ -479,6 +500,7 @@ int main(void) {
         TEST(an_interrupt_ends_the_wait),
         TEST(who_finds_no_room_gets_the_next_that_comes_back),
         TEST(no_room_and_no_place),
+        TEST(who_finds_no_room_keeps_his_turn),
         TEST(who_finds_no_room_waits_for_his_deadline_only),
         TEST(who_finds_no_room_fails_when_none_is_out),
         TEST(closing_sends_away_who_found_no_room),

@@ -12,9 +12,10 @@
 #include <math.h>
 #include <string.h>
 
-#define FIRST_PAUSE_S 0.05
-#define MAX_PAUSE_S   1.0
-#define BUSY          8 /* requests in flight that justify one more connection */
+#define FIRST_PAUSE_S       0.05
+#define MAX_PAUSE_AWAY_S    0.4 /* nobody answers: a server that is back is to be found within half a second */
+#define MAX_PAUSE_REFUSED_S 1.0
+#define BUSY                8 /* requests in flight that justify one more connection */
 
 void fpc_lane_init(fpc_lane_state *lane, fpc_io *io, fpc_lane which) {
     memset(lane, 0, sizeof *lane);
@@ -53,8 +54,9 @@ static census count_pipes(const fpc_lane_state *lane) {
 }
 
 static void set_pause(fpc_lane_state *lane) {
+    double longest_s = lane->last_error.status == FPC_CONNECT ? MAX_PAUSE_AWAY_S : MAX_PAUSE_REFUSED_S;
     double pause_s =
-        fmin(FIRST_PAUSE_S * ldexp(1, lane->failures < 10 ? (int)lane->failures : 10), MAX_PAUSE_S);
+        fmin(FIRST_PAUSE_S * ldexp(1, lane->failures < 10 ? (int)lane->failures : 10), longest_s);
     lane->failures++;
     lane->retry_ns = lane->io->now + span_ns(fpc_io_jitter(lane->io, pause_s));
 }

@@ -69,6 +69,12 @@ end
 ---@return boolean
 function Breaker:is_open() return self.open_until ~= nil end
 
+--- What a call answers that cannot do without the server and is not let through.
+---@return string err
+function Breaker:refusal()
+  return ("connect: the server is not asked for a moment, because it failed (%s)"):format(tostring(self.last_error))
+end
+
 --- Nobody will ask any more.
 function Breaker:stop()
   local probe = self.probe

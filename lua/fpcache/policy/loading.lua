@@ -5,6 +5,7 @@ local leases = require("fpcache.policy.leases")
 local lifetimes = require("fpcache.policy.lifetimes")
 local older = require("fpcache.policy.older")
 local outcomes = require("fpcache.policy.outcomes")
+local waiting = require("fpcache.waiting")
 
 local loading = {}
 
@@ -47,13 +48,18 @@ end
 
 --- Ends the lease: nobody gets another for `pause` seconds, and who waits is told why.
 local function release(self, call, fence, pause, outcome, reason)
-  local released, err = leases.release(self, call.stored, fence, pause,
-    outcomes.mark(self, call.stored, outcome, fence, reason))
-  if released == nil then note(self, err) end
+  local is_interrupted = reason ~= nil and reason:find("^interrupted:") ~= nil
+  local function tell()
+    local mark = not is_interrupted and outcomes.mark(self, call.stored, outcome, fence, reason) or nil
+    local released, err = leases.release(self, call.stored, fence, pause, mark)
+    if released == nil then note(self, err) end
+  end
+  -- A task that was cancelled can ask nothing more; and that it was is no news for who waits.
+  if not (is_interrupted and waiting.background(tell)) then tell() end
 end
 
 -- Errors after which the lease cannot be ended either: to try would cost another wait.
-local LOST = { connect = true, auth = true, timeout = true, busy = true, unknown = true, closed = true, interrupted = true }
+local LOST = { connect = true, auth = true, timeout = true, busy = true, unknown = true, closed = true }
 
 --- Calls the loader and stores what it gives.
 ---@param call table of fetch
@@ -87,7 +93,7 @@ function loading.run(self, call, fence, answer)
     if stored == nil then
       note(self, err)
       why = err
-      if not LOST[err:match("^(%l+):")] then release(self, call, fence, 0, "alone") end -- who waits for it waits in vain
+      if not LOST[err:match("^(%l+):")] then release(self, call, fence, 0, "alone", err) end -- who waits for it waits in vain
     elseif not stored then
       counts.overtaken = counts.overtaken + 1
     end

@@ -43,6 +43,11 @@ function older.remembered_answer(self, policy, key)
   if value ~= nil then return { value = value, is_stale = true, is_remembered = true }, is_due end
 end
 
+--- Whether who could have the older value at once waits for its loading: what that gives is kept nowhere, so nobody else could
+--- ever have it.
+---@param answer fpcache.Answer
+function older.is_waited_for(policy, answer) return answer.is_remembered and not policy.soft_timeout end
+
 --- Takes note of what loading anew a key that is remembered came to.
 ---@param ok boolean
 ---@param value any nil: there is none
