@@ -112,7 +112,7 @@ describe("without its server", function()
   end)
 
   it("that hangs while a loader works, its value comes without another wait", function()
-    local policy, counts = fpcache.policy { ttl = 60, lock_timeout = 30 }, nil
+    local policy = fpcache.policy { ttl = 60, lock_timeout = 30 }
     cache = db:open { breaker_failures = 1, breaker_pause = 30, timeout = 1, connect_timeout = 1 }
     local go_on
     finally(function() if go_on then go_on() end end)
@@ -123,7 +123,7 @@ describe("without its server", function()
     end)
     assert.same({ "outer", "loader" }, { value, source })
     assert.matches("^timeout: ", why) -- what the inner one met; another try would end with "connect: "
-    counts = cache:stats({ server = false }).policies
+    local counts = cache:stats({ server = false }).policies
     assert.same({ 1, "open" }, { counts.breaker_opened, counts.breaker })
   end)
 

@@ -164,8 +164,8 @@ describe("who waits for a loading of another process", function()
   it("learns the reason, which an encrypted cache keeps encrypted, and only its beginning", function()
     local words = "origin: refused Jane's card " .. ("9"):rep(1000)
     local function lengthy() return nil, words end
-    local function seal() return db:open { encrypt = { keys = { a = ("6f"):rep(32) } } } end
-    local sealed = { seal(), seal() }
+    local encrypt = { keys = { a = ("6f"):rep(32) } }
+    local sealed = { db:open { encrypt = encrypt }, db:open { encrypt = encrypt } }
     for is_plain, others in pairs { t = caches, f = { sealed[1], sealed[2], caches[3] } } do
       local got = ask({ ttl = 60 }, lengthy, others)
       assert.equal(("nil %s loader"):format(words), got[1])

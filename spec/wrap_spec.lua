@@ -50,8 +50,8 @@ describe("a wrapped function", function()
 
   it("tells apart what differs", function()
     local find, seen = cache:wrap(counted, { name = "find", ttl = 60 }), {}
-    for i, given in ipairs { { a = 1 }, { a = "1" }, { b = 1 }, { a = { 1 } }, { a = { 1, 2 } }, { a = { b = 1 } }, { 1 }, { "a" },
-      { a = true }, { a = false }, { a = 'x","b":"y' }, { a = "x", b = "y" } } do
+    for i, given in ipairs { { a = 1 }, { a = "1" }, { b = 1 }, { a = { 1 } }, { a = { 1, 2 } }, { a = { b = 1 } }, { 1 },
+      { "a" }, { a = true }, { a = false }, { a = 'x","b":"y' }, { a = "x", b = "y" } } do
       seen[i] = find(given)
     end
     assert.same({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }, seen)
@@ -66,7 +66,8 @@ describe("a wrapped function", function()
   end)
 
   it("says what is wrong with its key", function()
-    assert.has_error(function() cache:wrap(counted, { name = "n", key = tostring, ttl = 60 }) end,
+    local both = { name = "n", key = tostring, ttl = 60 }
+    assert.has_error(function() cache:wrap(counted, both) end,
       "options.name: excluded by key, which makes the whole key")
     local broken = cache:wrap(counted, { key = function() end, ttl = 60 })
     assert.has_error(function() broken(1) end, "bad key (options.key is to return a string, and returned a nil)")
@@ -74,7 +75,8 @@ describe("a wrapped function", function()
     assert.is_false(ok)
     assert.matches("wrap_spec.lua:%d+: bad key", err)
     local holds_function = cache:wrap(counted, { name = "n", ttl = 60 })
-    assert.error_matches(function() holds_function({ a = { print } }) end, "^bad arguments %(invalid: a function cannot be stored")
+    assert.error_matches(function() holds_function({ a = { print } }) end,
+      "^bad arguments %(invalid: a function cannot be stored")
   end)
 
   it("and a counter blame the line of who gives them what they cannot take", function()

@@ -50,7 +50,7 @@ end
 
 --- A function that remembers what `fn` returned, for all processes: its first result, by its arguments.
 ---@param fn fun(...): any, string? nil and an error are not remembered
----@param opts table { name = begins the keys, or key = function(...) -> key; policy = a policy } or, instead of policy, its fields
+---@param opts table { name = begins the keys, or key = function(...) -> key; policy = a policy, or instead its fields }
 ---@return fun(...): any, string?, string?, string? as fetch
 function Cache:wrap(fn, opts)
   fetch.check_loader(fn, 2)
