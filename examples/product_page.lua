@@ -4,7 +4,7 @@
 --     fpcache examples/product_page.lua                  with the private server, or FPCACHE_URL (the cache's owner)
 --
 -- The pages are made from two tables.  `admin.watch` makes any write to them delete the pages it concerns, in the same
--- transaction: by key for a product, by tag for all pages of a shop.
+-- transaction: by key for a product, by tag for all pages of a shop.  `fetch` keeps nothing that was made of older rows.
 local admin = require("fpcache.admin")
 local fpcache = require("fpcache")
 local now = require("fpcache.core").system.now -- seconds, monotonic
@@ -30,17 +30,23 @@ for _, text in ipairs {
 assert(admin.watch { table = "fpcache_example.products", namespace = "pages", key = "product:{id}" })
 assert(admin.watch { table = "fpcache_example.shops", namespace = "pages", tag = "shop:{id}" })
 
---- A page from the cache, else from the tables.
-local function page(id)
-  local key = ("product:%d"):format(id)
-  local html, err = pages:get(key, { near = false }) -- by the server: this example is about what it does at once
-  if html then return html end
-  assert(not err, err)
+-- `near = false`: by the server, since this example is about what it does at once.
+local pages_policy = fpcache.policy { ttl = "1h", near = false }
+
+--- Makes a page from the tables.
+local function make(id, context)
   made = made + 1
   local row = sql([[SELECT p.name, p.price::text AS price, p.shop_id, s.name AS shop FROM fpcache_example.products AS p
     JOIN fpcache_example.shops AS s ON s.id = p.shop_id WHERE p.id = $1]], id)[1]
-  html = ("<h1>%s</h1><p>%s at %s</p>"):format(row.name, row.price, row.shop)
-  assert(pages:set(key, html, { ttl = 3600, tags = ("shop:%d"):format(row.shop_id) }))
+  if not row then return nil end -- there is no such product
+  context.tags = ("shop:%d"):format(row.shop_id)
+  return ("<h1>%s</h1><p>%s at %s</p>"):format(row.name, row.price, row.shop)
+end
+
+--- A page from the cache, else from the tables: by one process at a time, however many ask.
+local function page(id)
+  local html, err = pages:fetch(("product:%d"):format(id), pages_policy, make, id)
+  assert(not err, err)
   return html
 end
 

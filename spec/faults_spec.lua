@@ -65,6 +65,31 @@ describe("a fault", function()
     shell:remove()
   end)
 
+  it("by no file descriptor left is an error of what needs a task, and no more when there is one", function()
+    if os.getenv("ASAN_OPTIONS") then return end
+    local shell = interpreter.new()
+    local script = shell:file("none.lua", [[
+      local fpcache = require "fpcache"
+      local function nothing() return "ran" end
+      local files = {}
+      repeat files[#files + 1] = io.open("/dev/null") until #files > 100 or not io.open("/dev/null")
+      collectgarbage()
+      repeat files[#files + 1] = io.open("/dev/null") until not io.open("/dev/null") -- its own was collected
+      print(fpcache.spawn(nothing))
+      print(fpcache.parallel { each = { 1, 2 }, run = nothing })
+      print(fpcache.completions_fd())
+      print(fpcache.sleep(0.01))
+      print(fpcache.step(0.01))
+      print(fpcache.run())
+      files[1]:close()
+      print(fpcache.await(fpcache.spawn(nothing)))]])
+    local answer = shell { "-c", 'ulimit -n 24; exec "$0" "$@"', interpreter.path, script, program = "/bin/sh" }
+    local none = "nil\tmemory: could not make an eventfd: Too many open files\n"
+    assert.equal("", answer.err)
+    assert.equal(none:rep(4) .. "nil\ntrue\nran\n", answer.out)
+    shell:remove()
+  end)
+
   describe("at the login", function()
     it("by a wrong password is auth, and tells no password", function()
       db:url_of("guarded", "right word")
@@ -109,7 +134,7 @@ describe("a fault", function()
     it("by too many connections is connect", function()
       db:url_of("limited")
       db:sql("ALTER ROLE limited CONNECTION LIMIT 1")
-      local cache = db:open { as = "limited" }
+      local cache = db:open { as = "limited", timeout = 0.2 } -- so long it waits for its own one
       cache:transaction(function()
         local value, err = cache:get("k")
         assert.is_nil(value)

@@ -51,6 +51,21 @@ describe("keys (RFC 9110, 4.2.3; RFC 3986, 6.2)", function()
     assert.equal(key("http", "a", "/"), key("HTTP", "A:80", "", { X = "1" }))
   end)
 
+  for _, case in ipairs {
+    { { Location = "/b?c" }, "/b?c" }, { { Location = "http://A.org:80/b#x" }, "/b" },
+    { { ["Content-Location"] = "HTTP://a.org" }, "" },
+    { { Location = "/b", ["Content-Location"] = "/c" }, "/b /c" }, { { Location = "/b", ["Content-Location"] = "/b" }, "/b" },
+    { { Location = "/a" }, nil }, { { Location = "https://a.org/b" }, nil }, { { Location = "http://b.org/b" }, nil },
+    { { Location = "http://a.org:8080/b" }, nil }, { { Location = "//b.org/b" }, nil }, { { Location = "b" }, nil }, { {}, nil },
+    { { Location = "http://a.org@b.org/b" }, nil },
+  } do
+    local location, content_location = tostring(case[1].Location), tostring(case[1]["Content-Location"])
+    it(("named by an answer (RFC 9111, 4.4): %s %s"):format(location, content_location), function()
+      local named = keys.named({ scheme = "http", host = "a.org", uri = "/a" }, headers.read(case[1]))
+      assert.equal(case[2], named[1] and table.concat(named, " "))
+    end)
+  end
+
   it("of Vary ignore space and lines, and see order and absence (RFC 9111, 4.1)", function()
     local function key(value) return vary.key({ "accept" }, headers.read { Accept = value }) end
     assert.equal(key("a,b"), key(" a , b "))
@@ -181,6 +196,7 @@ describe("whatever bytes come", function()
     dates.parse(given, 0)
     headers.storable(fields)
     keys.tags(fields, 100)
+    keys.named({ scheme = "http", host = given, uri = given }, headers.read { Location = given })
     keys.place({ scheme = given, host = given, uri = given }, { ["utm_*"] = true })
     record.unpack("fpcache-http 1\n" .. given)
     record.read_mark(given)

@@ -94,6 +94,16 @@ describe("what may be stored (RFC 9111, 3)", function()
     { "3: 404 with freshness", 404, FRESH, {}, 60 },
     { "3: 302 with freshness", 302, FRESH, {}, 60 },
     { "3: 503 with freshness", 503, FRESH, {}, 60 },
+    { "9110, 15.3.7: 206 of a range that nobody asked for", 206,
+      { ["Cache-Control"] = "max-age=60", ["Content-Range"] = "bytes 0-1/9" }, {}, false },
+    { "6585, 3: 428", 428, FRESH, {}, false },
+    { "6585, 4: 429", 429, FRESH, {}, false },
+    { "6585, 5: 431", 431, FRESH, {}, false },
+    { "6585, 6: 511", 511, FRESH, {}, false },
+    { "5.4: Pragma says nothing", 200, { ["Cache-Control"] = "max-age=60", Pragma = "no-cache" },
+      { fields = { Pragma = "no-cache" } }, 60 },
+    { "5.5: Warning says nothing", 200, { ["Cache-Control"] = "max-age=60", Warning = '110 - "stale"' }, {}, 60 },
+    { "5.2.3: extensions say nothing", 200, control('max-age=60, community="UCI"'), {}, 60 },
     { "5.2.1.5: request no-store", 200, FRESH, { fields = control("no-store") }, false },
     { "5.2.2.5: no-store", 200, control("no-store, max-age=60"), {}, false },
     { "5.2.2.3: no-store beside must-understand, status known", 200, control("must-understand, no-store, max-age=60"), {}, 60 },
@@ -104,6 +114,8 @@ describe("what may be stored (RFC 9111, 3)", function()
       {}, 60 },
     { "5.2.2.7: private with an empty list", 200, control('private="", max-age=60'), {}, false },
     { "7.3: Set-Cookie", 200, { ["Cache-Control"] = "max-age=60, public", ["Set-Cookie"] = "a=b" }, {}, false },
+    { "5.2.2.4: Set-Cookie among the fields of no-cache", 200,
+      { ["Cache-Control"] = 'no-cache="set-cookie", max-age=60', ["Set-Cookie"] = "a=b" }, {}, 60 },
     { "7.3: Set-Cookie, when told", 200, { ["Cache-Control"] = "max-age=60", ["Set-Cookie"] = "a=b" }, {}, 60,
       { store_set_cookie = true } },
     { "3.5: Authorization", 200, FRESH, { fields = { Authorization = "Basic eDp5" } }, false },
@@ -117,6 +129,8 @@ describe("what may be stored (RFC 9111, 3)", function()
     { "4.2.1: max-age before Expires", 200, { ["Cache-Control"] = "max-age=60", Expires = date(9) }, {}, 60 },
     { "4.2.1: Expires less Date", 200, { Date = date(-5), Expires = date(10) }, {}, 15 },
     { "5.3: Expires without Date counts from when it came", 200, { Expires = date(10) }, {}, 10 },
+    { "4.2.1: of two Expires the first", 200, { Expires = { date(10), date(99) } }, {}, 10 },
+    { "4.2.1: max-age in quotes", 200, control('max-age="60"'), {}, 60 },
     { "5.3: Expires: 0 is in the past", 200, { Expires = "0", Date = date() }, {}, 0 },
     { "5.3: Expires in the past", 200, { Expires = date(-10), Date = date() }, {}, 0 },
     { "4.2.1: max-age without number is over", 200, control("max-age=soon"), {}, 0 },
@@ -209,6 +223,17 @@ describe("age and staleness", function()
   end
 
   for _, case in ipairs {
+    { "", "give" }, { "no-cache", "revalidate" }, { "max-age=60", "revalidate" }, { "max-age=60, max-stale", "give" },
+    { "max-age=60, max-stale=10", "give" }, { "max-age=60, max-stale=9", "revalidate" },
+    { "max-age=39, max-stale", "revalidate" }, { "max-age=60, max-stale=x", "revalidate" },
+    { "min-fresh=0", "revalidate" }, { "max-stale=1", "give" },
+  } do
+    it("5.2.1: a request with '" .. case[1] .. "' at age 40 of 30, where the origin lets it be given", function()
+      assert.equal(case[2], freshness.asked(directives.parse(case[1]), 40, 30))
+    end)
+  end
+
+  for _, case in ipairs {
     { "", "give" }, { "no-cache", "revalidate" }, { "max-age=30", "give" }, { "max-age=29", "revalidate" },
     { "max-age=0", "revalidate" }, { "min-fresh=30", "give" }, { "min-fresh=31", "revalidate" }, { "max-stale=100", "give" },
     { "only-if-cached", "give" },
@@ -260,13 +285,24 @@ describe("conditional requests", function()
   end)
 
   for _, case in ipairs {
-    { '"a"', KEPT, true }, { '"b"', KEPT, false }, { 'W/"a"', KEPT, true }, { 'W/"a"', WEAK, true }, { 'W/"b"', WEAK, false },
+    { '"a"', KEPT, true }, { '"b"', KEPT, false }, { '"a"', WEAK, true }, { '"b"', WEAK, false },
+    { 'W/"a"', KEPT, true }, { 'W/"a"', WEAK, true }, { 'W/"b"', WEAK, false },
     { nil, KEPT, true },
   } do
     it("9111, 4.3.4: a 304 with ETag " .. tostring(case[1]) .. " is about it: " .. tostring(case[3]), function()
       assert.equal(case[3], conditional.is_about(case[2], headers.read { ETag = case[1] }))
     end)
   end
+
+  it("9111, 4.3.4: a 304 with another Last-Modified is not about it", function()
+    assert.is_true(conditional.is_about(KEPT, headers.read { ["Last-Modified"] = date(-100) }))
+    assert.is_false(conditional.is_about(KEPT, headers.read { ["Last-Modified"] = date(-99) }))
+  end)
+
+  it("9110, 8.8.1: a weak tag stays weak, whatever a 304 says of it", function()
+    assert.equal('W/"a"', conditional.freshened(WEAK, headers.read { ETag = '"a"' }).etag[1])
+    assert.equal('W/"a"', conditional.freshened(KEPT, headers.read { ETag = 'W/"a"' }).etag[1])
+  end)
 
   it("9111, 3.2: a 304 renews the fields, and not those of the body", function()
     local kept = headers.read {

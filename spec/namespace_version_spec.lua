@@ -117,6 +117,35 @@ describe("a namespace cleared at once", function()
     assert.is_nil((cache:get("k")))
   end)
 
+  it("costs the same for many entries as for one", function()
+    local cache = open()
+    local function written(count)
+      local items = {}
+      for i = 1, count do items["k" .. i] = i end
+      assert(cache:set_many(items))
+      local rows = {}
+      assert(cache:transaction(function(tx)
+        local function look(sign) -- what this session has written, and not only in this transaction
+          for _, row in ipairs(assert(tx:query([[SELECT relname::text AS name, n_tup_ins + n_tup_upd + n_tup_del AS count
+            FROM pg_stat_xact_user_tables]]))) do
+            local name = row.name:match("^fpcache_feed") or row.name
+            rows[name] = (rows[name] or 0) + sign * row.count
+          end
+        end
+        look(-1)
+        assert(tx:clear { at_once = true })
+        look(1)
+        return true
+      end))
+      assert.equal(0, cache:count())
+      for name, changed in pairs(rows) do rows[name] = changed ~= 0 and changed or nil end
+      return rows
+    end
+    local one = { fpcache_feed = 1, fpcache_namespaces = 1 }
+    assert.same(one, written(1))
+    assert.same(one, written(2000))
+  end)
+
   it("is told: near caches and filters follow", function()
     local cache, writer = layers.open(db, { namespace_version = true }), open()
     assert(cache:set("k", 1))

@@ -226,6 +226,27 @@ describe("nginx and its faults", function()
     assert.is_nil(server:log():match("%[error%]"), server:log())
   end)
 
+  it("answers what is on its way when it is reloaded, and ends then", function()
+    start { timeout = 60 }
+    server:body("/set?k=locked")
+    local locker, old, slow = assert(require("fpcache").new { connection_string = url, feed = false }), server:workers()[1], nil
+    assert(locker:transaction(function(tx)
+      assert(tx:set("locked", 2))
+      slow = server:open("/set?k=locked", { method = "POST", body = "late" })
+      assert.is_truthy(database.eventually(function() return stats().in_flight == 1 end))
+      server:signal("HUP")
+      assert.is_truthy(database.eventually(function() return tonumber(server:body("/alive")) ~= old end))
+      assert.is_true(system.kill(old, 0)) -- it waits for the answer
+      assert.is_false(slow:has_answer())
+      return true
+    end))
+    locker:close()
+    local answer = slow:read()
+    assert.same({ 200, "true" }, { answer.status, answer.body })
+    assert.is_truthy(database.eventually(function() return not system.kill(old, 0) end, 10)) -- nginx itself would wait for 20 s
+    assert.equal("late", server:body("/get?k=locked"))
+  end)
+
   it("writes what was queued before a worker ends", function()
     start({}, { workers = 2, http = "lua_shared_dict n 1m;", server = LOCATIONS .. [[
       location = /log {
@@ -281,6 +302,9 @@ describe("nginx and its faults", function()
     local result = load:read()
     assert.equal(0, result.not_2xx + result.timeout + result.connect, result.text)
     assert.equal("v", server:body("/get"))
+    for _, trouble in ipairs { "exited on signal", "%[alert%]", "%[error%]" } do
+      assert.is_nil(server:log():match(trouble), server:log())
+    end
   end)
 
   it("works with lua_code_cache off, and warns once", function()

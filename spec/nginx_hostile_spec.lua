@@ -4,17 +4,15 @@ local nginx = require "support.nginx"
 local responses = require "support.responses"
 
 if not nginx.is_testable then return end
-local socket = require "socket"
 
 describe("fpcache.nginx.cache_response, of what is hostile:", function()
-  local db, front, listener
+  local db, front, origin
   local number = 0
 
   setup(function()
     db = database.new()
-    listener = assert(socket.bind("127.0.0.1", 0))
-    listener:settimeout(20)
-    local _, port = listener:getsockname()
+    origin = responses.by_hand()
+    local port = origin.port
     front = responses.front(port, { connection_string = db:url_of(), feed = false }, { server = [[
       server_name example.org;
       location /hasty/ { content_by_lua_block {
@@ -44,7 +42,7 @@ describe("fpcache.nginx.cache_response, of what is hostile:", function()
 
   teardown(function()
     assert.is_true(front:stop())
-    listener:close()
+    origin:close()
     db:close_all()
   end)
 
@@ -54,45 +52,9 @@ describe("fpcache.nginx.cache_response, of what is hostile:", function()
     return "/h" .. number
   end
 
-  --- What a client gets that sends these bytes.
-  ---@param said string
-  ---@param answer string? what the origin says, which must be asked; "": nothing, for ever; nil: it must not be
-  ---@return table {status, headers, body, text}, string? what the origin was asked
-  local function exchange(said, answer)
-    local client, origin, heard = assert(socket.connect("127.0.0.1", front.port)), nil, nil
-    client:settimeout(20)
-    assert(client:send(said))
-    if answer then
-      local lines = {}
-      origin = assert(listener:accept())
-      origin:settimeout(20)
-      repeat
-        lines[#lines + 1] = assert(origin:receive("*l"))
-      until lines[#lines] == ""
-      heard = table.concat(lines, "\n")
-      assert(origin:send(answer))
-      if answer ~= "" then origin:close() end
-    end
-    local text = assert(client:receive("*a"))
-    if origin then origin:close() end
-    client:close()
-    local head, body = text:match("^(.-)\r\n\r\n(.*)$")
-    local headers = {}
-    for name, value in (head or ""):gmatch("\r\n([^:\r\n]+): ?([^\r\n]*)") do
-      name = name:lower()
-      headers[name] = headers[name] and headers[name] .. ", " .. value or value
-    end
-    return { status = tonumber(text:match("^HTTP/1.1 (%d+)")), headers = headers, body = body or text, text = text }, heard
-  end
+  local function exchange(said, answer) return origin:exchange(front, said, answer) end
 
-  local function request(target, fields) -- fields: lines, with Host
-    return ("GET %s HTTP/1.1\r\n%sConnection: close\r\n\r\n"):format(target, fields or "Host: example.org\r\n")
-  end
-
-  local function ok(fields, body)
-    body = body or "ok"
-    return ("HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s"):format(fields or "Cache-Control: max-age=60\r\n", #body, body)
-  end
+  local request, ok = responses.request, responses.ok
 
   it("a request without Host takes no other's place", function()
     local target = path()

@@ -1,4 +1,5 @@
 -- nginx_response_faults_spec.lua -- cached responses while the origin or the database fails, and what is refused.
+local core = require "fpcache.core"
 local database = require "support.database"
 local nginx = require "support.nginx"
 local postgres = require "support.server"
@@ -13,7 +14,11 @@ describe("fpcache.nginx.cache_response", function()
   setup(function()
     db = database.new()
     origin = responses.origin()
-    front = responses.front(origin.port, { connection_string = db:url_of(), feed = false })
+    front = responses.front(origin.port, { connection_string = db:url_of(), feed = false }, {
+      server = [[location = /counts { content_by_lua_block {
+        ngx.print(require("fpcache.core").json_encode(require("fpcache.nginx").response().counts))
+      } }]],
+    })
   end)
 
   before_each(function() origin:body("/become") end)
@@ -53,6 +58,34 @@ describe("fpcache.nginx.cache_response", function()
     assert.is_truthy(database.eventually(function() return get(target).headers["x-cache"] == "HIT" end))
     pass_time(4)
     assert.equal("EXPIRED", get(target).headers["x-cache"]) -- it is no more taken for failing
+  end)
+
+  it("counts each answer by what its X-Cache says", function()
+    local function counts() return core.json_decode(front:body("/counts")) end
+    local before, told = counts(), {}
+    local function ask(expected, target, opts)
+      local outcome = front:get(target, opts).headers["x-cache"]
+      assert.equal(expected, outcome)
+      told[outcome] = (told[outcome] or 0) + 1
+    end
+    local target = path("cc=max-age=60,stale-if-error=600&etag=a")
+    ask("MISS", target)
+    ask("HIT", target)
+    ask("BYPASS", target, { headers = { Range = "bytes=0-1" } })
+    local other = path("cc=max-age=60")
+    ask("MISS", other)
+    ask("EXPIRED", other, { headers = { ["Cache-Control"] = "no-cache" } })
+    ask("REVALIDATED", target, { headers = { ["Cache-Control"] = "no-cache" } })
+    pass_time(61)
+    origin:body("/become?status=503")
+    ask("STALE", target)
+    origin:body("/become")
+    ask("BYPASS", target, { method = "POST", body = "x" })
+    local after = counts()
+    for _, outcome in ipairs { "HIT", "MISS", "STALE", "BYPASS", "EXPIRED", "REVALIDATED" } do
+      assert.equal(told[outcome], after[outcome] - before[outcome], outcome)
+    end
+    assert.equal(1, after.purged - before.purged)
   end)
 
   it("answers from the origin while the database is down, and recovers", function()

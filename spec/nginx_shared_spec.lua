@@ -33,6 +33,23 @@ local SERVER = [[
     end)
     ngx.print(ngx.worker.pid(), " ", tostring(value), " ", tostring(err), " ", tostring(source))
   } }
+  location = /fetch_many { content_by_lua_block {
+    local cache, key = require("fpcache.nginx").cache(), ngx.var.arg_k
+    local values, err, sources = cache:fetch_many({ key }, 60, error)
+    ngx.print(ngx.worker.pid(), " ", tostring(values and values[key]), " ", tostring(err), " ", tostring(sources[key]))
+  } }
+  location = /none { content_by_lua_block {
+    local cache, policy = require("fpcache.nginx").cache(), { ttl = 60, negative_ttl = 60 }
+    local value, err = cache:fetch(ngx.var.arg_k, policy, function() end)
+    local _, also, sources = cache:fetch_many({ ngx.var.arg_k }, policy, error)
+    ngx.print(ngx.worker.pid(), " ", tostring(value), " ", tostring(err or also), " ", sources[ngx.var.arg_k])
+  } }
+  location = /down { content_by_lua_block {
+    local cache = require("fpcache.nginx").cache(ngx.var.arg_cache)
+    local function load() return nil, "origin: down" end
+    local value, err, source = cache:fetch(ngx.var.arg_k, { ttl = 60, stale_ttl = 600 }, load)
+    ngx.print(ngx.worker.pid(), " ", tostring(value), " ", tostring(err), " ", tostring(source))
+  } }
   location = /many { content_by_lua_block {
     local values = require("fpcache.nginx").cache():get_many { ngx.var.arg_k, "none of these" }
     ngx.print(ngx.worker.pid(), " ", tostring(values[ngx.var.arg_k]))
@@ -120,6 +137,20 @@ describe("what the workers of an nginx share", function()
     assert.equal("one nil shared", ask("/get?k=a", first.pid, true).text)
     assert.equal("one", ask("/many?k=a", first.pid, true).text)
     assert.equal("one nil shared", ask("/fetch?k=a").text)
+    assert.equal("one nil shared", ask("/fetch_many?k=a", first.pid, true).text)
+  end)
+
+  it("is what fetch_many got, too", function()
+    assert(writer:set("m", "two"))
+    all_ready()
+    assert.equal("two nil db", ask("/fetch_many?k=m").text)
+    assert.equal("two nil shared", ask("/fetch_many?k=m").text)
+    assert.equal("two nil shared", ask("/get?k=m").text)
+  end)
+
+  it("is nothing that a loader said not to be there, which is no answer for get", function()
+    all_ready()
+    for _ = 1, 2 do assert.equal("nil nil db", ask("/none?k=nothing").text) end
   end)
 
   it("goes into the near cache", function()
@@ -148,7 +179,7 @@ describe("what the workers of an nginx share", function()
     assert.equal("old nil shared", ask("/get?k=b").text)
     server:body("/save")
     local by = ask("/set?k=b&v=new").pid
-    assert.equal("new nil db", ask("/get?k=b", by).text) -- its own write, at once
+    assert.matches("^new nil", ask("/get?k=b", by).text) -- its own write, at once; it may be shared again by now
     all_ready()
     server:body("/restore") -- as a slower worker might
     for _ = 1, 10 do
@@ -205,9 +236,14 @@ describe("what the workers of an nginx share", function()
     all_ready()
     ask("/get?k=c")
     assert.equal("kept nil shared", ask("/get?k=c").text)
+    local keeper = ask("/get?k=c&cache=both").pid -- the only one whose near cache has it
     srv:stop()
     core.system.sleep(STALENESS + 0.1)
     for _ = 1, 10 do assert.matches("^nil connect:", ask("/get?k=c").text) end
+    for _ = 1, 5 do assert.equal("nil origin: down loader", ask("/down?k=c").text) end
+    -- what a worker has in its own near cache it may give, as stale
+    assert.equal("kept nil stale", ask("/down?k=c&cache=both", keeper).text)
+    assert.equal("nil origin: down loader", ask("/down?k=c&cache=both", keeper, true).text)
     srv:start()
   end)
 end)

@@ -13,8 +13,57 @@ local SERVER = [[
     ngx.print("made ", ngx.now())
   } }
   location = /status { content_by_lua_block { require("fpcache.nginx").status():serve() } }
+  # The page in frames of several widths, and what is wrong with each: for the spec of its layout.
+  location = /framed { content_by_lua_block {
+    if ngx.var.arg_format then return require("fpcache.nginx").status():serve() end
+    ngx.header["Content-Type"] = "text/html"
+    ngx.print(require("fpcache.nginx.status_page"))
+  } }
+  location = /frames { content_by_lua_block { ngx.header["Content-Type"] = "text/html" ngx.print(package.loaded.frames) } }
   location = /metrics { content_by_lua_block { require("fpcache.nginx").status():serve("prometheus") } }
 ]]
+
+-- Texts that lie upon each other, and what is wider than its frame.
+local FRAMES = [==[<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><p id="found">nothing yet</p><script>
+"use strict";
+const frames = [320, 390, 768, 1180].map(width => {
+  const frame = document.createElement("iframe");
+  frame.src = "/framed"; frame.width = width; frame.height = 3000;
+  document.body.append(frame);
+  return frame;
+});
+function troubles(frame) {
+  const page = frame.contentDocument, found = [], texts = [];
+  const name = element => element.textContent.trim().slice(0, 20);
+  if (page.documentElement.scrollWidth > frame.width) found.push("the page is " + page.documentElement.scrollWidth + " wide");
+  for (const one of page.querySelectorAll("h1, h2, .soft, .value, .legend > span, td, th, svg text")) {
+    if (one.getBoundingClientRect().width === 0) continue;
+    const range = page.createRange();
+    range.selectNodeContents(one);
+    texts.push([one, range.getBoundingClientRect()]);
+    if (!one.closest(".scroll") && range.getBoundingClientRect().right > frame.width) found.push("cut off: " + name(one));
+  }
+  for (let i = 0; i < texts.length; i++)
+    for (let j = i + 1; j < texts.length; j++) {
+      const [a, p] = texts[i], [b, q] = texts[j];
+      const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+      const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+      if (wide > 1 && high > 1 && !a.contains(b) && !b.contains(a)) found.push(name(a) + " upon " + name(b));
+    }
+  const drawing = page.querySelectorAll("svg")[3], legend = drawing.nextSibling.textContent;
+  const box = drawing.getBoundingClientRect();
+  drawing.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + box.width / 2, clientY: box.top + 5 }));
+  if (!drawing.querySelector('line[opacity="1"]')) found.push("the pointer shows nothing");
+  drawing.dispatchEvent(new PointerEvent("pointerleave"));
+  if (drawing.querySelector('line[opacity="1"]') || drawing.nextSibling.textContent !== legend) found.push("the pointer stays");
+  return frame.width + ": " + texts.length + " texts" + found.map(one => "; " + one).join("");
+}
+const isReady = frame => frame.contentDocument && frame.contentDocument.querySelectorAll("svg").length === 4;
+(function look() {
+  if (!frames.every(isReady)) return setTimeout(look, 50);
+  document.getElementById("found").textContent = frames.map(troubles).join(" | ");
+})();
+</script>]==]
 
 describe("the status of nginx", function()
   local db, server
@@ -34,7 +83,7 @@ describe("the status of nginx", function()
       init_worker = [[
         require("fpcache.nginx").cache_response { location = "/origin" }
         require("fpcache.nginx").keep_status { dict = "fpcache_status", interval = 0.2 }
-      ]],
+        package.loaded.frames = ]] .. ("%q"):format(FRAMES),
     }
     for i = 1, 40 do server:body("/page" .. i % 8) end
   end)
@@ -167,6 +216,14 @@ describe("the status of nginx", function()
     assert.equal(4, charts)
     assert.is_true(lines >= 5, lines .. " lines") -- statement, load and size have a value in each sample
     for _, pid in ipairs(server:workers()) do assert.matches(("<td>%d</td>"):format(pid), text, 1, true) end
+  end)
+
+  it("fits into windows of any width, and no text lies upon another", function()
+    settled()
+    local text, console = browse("/frames", { "--dump-dom" })
+    assert.same({}, console)
+    local found = text:match('<p id="found">(.-)</p>')
+    assert.matches("^320: %d%d+ texts | 390: %d%d+ texts | 768: %d%d+ texts | 1180: %d%d+ texts$", found)
   end)
 
   it("draws in light and in dark", function()

@@ -193,6 +193,32 @@ describe("tasks", function()
     assert.same({ "interrupted: the task was cancelled", "interrupted: the task was cancelled" }, outcome)
   end)
 
+  it("that were cancelled and do not listen stop nobody else", function()
+    local deaf = {
+      function() return fpcache.sleep(0) end,
+      function() return cache:get("k") end,
+      function(other) return fpcache.await(other, 0.001) end,
+    }
+    for _, call in ipairs(deaf) do
+      local other = fpcache.spawn(function()
+        for _ = 1, 20 do assert(fpcache.sleep(0.001)) end
+        return cache:set("k", 1)
+      end)
+      local calls = 0
+      local task = fpcache.spawn(function()
+        repeat
+          calls = calls + 1
+          call(other)
+        until other.status == "done" or calls > 1e6
+        return select(2, fpcache.sleep(0))
+      end)
+      fpcache.step()
+      fpcache.cancel(task)
+      assert.is_true(fpcache.await(other))
+      assert.same({ "interrupted: the task was cancelled" }, { fpcache.await(task) })
+    end
+  end)
+
   it("time out one by one", function()
     local quick = db:open { timeout = 1 }
     local locked = db:open()
@@ -344,9 +370,51 @@ describe("tasks", function()
     end
   end)
 
+  it("leave nothing behind", function()
+    local left = setmetatable({}, { __mode = "k" })
+    for i = 1, 1000 do left[fpcache.spawn(function() return cache:get("k" .. i) end)] = true end
+    assert.is_true(fpcache.run())
+    collectgarbage()
+    collectgarbage()
+    local count = 0
+    for _ in pairs(left) do count = count + 1 end
+    assert.is_true(count < 10, count .. " of 1000 are left") -- some may lie in a register
+  end)
+
+  it("have requests with small numbers, which are used again", function()
+    local queue, pool = assert(core.completions(1000)), cache.pool
+    local statement = core.statement("SELECT 1", "", true)
+    local function submit() return assert(pool:submit(queue, statement, 30)) end
+    local function take()
+      pool:kick()
+      local id = queue:next()
+      while not id do
+        assert(queue:wait(30))
+        id = queue:next()
+      end
+      return id
+    end
+    for round = 1, 3 do
+      local seen = {}
+      for _ = 1, 100 do seen[submit()] = true end
+      for id = 1, 100 do assert.is_true(seen[id], round .. ": " .. id) end
+      for _ = 1, 98 do seen[take()] = nil end
+      local left = assert(next(seen))
+      queue:abandon(left)
+      assert.has_error(function() queue:abandon(left) end)
+      assert.equal(left, submit()) -- what was abandoned does not come under its number
+      assert.not_equal(take(), take())
+    end
+    assert.has_error(function() queue:abandon(0) end)
+    assert.has_error(function() queue:abandon(129) end)
+    assert.is_nil(queue:next())
+    queue:close()
+  end)
+
   it("refuse what is no task, no function, no list", function()
     assert.has_error(function() fpcache.spawn(1) end, "bad fn (function expected, got number)")
     assert.has_error(function() fpcache.await({}) end, "bad task (what fpcache.spawn returned is expected, got table)")
+    assert.has_error(function() fpcache.cancel("x") end, "bad task (what fpcache.spawn returned is expected, got string)")
     assert.has_error(function() fpcache.sleep("x") end, "bad seconds (number expected, got string)")
     assert.has_error(function() fpcache.parallel { each = {} } end, "options.run is missing (a function)")
     assert.has_error(function() fpcache.parallel { run = print } end, "options.each is missing (a list or an iterator)")

@@ -134,6 +134,62 @@ describe("the circuit breaker", function()
     assert.equal(1, circuit.opened)
   end)
 
+  it("has a probe ask, for which nobody waits", function()
+    local heard, err, stopped = nil, nil, 0
+    circuit:probe_by(function()
+      return { answer = function() return heard, err end, stop = function() stopped = stopped + 1 end }
+    end)
+    fail(3)
+    time = 1
+    assert.equal("probing", circuit:state())
+    for _ = 1, 3 do assert.is_false(circuit:lets_through()) end -- the first one begins it
+    time = 50
+    assert.is_false(circuit:lets_through(), "another while it is on its way")
+    heard, err = false, "timeout: no answer"
+    assert.is_false(circuit:lets_through())
+    assert.equal("open", circuit:state())
+    time = 51.9
+    assert.is_false(circuit:lets_through())
+    assert.equal("open", circuit:state(), "the second pause is twice as long")
+    heard, err = nil, nil
+    time = 52
+    assert.is_false(circuit:lets_through())
+    assert.equal("probing", circuit:state())
+    heard = true
+    assert.is_true(circuit:lets_through())
+    assert.equal("probing", circuit:state(), "nobody has been answered yet")
+    fail(1) -- what he asked for fails, though the probe did not
+    assert.equal("open", circuit:state())
+    heard = nil
+    time = 55.9
+    assert.is_false(circuit:lets_through())
+    assert.equal("open", circuit:state())
+    time = 56
+    assert.is_false(circuit:lets_through())
+    heard = true
+    assert.is_true(circuit:lets_through())
+    circuit:succeeded()
+    assert.equal("closed", circuit:state())
+    assert.equal(1, circuit.opened)
+    fail(2)
+    assert.equal("closed", circuit:state())
+    fail(1)
+    heard, time = nil, 57
+    assert.is_false(circuit:lets_through())
+    circuit:stop()
+    circuit:stop()
+    assert.equal(1, stopped)
+  end)
+
+  it("makes its pauses no longer for calls that began before it opened", function()
+    fail(32)
+    assert.is_true(circuit:is_open())
+    time = 1
+    assert.is_true(circuit:lets_through())
+    circuit:succeeded()
+    assert.is_false(circuit:is_open())
+  end)
+
   it("never opens with a limit of 0", function()
     circuit = breaker.new(0, 1, function() return time end)
     fail(100)

@@ -58,10 +58,7 @@ describe("random policies among coroutines", function()
     local now = system.now()
     scene.owed, scene.real = scene.owed + seconds - (now - scene.real), now
     if math.abs(scene.owed) < 1 then return end
-    for _, shelf in ipairs { scene.cache.near, scene.cache.near.absent } do
-      local terms = shelf.terms -- see near.lua: where, stamp, end, seen
-      for at = 6, #terms, 4 do terms[at] = terms[at] - scene.owed end
-    end
+    layers.age(scene.cache, scene.owed)
     assert(superuser:script(database.aging(scene.owed), 30)) -- psql takes too long for each step
     scene.owed = 0
   end

@@ -71,6 +71,12 @@ describe("sealing", function()
       assert.is_true(tonumber(bytes) < #LONG / 10)
       assert.equal("s", stored("short"))
       assert.equal("s", stored("noise"))
+      local words = {}
+      for i = 1, 4000 do words[i] = ("w%d"):format(i * i % 977) end
+      for _, level in ipairs { 1, 19 } do
+        assert(db:open { compress = { level = level } }:set("level " .. level, table.concat(words, " ")))
+      end
+      assert.is_true(tonumber((select(2, stored("level 19")))) < tonumber((select(2, stored("level 1")))))
       assert(db:open { compress = { above = 10, level = 19 } }:set("short", ("x"):rep(1000)))
       assert.equal("z", stored("short"))
     end)

@@ -172,6 +172,28 @@ describe("a transaction in a task", function()
     assert.equal("busy: all 1 connections stayed in use (see maxconn)", err)
   end)
 
+  it("waits for one of its own where the server has no room for more", function()
+    db:url_of("limited")
+    db:sql("ALTER ROLE limited CONNECTION LIMIT 1")
+    local narrow = db:open { as = "limited", timeout = 60 }
+    local order = {}
+    local tasks = {}
+    for i = 1, 3 do
+      tasks[i] = fpcache.spawn(function()
+        return narrow:transaction(function(tx)
+          while i == 1 and narrow:stats().pool.waiting < 2 do assert(fpcache.sleep(0.002)) end -- both found no room
+          order[#order + 1] = i
+          return tx:ping()
+        end)
+      end)
+      while i == 1 and narrow:stats().pool.lent == 0 do fpcache.step(0.01) end
+    end
+    for i = 1, 3 do assert.same({ true }, { fpcache.await(tasks[i]) }) end
+    assert.equal(3, #order)
+    assert.equal(1, order[1])
+    assert.equal(1, narrow:stats().pool.opened)
+  end)
+
   it("lets the next one go on when the first in the queue is cancelled", function()
     local one = db:open { maxconn = 1, timeout = 60 } -- longer than anybody waits below
     local has_begun, may_end, cancelled = false, false, nil

@@ -53,6 +53,9 @@ typedef struct fpc_answer {
 
 /* FPC_OK with the answer, or what went wrong. */
 fpc_status fpc_request_answer(const fpc_request *request, fpc_answer *out, fpc_error *err);
+/* A number of the caller's own, 0 at first; nobody else looks at it. */
+void fpc_request_set_number(fpc_request *request, unsigned number);
+unsigned fpc_request_number(const fpc_request *request);
 /* Frees a request that was fetched.  NULL is allowed. */
 void fpc_request_delete(fpc_request *request);
 /* The caller no longer wants to hear of a request that he has not fetched, and must not use it any more.  One

@@ -110,6 +110,8 @@ uint64_t fpc_feed_hash(uint64_t seed, const char *stored_key, size_t length);
  * feed is stale: then nothing may be kept.  A value that the caller wrote himself may not be kept with any
  * stamp: another's later write may have been told already. */
 void fpc_feed_look(fpc_feed *feed, uint64_t hash, bool *absent, uint64_t *stamp);
+/* The stamp however old what is known is, so never 0.  One that has moved says that the key has changed, or
+ * may have; one that has not says nothing of the time since the feed got stale. */
 uint64_t fpc_feed_stamp(const fpc_feed *feed, uint64_t hash);
 
 /* Whether a copy with that stamp may still be given out. */

@@ -48,7 +48,9 @@ void fpc_pool_delete(fpc_pool *pool);
 fpc_status fpc_pool_fill(fpc_pool *pool, fpc_deadline deadline, fpc_error *err);
 
 /* Lends a connection.  FPC_BUSY when all stayed in use until the deadline; FPC_CLOSED, also while it waits;
- * FPC_INTERRUPTED within 0.2 s of an interrupt while it waits. */
+ * FPC_INTERRUPTED within 0.2 s of an interrupt while it waits.  When the server has no room for one more
+ * connection, it waits for one of the pool's that is out; FPC_CONNECT in the server's words when none is, or
+ * none came back by the deadline. */
 fpc_status fpc_pool_acquire(fpc_pool *pool, fpc_deadline deadline, fpc_conn **out, fpc_error *err);
 /* Takes it back; one that is broken or in a transaction is closed. */
 void fpc_pool_release(fpc_pool *pool, fpc_conn *conn);

@@ -2,6 +2,7 @@
 --
 -- Here stands the order of things: near cache, others of this process, the server, who loads, who waits, who gets what is stale.
 -- Each policy is a module of its own in policy/.
+local behind = require("fpcache.policy.behind")
 local flights = require("fpcache.policy.flights")
 local host_lock = require("fpcache.policy.host_lock")
 local leases = require("fpcache.policy.leases")
@@ -9,13 +10,16 @@ local lifetimes = require("fpcache.policy.lifetimes")
 local limits = require("fpcache.limits")
 local loading = require("fpcache.policy.loading")
 local near_cache = require("fpcache.near")
+local nearby = require("fpcache.policy.nearby")
+local older = require("fpcache.policy.older")
+local outcomes = require("fpcache.policy.outcomes")
 local breaker = require("fpcache.policy.breaker")
 local policies = require("fpcache.policy")
 local waiting = require("fpcache.waiting")
 local Cache = require("fpcache.client")
 
 local ABSENT, Policy = near_cache.ABSENT, policies.Policy
-local now, stored_key = require("fpcache.core").system.now, limits.stored_key
+local stored_key = limits.stored_key
 local getmetatable, next, type = getmetatable, next, type
 
 local fetch = {}
@@ -41,42 +45,9 @@ end
 fetch.NOT_IN_TRANSACTIONS = "invalid: fetch is not for transactions, in which others would wait for its lease until COMMIT; "
   .. "fetch before, or use get and set"
 
---- The server did not answer: what the near cache last had, or else the loader at once; nothing is stored.
-local function without_server(self, call, err)
-  if err and fetch.is_final(err) then return nil, err end
-  local flow, policy = self.flow, call.policy
-  flow.counts.without_server = flow.counts.without_server + 1
-  if policy.stale_ttl and self.near then
-    local value = self.near:remembered(self.space, call.key, policy.stale_ttl)
-    if value ~= nil then
-      flow.counts.stale = flow.counts.stale + 1
-      return value, nil, "stale", err or flow.breaker.last_error
-    end
-  end
-  return loading.run(self, call, nil, nil)
-end
-
---- Keeps a hit of the server in the near cache, and in what the workers of an nginx share.
-local function keep(self, look, key, policy, value, left, bytes, age, cost)
-  local seconds = lifetimes.near(policy, left, age, cost)
-  if seconds == 0 then return end
-  local near, shared = self.near, self.shared
-  if near then near:put(self.space, key, value, bytes, look.asked_at, seconds, look.spot, look.stamp) end
-  if shared then shared:keep(self, look.stored, value, look.asked_at, seconds) end
-end
-
---- What the workers of this nginx share of a key.
-local function look_shared(self, look, key)
-  local value, bytes, asked_at, ttl = self.shared:find(self, look.stored, look.spot)
-  if value == nil or value == ABSENT then return nil end
-  self.counts.hits = self.counts.hits + 1
-  if self.near then self.near:put(self.space, key, value, bytes, asked_at, ttl, look.spot, look.stamp) end
-  return value
-end
-
 --- Prolongs a sliding entry once enough of its life is over.
 local function slide(self, stored, policy, left)
-  if left > 0 and left < policy.ttl * (1 - lifetimes.SLIDE_SHARE) then
+  if lifetimes.slides(policy, left) then
     leases.slide(self, stored, policy.ttl, policy.stale_ttl and policy.ttl + policy.stale_ttl)
   end
 end
@@ -86,21 +57,13 @@ local function late_hit(self, call, answer)
   self.counts.hits = self.counts.hits + 1
   local look = call.look
   if answer.value == nil then
-    if look then self.near:put_absent(self.space, call.key, look.asked_at, look.spot, look.stamp, answer.kept) end
+    if look then nearby.keep_absent(self, look, call.key, answer.kept) end
     return nil, nil, "db"
   end
   if look then
-    keep(self, look, call.key, call.policy, answer.value, answer.left, answer.bytes, answer.age, answer.cost)
+    nearby.keep(self, look, call.key, call.policy, answer.value, answer.left, answer.bytes, answer.age, answer.cost)
   end
   return answer.value, nil, "db"
-end
-
---- The older value, when the policy lets it be given.
-local function old_of(policy, answer, key)
-  if answer.value == nil then return nil end
-  if policy.gives_old and not policy.gives_old(answer.value, key) then return nil end
-  if answer.is_fresh then return answer.value, "db" end
-  if policy.stale_ttl then return answer.value, "stale" end
 end
 
 local function give_old(self, old, source)
@@ -119,40 +82,32 @@ local function finish(self, call, called, ...)
   return flights.leave(self.flow.flights, call.flight, ...)
 end
 
---- Has others take the old value while it is loaded anew, for as long as it may be given.
-local function offer(call, answer, old, source)
-  local flight, now_s = call.flight, waiting.now()
-  if not flight then return end
-  local function time_of(left) return left and left >= 0 and now_s + left or math.huge end
-  flight.old, flight.old_source = old, source
-  flight.fresh_until = answer.is_fresh and time_of(answer.left) or now_s
-  flight.old_until = time_of(answer.kept or answer.is_fresh and answer.left)
-end
-
 --- Loads in the background and gives the old value meanwhile, or after soft_timeout; without an old one waits for hard_timeout.
 ---@return boolean taken false: there is no background here
 local function load_behind(self, call, answer, fence, old, source)
   local policy, results = call.policy, nil
-  if old == nil and not policy.stops_waiting then return false end
   local function loaded(...)
-    results = { select(2, ...) }
+    results = { ... }
     if call.is_behind then finish(self, call, ...) end
   end
   local function run()
     if call.flight then call.flight.task = coroutine.running() or false end -- the caller may go on and ask again
     loaded(pcall(loading.run, self, call, fence, answer))
   end
-  if not (policy.background or waiting.background)(run) then return false end
-  local patience = old ~= nil and (policy.soft_timeout or 0) or policy.hard_timeout
-  if old ~= nil then offer(call, answer, old, source) end
-  if patience > 0 then waiting.poll(patience, function() return results end) end
-  if results then return true, results[1], results[2], results[3], results[4] end
+  local is_done = behind.run(policy, old ~= nil, run, function() return results end, function()
+    if old ~= nil and call.flight then flights.offer(call.flight, answer, old, source) end
+  end)
+  if is_done == nil then return false end
+  if is_done then
+    if not results[1] then error(results[2], 0) end
+    return true, results[2], results[3], results[4], results[5]
+  end
   if old ~= nil then
     call.is_behind = true
     if call.flight then call.flight.ends = waiting.now() + policy.hard_timeout end
     return true, give_old(self, old, source)
   end
-  return true, nil, ("timeout: loading took longer than hard_timeout (%g s); it goes on"):format(patience), "loader"
+  return true, nil, behind.too_late(policy), "loader"
 end
 
 local function conclude(self, call, answer, fence, taken, ...)
@@ -162,8 +117,25 @@ end
 
 --- Loads, with a lease or without.
 local function load(self, call, answer, fence)
-  local old, source = old_of(call.policy, answer, call.key)
+  local old, source = older.meanwhile(call.policy, answer, call.key)
   return conclude(self, call, answer, fence, load_behind(self, call, answer, fence, old, source))
+end
+
+--- The server did not answer: what this process remembers, or else the loader; nothing is stored.
+local function without_server(self, call, err)
+  if err and fetch.is_final(err) then return nil, err end
+  local flow, policy = self.flow, call.policy
+  flow.counts.without_server = flow.counts.without_server + 1
+  local answer, is_due = older.remembered_answer(self, policy, call.key)
+  if answer and not is_due then
+    local old = older.meanwhile(policy, answer, call.key)
+    if old ~= nil then
+      flow.counts.stale = flow.counts.stale + 1
+      return old, nil, "stale", err or flow.breaker.last_error
+    end
+  end
+  if answer and not older.is_waited_for(policy, answer) then return load(self, call, answer, nil) end
+  return loading.run(self, call, nil, answer)
 end
 
 --- What a statement of fetch answered, as ask() gives it.
@@ -233,7 +205,13 @@ end
 ---@return any value, string? err, string? source, string? why
 local function share(self, call, others)
   self.flow.counts.waits = self.flow.counts.waits + 1
-  return flights.wait(others, call.policy)
+  while true do
+    local arrived, value, err, source, why = flights.wait(others, call.policy)
+    if arrived or not others.is_interrupted then return arrived, value, err, source, why end
+    call.has_entered = false -- who is first now goes on in its place
+    others = enter(self, call)
+    if not others then return false end
+  end
 end
 
 --- Goes on from an answer that was no hit until there is a value, a lease, or no more time.
@@ -246,6 +224,8 @@ local function lead(self, call, answer)
       call.has_missed = true
       self.counts.misses = self.counts.misses + 1
     end
+    local outcome, reason = outcomes.hear(self, call, answer)
+    if outcome == "failed" or outcome == "none" then return outcomes.share(self, call, answer, reason) end
     if answer.granted then
       enter(self, call)
       return load(self, call, answer, answer.fence ~= leases.NOTHING_STORED and answer.fence or nil)
@@ -256,14 +236,20 @@ local function lead(self, call, answer)
       is_first = call.host_lock ~= nil -- asks again: it may have been loaded meanwhile
     end
     if not is_first then
-      local old, source = old_of(policy, answer, call.key)
+      local old, source = older.meanwhile(policy, answer, call.key)
       if old ~= nil then return give_old(self, old, source) end
       local others = enter(self, call)
       if others then
         local arrived, value, err, from, why = share(self, call, others)
         if arrived then return value, err, from, why end
       end
-      if policy.lock == "process" or call.host_lock or is_over(self, call) then return load(self, call, answer, nil) end
+      if policy.lock == "process" or call.host_lock or outcome == "alone" or is_over(self, call) then
+        return load(self, call, answer, nil)
+      end
+    end
+    if self.flow.breaker:is_open() then -- the server was lost meanwhile
+      answer = nil
+      break
     end
     local is_hit, value, left, bytes, age, cost = ask(self, policy, call.stored, call.long,
       (policy.lock ~= "host" or call.host_lock) and policy.hard_timeout or nil, call.look)
@@ -356,11 +342,9 @@ function Cache:fetch(key, policy, loader, ...)
     if arrived then return value, err, source, why end
   end
   if near or policy.near and self.shared then
-    local _, spot, stamp = self.feed:look(self.seed, stored) -- the stamp comes before the value
-    if stamp then
-      look = { spot = spot, stamp = stamp, asked_at = now(), stored = stored }
-      local value
-      if self.shared then value = look_shared(self, look, key) end
+    look = nearby.look(self, stored)
+    if look and self.shared then
+      local value = nearby.shared(self, look, key)
       if value ~= nil then return value, nil, "shared" end
     end
   end
@@ -378,7 +362,7 @@ function Cache:fetch(key, policy, loader, ...)
       local counts = self.counts
       counts.hits = counts.hits + 1
       if self.touches then self.touches:hit(self.space, stored) end
-      if look then keep(self, look, key, policy, value, left, bytes, age, cost) end
+      if look then nearby.keep(self, look, key, policy, value, left, bytes, age, cost) end
       if policy.sliding then slide(self, stored, policy, left) end
       return value, nil, "db"
     end

@@ -20,6 +20,7 @@ local opening = require("fpcache.opening")
 local options = require("fpcache.options")
 local parallel = require("fpcache.parallel")
 local policies = require("fpcache.policy")
+local probe = require("fpcache.policy.probe")
 local sealing = require("fpcache.sealing")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements")
@@ -120,6 +121,7 @@ function fpcache.new(opts)
     later = later.new(),
     counts = { hits = 0, misses = 0, sets = 0, absent = 0, false_positives = 0 },
   }, Cache)
+  cache.flow.breaker:probe_by(function() return probe.start(cache) end)
   local ok
   if defers then
     ok, err = opening.defer(cache, o, quoted)
@@ -185,6 +187,7 @@ end
 --- Closes the connections.  Later calls answer "closed: ...".  Repeatable.
 function Cache:close()
   opening.stop(self)
+  self.flow.breaker:stop()
   self.feed:close()
   self.pool:close()
 end

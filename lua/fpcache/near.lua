@@ -5,6 +5,9 @@
 -- `is_current` answers all of that.  Nothing is ever pushed into the near cache from outside: what is no longer
 -- valid is noticed when it is asked for, and gives way to what is loaded then.
 --
+-- A value whose time here is over is kept for as long as there is room: fetch may give it while the server cannot be asked
+-- (`remembered`), and nobody else ever gets it.  It is the first to go once it was asked for.
+--
 -- "There is no such key" is remembered as well, within a budget of its own: a flood of misses evicts no value.  So is that a
 -- loader of fetch said so, which for fetch is an answer, as the mere absence of a key is not.
 local sieve = require("fpcache.sieve")
@@ -12,6 +15,7 @@ local sieve = require("fpcache.sieve")
 local ABSENT = {}      -- "the server has no such key", remembered
 local TOLD = {}        -- that besides a loader said that there is none
 local OVERHEAD = 200   -- bytes that an entry costs beside its key and value
+local OVER = -1        -- what is_current() never says: that the entry's time is over has been counted
 local LARGEST_PART = 4 -- no value takes more than this part of the budget
 local NEGATIVE_BYTES = 1024 + OVERHEAD -- of the longest key that is stored whole
 
@@ -22,13 +26,17 @@ Near.__index = Near
 local near = { ABSENT = ABSENT, OVERHEAD = OVERHEAD }
 
 --- A shelf: entries in SIEVE order, and when they are valid: spot, stamp, end and what is_current() said last of slot n stand at
--- 4n to 4n + 3, side by side, since a hit needs them all.
+-- 4n to 4n + 3, side by side, since a hit needs them all.  What only `remembered` needs stands apart.
 local function new_shelf(max_entries, max_bytes)
-  return { sieve = sieve.new(max_entries, max_bytes), terms = { 0, 0, 0 } } -- from 1 on: an array
+  return {
+    sieve = sieve.new(max_entries, max_bytes), terms = { 0, 0, 0 }, -- from 1 on: an array
+    lives = {},  -- when the entry's life at the server ends
+    spared = {}, -- until then it is not to be loaded anew
+  }
 end
 
 ---@class fpcache.near.Options
----@field feed table|userdata with stamp(feed, spot), nil when stale
+---@field feed table|userdata with stamp(feed, spot), as far as it is known
 ---@field is_current fun(spot: number, stamp: number, ends: number, seen: number): number of the feed, see fast_feed.bind()
 ---@field now fun(): number seconds on the clock that `ends` is compared with
 ---@field size integer entries
@@ -69,17 +77,20 @@ local function deep_copy(value, done)
   return setmetatable(copy, getmetatable(value))
 end
 
---- Why an entry is not current.  While the feed is stale nobody knows, so the entry stays.
+--- Whether nothing is known to have happened to the key of an entry, however old that knowledge is.
+local function is_unchanged(self, terms, at) return self.feed:stamp(terms[at]) == terms[at + 1] end
+
+--- Why an entry is not current.  While the feed is stale nobody knows, so the entry stays; so does a value whose time is over.
 local function reconsider(self, shelf, slot)
   local at, terms = slot * 4, shelf.terms
-  if self.now() >= terms[at + 2] then
+  local is_over, unchanged = self.now() >= terms[at + 2], is_unchanged(self, terms, at)
+  if is_over and terms[at + 3] ~= OVER then
     self.expired = self.expired + 1
-  else
-    local stamp = self.feed:stamp(terms[at])
-    if stamp == nil or stamp == terms[at + 1] then return end
+  elseif not is_over and not unchanged then
     self.invalidated = self.invalidated + 1
   end
-  shelf.sieve:remove(slot)
+  if not unchanged or is_over and shelf == self.absent then return shelf.sieve:remove(slot) end
+  if is_over then terms[at + 3], shelf.sieve.visited[slot] = OVER, false end
 end
 
 --- Whether an absence that is remembered still holds.
@@ -132,16 +143,25 @@ end
 --- known to be out of date.
 ---@param name string namespace
 ---@param key string
----@param grace number seconds after its end
+---@param grace number seconds after the end of its life at the server
 ---@return any value
+---@return boolean? is_due its time here is over, so that it is better loaded anew
 function Near:remembered(name, key, grace)
-  local slot = self.present.sieve:find(name, key)
+  local shelf = self.present
+  local slot = shelf.sieve:find(name, key)
   if not slot then return nil end
-  local at, terms = slot * 4, self.terms
-  local stamp = self.feed:stamp(terms[at])
-  if (stamp ~= nil and stamp ~= terms[at + 1]) or self.now() >= terms[at + 2] + grace then return nil end
-  if self.copy then return deep_copy(self.values[slot], {}) end
-  return self.values[slot]
+  local at, terms, now = slot * 4, shelf.terms, self.now()
+  if now >= shelf.lives[slot] + grace or not is_unchanged(self, terms, at) then return nil end
+  local value = shelf.sieve.values[slot]
+  if self.copy then value = deep_copy(value, {}) end
+  return value, now >= terms[at + 2] and now >= shelf.spared[slot]
+end
+
+--- Loading a value anew that is remembered has failed: it is not due for a while.
+---@param seconds number
+function Near:spare(name, key, seconds)
+  local slot = self.present.sieve:find(name, key)
+  if slot then self.present.spared[slot] = self.now() + seconds end
 end
 
 local function keep(shelf, name, key, value, size, ends, spot, stamp)
@@ -149,6 +169,7 @@ local function keep(shelf, name, key, value, size, ends, spot, stamp)
   if not slot then return end
   local at, terms = slot * 4, shelf.terms
   terms[at], terms[at + 1], terms[at + 2], terms[at + 3] = spot, stamp, ends, 0
+  return slot
 end
 
 local function forget(shelf, name, key)
@@ -160,16 +181,22 @@ end
 ---@param value any not nil; kept as it is, or as a copy
 ---@param bytes integer its encoded size
 ---@param asked_at number when it was asked for
----@param ttl number seconds it had to live then; negative: no expiry
+---@param ttl number seconds for which it may be given; negative: no expiry
 ---@param spot number
 ---@param stamp number taken before the value was asked for
-function Near:put(name, key, value, bytes, asked_at, ttl, spot, stamp)
+---@param life number? seconds it had to live then, where that is more; negative: no expiry
+function Near:put(name, key, value, bytes, asked_at, ttl, spot, stamp, life)
   forget(self.absent, name, key)
   local size = bytes + #key + OVERHEAD
   if size > self.largest then return forget(self.present, name, key) end
   if self.copy then value = deep_copy(value, {}) end
+  life = life or ttl
   if ttl < 0 or ttl > self.ttl then ttl = self.ttl end
-  keep(self.present, name, key, value, size, asked_at + ttl, spot, stamp)
+  local shelf = self.present
+  local old = shelf.sieve:find(name, key)
+  if old and shelf.terms[old * 4 + 3] == OVER then shelf.sieve:remove(old) end -- its place in the order is that of a new one
+  local slot = keep(shelf, name, key, value, size, asked_at + ttl, spot, stamp)
+  if slot then shelf.lives[slot], shelf.spared[slot] = life < 0 and math.huge or asked_at + life, 0 end
 end
 
 --- Remembers that the server had no such key.

@@ -24,7 +24,11 @@ local function distance(a, b)
   return row[#b]
 end
 
-local function suggestion(name, description)
+--- " (did you mean x?)", or nothing when no name of `description` is like this one.
+---@param name string
+---@param description table by name
+---@return string
+function options.suggestion(name, description)
   local best, best_distance
   for known in pairs(description) do
     local d = distance(name, known)
@@ -61,7 +65,7 @@ function options.read(description, given, level, what)
   local read = {}
   for name in pairs(given) do
     if description[name] == nil then
-      local hint = type(name) == "string" and suggestion(name, description) or ""
+      local hint = type(name) == "string" and options.suggestion(name, description) or ""
       error(("%s.%s: unknown option%s"):format(what, tostring(name), hint), level)
     end
   end

@@ -76,7 +76,10 @@ function parallel.run(opts)
   local jobs = read.jobs
   if type(read.each) == "table" and getmetatable(read.each) == nil then jobs = math.min(jobs, #read.each) end
   local workers, failure = {}, nil
-  for i = 1, jobs do workers[i] = scheduler.spawn(work, state) end
+  for i = 1, jobs do
+    workers[i], failure = scheduler.spawn(work, state)
+    if not workers[i] then return nil, failure end -- the first one; then none could be started
+  end
   for i = 1, jobs do
     local _, err = scheduler.await(workers[i])
     if err then state.is_over, failure = true, failure or err end

@@ -50,9 +50,7 @@ end
 --- One statement under the circuit breaker.
 local function ask(cache, statement, stored, ...)
   local circuit = cache.flow.breaker
-  if not circuit:lets_through() then
-    return nil, ("connect: the server is not asked for a moment, because it failed (%s)"):format(circuit.last_error)
-  end
+  if not circuit:lets_through() then return nil, circuit:refusal() end
   local found, allowed, used, left, is_number = cache.db:row(cache.statements[statement], cache.timeout, cache.space,
     stored, ...)
   if found == nil then
@@ -143,8 +141,18 @@ end
 ---@return integer? value the new one
 ---@return string? err also when it would leave 64 bits
 function Counter:add(by)
+  if by ~= nil then
+    local exact, reason = limits.integer(by, "delta", 2)
+    if not exact then return nil, reason end
+  end
   local value, err = self.cache:incr(self.key, by or 1, { ttl = self.ttl, initial = self.initial })
   return value, err
+end
+
+--- Whether it is an integer of this Lua; LuaJIT has those beyond 2^53 as C data.
+local function is_integer(value)
+  if math.type then return math.type(value) == "integer" end
+  return type(value) == "cdata" or type(value) == "number" and value % 1 == 0
 end
 
 --- What it is now, from the server.
@@ -152,6 +160,7 @@ end
 function Counter:value()
   local value, err = self.cache:get(self.key, { near = false })
   if value == nil and not err then return self.initial end
+  if value ~= nil and not is_integer(value) then return nil, "invalid: the stored value is no integer" end
   return value, err
 end
 

@@ -1,8 +1,8 @@
 --- Tasks: coroutines whose cache calls yield instead of blocking.
 --
--- A task runs until it waits: for an answer, a point of time, another task.  A turn (step) resumes those whose wait
--- is over, has the pipelines send what was asked for, and sleeps when nobody can run.  There is one scheduler for each
--- Lua state.  It sleeps on one descriptor (scheduler.fd), which other event loops may watch in its place.
+-- A task runs until it waits: for an answer, a point of time, another task.  A turn (step) resumes those whose wait is over,
+-- has the pipelines send what was asked for, and sleeps when nobody can run.  There is one scheduler for each Lua state.  It
+-- sleeps on one descriptor (scheduler.fd), which other event loops may watch in its place.
 --
 -- Each wait ends by one call of resume with what the wait is to return: true, or nil and an error.
 local core = require("fpcache.core")
@@ -16,8 +16,9 @@ local unpack = table.unpack or unpack -- luacheck: ignore 143
 local WAIT = {}            -- what a task of ours yields while it waits
 local KICK_EVERY = 32      -- requests that are submitted before the pipeline is woken in the midst of a turn
 local MAX_OUTSTANDING = 10000
-local CANCELLED = "interrupted: the task was cancelled"
-local INTERRUPTED = "interrupted: interrupted"
+local CANCELLED, INTERRUPTED = "interrupted: the task was cancelled", "interrupted: interrupted"
+local TOO_LATE = "timeout: the task is not done yet"
+local STUCK = "invalid: the task waits for something that cannot come"
 local FORKED = "closed: the process is a fork, and its parent gets the answer"
 
 local scheduler = {}
@@ -25,19 +26,21 @@ local scheduler = {}
 ---@class fpcache.Task
 ---@field status string "ready", "waiting" or "done"
 
-local tasks = setmetatable({}, { __mode = "k" }) -- by coroutine
-local alive = 0                                  -- tasks that are not done
+local Task = {}                                  -- marks what spawn() made
+local tasks = setmetatable({}, { __mode = "k" }) -- those that are not done, by coroutine
+local alive = 0                                  -- how many
 local ready, first_ready, last_ready = {}, 1, 0  -- tasks to be resumed, each with what its wait returns
 local requests = {}                              -- waiting tasks by the id of their request
 local room, first_room, last_room = {}, 1, 0     -- tasks that could not submit because too much was on its way
 local clock = timers.new()
 local to_kick, submitted = {}, 0                 -- pools with requests that may not have been noticed yet
 local generation = core.fork_generation()
-local queue                                      -- made when it is first needed
+local queue                                      -- made when it is first needed, before the first task
 
 local function completions()
-  if not queue then queue = assert(core.completions(MAX_OUTSTANDING)) end
-  return queue
+  local err
+  if not queue then queue, err = core.completions(MAX_OUTSTANDING) end
+  return queue, err
 end
 
 --- The task that runs now and may yield; nil outside, and where Lua cannot yield.
@@ -62,6 +65,12 @@ local function wait(task, stop)
   return yield(WAIT)
 end
 
+--- What a cancelled task waits for: nothing, but others run meanwhile, lest one that does not listen stops them all.
+local function refuse(task)
+  wake(task, nil, CANCELLED)
+  return yield(WAIT)
+end
+
 --- Ends the wait of a task from outside.
 local function break_off(task, value, err)
   if task.status ~= "waiting" then return end
@@ -74,14 +83,11 @@ local function finish(task, ok, ...)
     if (...) ~= WAIT then wake(task) end -- a yield of the task's own: let others run, then go on
     return
   end
-  task.status = "done"
+  tasks[task.co] = nil -- LuaJIT would keep both: a weak key does not go while its value leads to it
+  task.status, task.co = "done", nil
   alive = alive - 1
-  if ok then
-    task.results = pack(...)
-  else
-    task.raised = (...)
-    task.results = { n = 2, nil, "raised: " .. tostring((...)) }
-  end
+  task.results = ok and pack(...) or { n = 2, nil, "raised: " .. tostring((...)) }
+  if not ok then task.raised = (...) end
   for i = 1, #task.waiters do wake(task.waiters[i], true) end
   task.waiters = {}
 end
@@ -95,16 +101,18 @@ end
 
 --- Starts a task: fn(...) will run at the next turn, in a coroutine of its own.
 ---@param fn fun(...): ...
----@return fpcache.Task
+---@return fpcache.Task? task
+---@return string? err "memory: ..." when there is no descriptor left for the first one of a Lua state
 function scheduler.spawn(fn, ...)
   if type(fn) ~= "function" then error(("bad fn (function expected, got %s)"):format(type(fn)), 2) end
-  local task = { co = nil, waiters = {} }
-  local arguments = pack(...)
+  local answers, err = completions()
+  if not answers then return nil, err end
+  local task, arguments = setmetatable({ co = nil, waiters = {} }, Task), pack(...)
   task.co = coroutine.create(function() return fn(unpack(arguments, 1, arguments.n)) end)
   tasks[task.co] = task
   alive = alive + 1
   wake(task)
-  if not scheduler.in_turn then completions():wake() end -- for who waits for the descriptor
+  if not scheduler.in_turn then answers:wake() end -- for who waits for the descriptor
   return task
 end
 
@@ -118,7 +126,7 @@ function scheduler.sleep(seconds)
   if type(seconds) ~= "number" then error(("bad seconds (number expected, got %s)"):format(type(seconds)), 2) end
   local task = scheduler.current()
   if not task then return scheduler.pass(seconds) end
-  if task.cancelled then return nil, CANCELLED end
+  if task.cancelled then return refuse(task) end
   task.timer = clock:add(now() + seconds, task)
   return wait(task, stop_sleep)
 end
@@ -130,24 +138,22 @@ function scheduler.rouse(task)
 end
 
 local function stop_await(task)
-  if task.timer then clock:cancel(task.timer) end
   local waiters = task.awaited.waiters
+  if task.timer then clock:cancel(task.timer) end
   for i = #waiters, 1, -1 do
     if waiters[i] == task then table.remove(waiters, i) end
   end
 end
 
 local function check_task(task, level)
-  if type(task) ~= "table" or tasks[task.co] ~= task then
+  if getmetatable(task) ~= Task then
     error(("bad task (what fpcache.spawn returned is expected, got %s)"):format(type(task)), level + 1)
   end
 end
 
-local TOO_LATE = "timeout: the task is not done yet"
-
 local function await_in_task(self, task, timeout)
   if self == task then return nil, "invalid: a task cannot wait for itself" end
-  if self.cancelled then return nil, CANCELLED end
+  if self.cancelled then return refuse(self) end
   self.awaited = task
   task.waiters[#task.waiters + 1] = self
   self.timer = timeout and clock:add(now() + timeout, self)
@@ -164,14 +170,11 @@ end
 ---@return any ... what its function returned; nil, "raised: ..." when it raised; nil, "timeout: ..."
 function scheduler.await(task, timeout)
   check_task(task, 2)
-  local ok, err = task.status == "done", nil
-  if not ok then
-    local self = scheduler.current()
-    if self then
-      ok, err = await_in_task(self, task, timeout)
-    else
-      ok, err = scheduler.drive(function() return task.status == "done" end, timeout)
-    end
+  local self, ok, err = scheduler.current(), task.status == "done", nil
+  if not ok and self then
+    ok, err = await_in_task(self, task, timeout)
+  elseif not ok then
+    ok, err = scheduler.drive(function() return task.status == "done" end, timeout)
   end
   if not ok then return nil, err end
   return unpack(task.results, 1, task.results.n)
@@ -187,10 +190,7 @@ end
 
 -- --- requests ---
 
-local function stop_request(task)
-  queue:abandon(task.request)
-  requests[task.request] = nil
-end
+local function stop_request(task) queue:abandon(task.request) requests[task.request] = nil end
 
 local function stop_room(task)
   if task.timer then clock:cancel(task.timer) end
@@ -214,8 +214,7 @@ local function give_room()
     room[first_room], first_room = nil, first_room + 1
     if task.wants_room then
       stop_room(task)
-      wake(task, true)
-      return
+      return wake(task, true)
     end
   end
 end
@@ -235,10 +234,10 @@ end
 ---@return userdata? queue
 ---@return string? err
 function scheduler.request(task, pool, statement, timeout, ...)
-  if task.cancelled then return nil, CANCELLED end
+  if task.cancelled then return refuse(task) end
   local deadline
   while true do
-    local id, err = pool:submit(completions(), statement, timeout, ...)
+    local id, err = pool:submit(queue, statement, timeout, ...)
     if id then
       requests[id], task.request = task, id
       break
@@ -314,7 +313,6 @@ end
 ---@return number pause seconds until somebody can go on without an answer: 0 now, math.huge never
 local function turn()
   local was_in_turn = scheduler.in_turn
-  completions()
   check_fork()
   if core.interrupted() then break_off_all(INTERRUPTED) end
   scheduler.in_turn = true
@@ -331,7 +329,7 @@ end
 --- Sleeps until an answer comes, at most so many seconds.
 ---@return string? err when the program is to end: then all waits have been ended
 local function doze(seconds)
-  local ok, err = completions():wait(seconds)
+  local ok, err = queue:wait(seconds)
   if ok or not err:find("^interrupted:") then return nil end
   break_off_all(err)
   return err
@@ -344,13 +342,13 @@ end
 -- descriptor tells, nil when there are no tasks
 ---@return string? err "interrupted: ..." when the program is to end: then all waits have been ended
 function scheduler.step(timeout)
+  if not queue then return nil end
   local pause, err = turn(), nil
   if timeout and timeout > 0 and pause > 0 and alive > 0 then
     err = doze(math.min(pause, timeout))
     pause = turn()
   end
-  if alive == 0 then return nil, err end
-  return pause, err
+  return alive > 0 and pause or nil, err
 end
 
 --- Takes turns until `is_done()`.
@@ -367,9 +365,7 @@ function scheduler.drive(is_done, timeout)
     if failure then return nil, failure end
     local left = deadline and deadline - now() or math.huge
     if left <= 0 then return nil, TOO_LATE end
-    if pause == math.huge and next(requests) == nil then
-      return nil, "invalid: the task waits for something that cannot come"
-    end
+    if pause == math.huge and next(requests) == nil then return nil, STUCK end
     if pause > 0 then failure = doze(math.min(pause, left)) end
   end
   return true
@@ -384,7 +380,8 @@ function scheduler.pass(seconds)
     local _, err = scheduler.step(left)
     if err then return nil, err end
   end
-  local err = doze(deadline - now())
+  local answers, err = completions()
+  err = answers and doze(deadline - now()) or err
   return not err or nil, err
 end
 
@@ -392,9 +389,12 @@ end
 ---@return boolean? true, string? err
 function scheduler.run() return scheduler.drive(function() return alive == 0 end) end
 
---- The descriptor that is readable while answers may be there, for poll(2) in other event loops; nobody else may read from
--- it.  It stays the same.
----@return integer fd
-function scheduler.fd() return completions():fd() end
+--- The descriptor that is readable while answers may be there, for poll(2) in other event loops: not to be read, always the same.
+---@return integer? fd
+---@return string? err "memory: ..." when there is no descriptor left
+function scheduler.fd()
+  local answers, err = completions()
+  return answers and answers:fd(), err
+end
 
 return scheduler

@@ -51,8 +51,10 @@ local PATIENCE = 1 -- seconds beyond the deadline, by which the pin answers itse
 
 --- Orders and blocks: where a transaction of a task is used where Lua cannot yield.
 local function request_blocking(pin, what, timeout, ...)
-  local queue = assert(core.completions(1))
-  local id, err = pin:submit(queue, what, timeout, ...)
+  local queue, id, err
+  queue, err = core.completions(1)
+  if not queue then return nil, err end
+  id, err = pin:submit(queue, what, timeout, ...)
   if not id then return nil, err end
   local deadline = now() + timeout + PATIENCE
   while true do

@@ -47,9 +47,12 @@ end
 
 --- Sleeps, letting others run where they can.
 ---@param seconds number
+---@return boolean? true
+---@return string? err "interrupted: ..." when the task was cancelled
 function waiting.sleep(seconds)
   if waiting.lets_others_run() then return scheduler.sleep(seconds) end
   core.system.sleep(seconds)
+  return true
 end
 
 --- Starts `fn` in the background.
@@ -65,15 +68,16 @@ local FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.002, 0.05, 1.5 -- seconds
 --- Asks `check` again and again, with pauses that grow, until it answers something or the time is over.
 ---@param seconds number
 ---@param check fun(): any nil or false: not yet
----@return any answer nil when the time was over
+---@return any answer nil when the time was over, or the task was cancelled
 function waiting.poll(seconds, check)
   local deadline, pause = waiting.now() + seconds, FIRST_PAUSE
   while true do
     local left = deadline - waiting.now()
     if left <= 0 then return nil end
-    waiting.sleep(math.min(pause, left))
+    local _, err = waiting.sleep(math.min(pause, left))
     local answer = check()
     if answer then return answer end
+    if err then return nil end -- it would not sleep again
     pause = math.min(pause * GROWTH, LONGEST_PAUSE)
   end
 end

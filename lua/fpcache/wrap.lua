@@ -19,6 +19,21 @@ local function without_context(fn)
   end
 end
 
+--- An argument as JSON, with the fields of its tables in the order of their names: a table has another order in each process.
+---@return string? text, string? err
+local function canonical(value)
+  local text, err = core.json_encode(value)
+  if not text or type(value) ~= "table" then return text, err end
+  local parts = {}
+  if text:sub(1, 1) == "[" then
+    for i = 1, #value do parts[i] = canonical(value[i]) end
+    return "[" .. table.concat(parts, ",") .. "]"
+  end
+  for name, field in pairs(value) do parts[#parts + 1] = core.json_encode(tostring(name)) .. ":" .. canonical(field) end
+  table.sort(parts)
+  return "{" .. table.concat(parts, ",") .. "}"
+end
+
 --- A key from the name and the arguments.
 local function default_key(name)
   return function(...)
@@ -27,7 +42,7 @@ local function default_key(name)
     for i = 1, count do
       if arguments[i] == nil then arguments[i] = core.null end
     end
-    local text, err = core.json_encode(arguments)
+    local text, err = canonical(arguments)
     if not text then error(("bad arguments (%s; give wrap a function `key`)"):format(err), 3) end
     return name .. ":" .. text
   end
@@ -35,7 +50,7 @@ end
 
 --- A function that remembers what `fn` returned, for all processes: its first result, by its arguments.
 ---@param fn fun(...): any, string? nil and an error are not remembered
----@param opts table { name = begins the keys, key = function(...) -> key, policy = a policy } or, instead of policy, its fields
+---@param opts table { name = begins the keys, or key = function(...) -> key; policy = a policy } or, instead of policy, its fields
 ---@return fun(...): any, string?, string?, string? as fetch
 function Cache:wrap(fn, opts)
   fetch.check_loader(fn, 2)
@@ -50,13 +65,20 @@ function Cache:wrap(fn, opts)
     key = default_key(name)
   else
     fetch.check_loader(key, 2)
+    if name ~= nil then error("options.name: excluded by key, which makes the whole key", 2) end
   end
   if policy ~= nil and next(fields) then
     error(("options.%s: excluded by policy, which has all of it"):format(tostring((next(fields)))), 2)
   end
   policy = policies.of(policy or fields, 2)
   local loader = without_context(fn)
-  return function(...) return self:fetch(key(...), policy, loader, ...) end
+  return function(...)
+    local made = key(...)
+    if type(made) ~= "string" then
+      error(("bad key (options.key is to return a string, and returned a %s)"):format(type(made)), 2)
+    end
+    return self:fetch(made, policy, loader, ...)
+  end
 end
 
 local LOCK_OPTIONS = { wait = { type = "duration", check = options.not_negative } } -- to wait for it; none: not at all
@@ -64,13 +86,21 @@ local LOCK_OPTIONS = { wait = { type = "duration", check = options.not_negative 
 --- Tries to take a lock.
 ---@return boolean? taken, string|number|nil err_or_fence
 local function take(self, stored, long, ttl)
+  local circuit = self.flow.breaker
+  if not circuit:lets_through() then return nil, circuit:refusal() end
   local found, granted, fence = self.db:row(self.statements.lock_take, self.timeout, self.space, stored, long, ttl)
-  if not found then return nil, granted end
+  if not found then
+    circuit:failed(granted)
+    return nil, granted
+  end
+  if circuit.failures > 0 then circuit:succeeded() end
   return granted, fence
 end
 
 local function release_and_return(self, stored, fence, called, ...)
-  self.db:run(self.statements.lock_free, self.timeout, self.space, stored, fence) -- else it ends by its ttl
+  if not self.flow.breaker:is_open() then -- else it ends by its ttl
+    self.db:run(self.statements.lock_free, self.timeout, self.space, stored, fence)
+  end
   if not called then error((...), 0) end
   return ...
 end

@@ -220,9 +220,10 @@ static void test_frozen_writer(void **state) {
     assert_int_equal(FPC_TIMEOUT, requests_status(request));
     assert_non_null(strstr(db_err.message, "may still happen"));
     fpc_request_delete(request);
-    kill((pid_t)frozen, SIGCONT);
-    for (int i = 0; i < 1000 && stats().silent > 0; i++) pause_ms(5);
+    for (int i = 0; i < 4000 && stats().silent > 0; i++) pause_ms(5); /* nobody waits for it any more */
     assert_int_equal(0, stats().silent);
+    assert_int_equal(1, stats().lost);
+    kill((pid_t)frozen, SIGCONT);
 }
 
 /* One that was only slow comes back into service. */
@@ -235,6 +236,30 @@ static void test_slow_returns(void **state) {
     assert_int_equal(0, stats().silent);
     assert_int_equal(before, requests_ask(engine, queue, write_pid, 1));
     assert_int_equal(1, stats().opened);
+}
+
+/* One that answers while it owes more is heard of: its silence begins anew. */
+static void test_silence_begins_anew(void **state) {
+    (void)state;
+    fpc_statement *wait =
+        requests_statement("INSERT INTO t (n) SELECT $1 FROM pg_advisory_xact_lock(52 + $1)", false);
+    fpc_conn *locker = db_open();
+    db_script(locker, "SELECT pg_advisory_lock(52), pg_advisory_lock(53)");
+    fpc_request *sent[2];
+    for (int i = 0; i < 2; i++) sent[i] = requests_send(engine, queue, wait, i, SOON);
+    for (int i = 0; i < 2; i++) {
+        fpc_pipeline_kick(engine);
+        for (int n = 0; n < 4000 && stats().went_silent < (uint64_t)i + 1; n++) pause_ms(5);
+        assert_int_equal(i + 1, stats().went_silent);
+        db_script(locker, i == 0 ? "SELECT pg_advisory_unlock(52)" : "SELECT pg_advisory_unlock(53)");
+        fpc_request *request = requests_next(engine, queue);
+        assert_ptr_equal(sent[i], request);
+        assert_int_equal(FPC_OK, requests_status(request));
+        fpc_request_delete(request);
+    }
+    assert_int_equal(1, stats().opened);
+    fpc_conn_delete(locker);
+    fpc_statement_delete(wait);
 }
 
 /* The crash of one backend takes all sessions down. */
@@ -346,6 +371,7 @@ int main(void) {
         TEST(test_frozen_reader),
         TEST(test_frozen_writer),
         TEST(test_slow_returns),
+        TEST(test_silence_begins_anew),
         TEST(test_slow_opening),
         TEST(test_fork),
         TEST(test_server_away),

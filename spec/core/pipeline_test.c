@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +17,10 @@
 #include "server.h"
 
 #define MANY 10000
+
+/* A statement that has its answer when we let go of the lock. */
+#define LOCK "SELECT pg_advisory_lock(71)"
+#define WAIT "SELECT $1 FROM pg_advisory_xact_lock_shared(71)"
 
 static fpc_pipeline *engine;
 static fpc_completions *queue;
@@ -231,16 +236,94 @@ static void test_changed_table(void **state) {
     fpc_statement_delete(all);
 }
 
+/* A new session is no better: three are tried, and the error is the server's. */
+static void test_stale_for_ever(void **state) {
+    (void)state;
+    db_admin("CREATE OR REPLACE FUNCTION stale(n bigint) RETURNS bigint LANGUAGE plpgsql AS "
+             "$$ BEGIN RAISE 'gone' USING ERRCODE = '26000'; END $$");
+    fpc_statement *stale = requests_statement("SELECT stale($1)", true);
+    requests_try(engine, queue, stale, 1, 30);
+    assert_string_equal("26000", db_err.sqlstate);
+    assert_int_equal(3, stats().opened);
+    assert_int_equal(2, stats().resent);
+    fpc_statement_delete(stale);
+}
+
+/* The server does not answer before the time is over, since it waits for us: it is the deadline that ends the
+ * request, and it does so by itself. */
 static void test_deadline(void **state) {
     (void)state;
-    assert_int_equal(2, requests_ask(engine, queue, twice, 1));
-    int64_t began = fpc_clock_ns();
-    assert_int_equal(FPC_TIMEOUT, requests_try(engine, queue, nap, 3000, 0.05));
-    assert_true(fpc_clock_ns() - began < 2 * FPC_NS_PER_SECOND);
+    fpc_statement *wait = requests_statement(WAIT, true);
+    fpc_conn *locker = db_open();
+    db_script(locker, LOCK);
+    fpc_deadline deadline = fpc_deadline_in(0.05);
+    requests_send(engine, queue, wait, 1, deadline);
+    fpc_request *request = requests_next(engine, queue);
+    assert_true(fpc_clock_ns() >= deadline);
+    assert_int_equal(FPC_TIMEOUT, requests_status(request));
     assert_string_equal("no answer from the server in time", db_err.message);
+    fpc_request_delete(request);
+    fpc_conn_delete(locker);
     assert_int_equal(2, requests_ask(engine, queue, twice, 1));
     assert_int_equal(FPC_TIMEOUT, requests_try(engine, queue, twice, 1, -1)); /* passed before it was sent */
     assert_int_equal(2, stats().expired);
+    fpc_statement_delete(wait);
+}
+
+static _Atomic int64_t injected_now;
+
+static int64_t injected(void) {
+    return atomic_load(&injected_now);
+}
+
+static int make_clocked(void **state) {
+    make(state);
+    fpc_pipeline_delete(engine);
+    atomic_store(&injected_now, 1000 * FPC_NS_PER_SECOND);
+    fpc_clock_override(injected);
+    fpc_pipeline_options options = OPTIONS;
+    options.silence_s = 1e6;
+    engine = requests_engine(db_info(NULL), &options);
+    return 0;
+}
+
+static int drop_clocked(void **state) {
+    drop(state);
+    fpc_clock_override(NULL); /* the threads are gone */
+    return 0;
+}
+
+/* To the nanosecond, and of two that wait only the one whose time it is. */
+static void test_deadline_is_the_clocks(void **state) {
+    (void)state;
+    fpc_statement *wait = requests_statement(WAIT, true);
+    fpc_conn *locker = db_open();
+    db_script(locker, LOCK);
+    fpc_deadline deadline = fpc_deadline_in(3600);
+    requests_send(engine, queue, wait, 1, deadline + 1);
+    fpc_request *due = requests_send(engine, queue, wait, 2, deadline);
+    fpc_pipeline_kick(engine);
+    /* A write gives the thread turns. */
+    atomic_store(&injected_now, deadline - 1);
+    fpc_request *early = requests_send_key(engine, queue, insert, "early", 1);
+    fpc_request *request = requests_next(engine, queue);
+    assert_ptr_equal(early, request);
+    fpc_request_delete(request);
+    assert_int_equal(0, stats().expired);
+    atomic_store(&injected_now, deadline);
+    fpc_request *late = requests_send_key(engine, queue, insert, "late", 1);
+    for (int i = 0; i < 2; i++) {
+        request = requests_next(engine, queue);
+        assert_true(request == due || request == late);
+        assert_int_equal(request == due ? FPC_TIMEOUT : FPC_OK, requests_status(request));
+        fpc_request_delete(request);
+    }
+    assert_int_equal(1, stats().expired);
+    fpc_conn_delete(locker);
+    request = requests_next(engine, queue);
+    assert_int_equal(1, requests_number(request));
+    fpc_request_delete(request);
+    fpc_statement_delete(wait);
 }
 
 static void test_abandoned(void **state) {
@@ -260,9 +343,38 @@ static void test_abandoned(void **state) {
     assert_int_equal(0, fpc_completions_outstanding(queue));
 }
 
-/* Ten thousand requests of one caller do not hold up the one of another. */
+/* Its answer is there, and is nobody's: who fetches next gets his own. */
+static void test_abandoned_when_it_was_answered(void **state) {
+    (void)state;
+    for (int i = 0; i < 10; i++) {
+        fpc_request *unwanted = requests_send(engine, queue, twice, 100, SOON);
+        fpc_pipeline_kick(engine);
+        assert_int_equal(FPC_OK, fpc_completions_wait(queue, SOON, &db_err));
+        fpc_request_abandon(unwanted);
+        assert_int_equal(2 * i, requests_ask(engine, queue, twice, i));
+    }
+    assert_null(fpc_completions_next(queue));
+    assert_int_equal(0, fpc_completions_outstanding(queue));
+}
+
+/* What was idle for longer than any silence has not been silent. */
+static void test_idle_is_not_silent(void **state) {
+    (void)state;
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 20; i++) requests_send(engine, queue, twice, i, SOON);
+        for (int i = 0; i < 20; i++) fpc_request_delete(requests_next(engine, queue));
+        atomic_fetch_add(&injected_now, (int64_t)2e6 * FPC_NS_PER_SECOND);
+    }
+    assert_int_equal(0, stats().went_silent);
+}
+
+/* Ten thousand requests of one caller do not hold up the one of another, on the only connection. */
 static void test_fair(void **state) {
     (void)state;
+    fpc_pipeline_options options = OPTIONS;
+    options.readers = 1;
+    fpc_pipeline_delete(engine);
+    engine = requests_engine(db_info(NULL), &options);
     fpc_completions *modest = requests_queue(10);
     assert_int_equal(2, requests_ask(engine, queue, twice, 1));
     bool is_fair = false;
@@ -292,46 +404,6 @@ static void test_lanes(void **state) {
     assert_ptr_equal(slow, request);
     fpc_request_delete(request);
     assert_int_equal(3, stats().open);
-}
-
-static void test_merged(void **state) {
-    (void)state;
-    enum { COUNT = 64 };
-    static const uint32_t TYPES[] = {FPC_OID_BYTEA_ARRAY, FPC_OID_INT8};
-    fpc_statement *many = fpc_statement_new(
-        "SELECT k.i, t.n FROM unnest($1) WITH ORDINALITY AS k (key, i) JOIN t ON t.k = k.key AND $2 = $2",
-        TYPES, 2, true);
-    fpc_statement *single = requests_key_statement("SELECT n FROM t WHERE k = $1 AND $2 = $2 AND true", true);
-    fpc_statement_set_many(single, many, 0);
-    db_admin("INSERT INTO t SELECT convert_to('k' || i, 'UTF8'), i FROM generate_series(0, 39) AS i");
-    fpc_request *sent[COUNT];
-    char key[20];
-    for (int round = 0; round < 2; round++) {
-        for (int i = 0; i < COUNT; i++) {
-            snprintf(key, sizeof key, "k%d", i / 2 * 2); /* each twice; from 40 on there is none */
-            sent[i] = requests_send_key(engine, queue, single, key, 5);
-        }
-        fpc_request_abandon(sent[3]);
-        for (int i = 0; i < COUNT - 1; i++) {
-            fpc_request *request = requests_next(engine, queue);
-            int n = 0;
-            while (sent[n] != request) n++;
-            assert_int_equal(n < 40 ? n / 2 * 2 : -1, requests_number(request));
-            fpc_request_delete(request);
-        }
-    }
-    assert_true(stats().merged >= COUNT);
-    /* Nobody is blamed for another one: a merged statement that fails is taken apart. */
-    db_admin("ALTER TABLE t RENAME TO t2");
-    for (int i = 0; i < COUNT; i++) requests_send_key(engine, queue, i == 0 ? select_key : single, "k2", 5);
-    for (int i = 0; i < COUNT; i++) {
-        fpc_request *request = requests_next(engine, queue);
-        assert_int_equal(FPC_SCHEMA, requests_status(request));
-        fpc_request_delete(request);
-    }
-    db_admin("ALTER TABLE t2 RENAME TO t");
-    fpc_statement_delete(single);
-    fpc_statement_delete(many);
 }
 
 static void test_unprepared(void **state) {
@@ -381,25 +453,40 @@ static void test_threads(void **state) {
     }
 }
 
-static void test_idle_connections_close(void **state) {
-    (void)state;
+static void use_limits(double idle_timeout_s, double max_lifetime_s) {
     fpc_pipeline_delete(engine);
     fpc_pipeline_options options = OPTIONS;
-    options.idle_timeout_s = 0.05;
-    options.max_lifetime_s = 0.02;
+    options.idle_timeout_s = idle_timeout_s;
+    options.max_lifetime_s = max_lifetime_s;
     engine = requests_engine(db_info(NULL), &options);
-    for (int i = 0; i < 50; i++) {
+}
+
+static void pause_ms(int ms) {
+    struct pollfd none = {.fd = -1};
+    poll(&none, 1, ms);
+}
+
+/* ... by themselves, and new ones are opened when they are needed. */
+static void test_idle_connections_close(void **state) {
+    (void)state;
+    use_limits(0.05, 0);
+    for (int round = 0; round < 2; round++) {
         assert_int_equal(2, requests_ask(engine, queue, twice, 1));
-        struct pollfd pause = {.fd = -1};
-        poll(&pause, 1, 1);
+        for (int i = 0; i < 2000 && stats().open > 0; i++) pause_ms(5);
+        assert_int_equal(0, stats().open);
     }
-    assert_true(stats().opened > 1); /* old ones were replaced */
-    for (int i = 0; i < 1000 && stats().open > 0; i++) {
-        struct pollfd pause = {.fd = -1};
-        poll(&pause, 1, 5);
+    assert_int_equal(0, stats().lost);
+}
+
+/* One that is in use all the time is replaced when it is old. */
+static void test_old_connections_are_replaced(void **state) {
+    (void)state;
+    use_limits(0, 0.02);
+    for (int i = 0; i < 10000 && stats().opened < 3; i++) {
+        assert_int_equal(2, requests_ask(engine, queue, twice, 1));
     }
-    assert_int_equal(0, stats().open);
-    assert_int_equal(2, requests_ask(engine, queue, twice, 1));
+    assert_true(stats().opened >= 3);
+    assert_int_equal(0, stats().lost);
 }
 
 static void test_close_with_requests_in_flight(void **state) {
@@ -478,14 +565,18 @@ int main(void) {
         TEST(test_reads_its_writes),
         TEST(test_refused_statement),
         TEST(test_changed_table),
+        TEST(test_stale_for_ever),
         TEST(test_deadline),
+        cmocka_unit_test_setup_teardown(test_deadline_is_the_clocks, make_clocked, drop_clocked),
         TEST(test_abandoned),
+        TEST(test_abandoned_when_it_was_answered),
+        cmocka_unit_test_setup_teardown(test_idle_is_not_silent, make_clocked, drop_clocked),
         TEST(test_fair),
         TEST(test_lanes),
-        TEST(test_merged),
         TEST(test_unprepared),
         TEST(test_threads),
         TEST(test_idle_connections_close),
+        TEST(test_old_connections_are_replaced),
         TEST(test_close_with_requests_in_flight),
         TEST(test_queue_deleted_first),
         TEST(test_wake),

@@ -148,6 +148,31 @@ static void test_gathered_while_one_is_under_way(void **state) {
     fpc_conn_delete(locker);
 }
 
+/* Nobody waits for it any more, and it was not sent yet: it does not happen. */
+static void test_abandoned_while_it_waits(void **state) {
+    (void)state;
+    put_one("locked");
+    fpc_conn *locker = db_open();
+    db_script(locker, "BEGIN; SELECT 1 FROM t WHERE k = 'locked' FOR UPDATE");
+    fpc_request *first = send_put("locked", 2, 0);
+    fpc_pipeline_kick(engine);
+    fpc_request *gone = send_put("gone", 3, 0), *kept = send_put("kept", 4, 0);
+    fpc_pipeline_kick(engine);
+    fpc_request_abandon(gone);
+    db_script(locker, "COMMIT");
+    fpc_request *expected[] = {first, kept};
+    for (int i = 0; i < 2; i++) {
+        fpc_request *request = requests_next(engine, queue);
+        assert_ptr_equal(expected[i], request);
+        assert_int_equal(FPC_OK, requests_status(request));
+        fpc_request_delete(request);
+    }
+    assert_int_equal(1, stats().dropped);
+    assert_int_equal(0, db_admin_number("SELECT count(*) FROM t WHERE k = 'gone'"));
+    assert_int_equal(0, fpc_completions_outstanding(queue));
+    fpc_conn_delete(locker);
+}
+
 static void check_one_fails(int culprit, int count, const char *sqlstate) {
     fpc_request *sent[100];
     char key[20];
@@ -188,6 +213,28 @@ static void test_one_fails_at_the_commit(void **state) {
     db_admin("DROP TABLE allowed CASCADE");
 }
 
+/* Neither statement can be prepared: all hear the reason. */
+static void test_all_fail(void **state) {
+    (void)state;
+    enum { COUNT = 20 };
+    char key[20];
+    db_admin("ALTER TABLE t RENAME TO t2");
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        send_put(key, i, 0);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        fpc_request *request = requests_next(engine, queue);
+        assert_int_equal(FPC_SCHEMA, requests_status(request));
+        assert_string_equal("42P01", db_err.sqlstate);
+        fpc_request_delete(request);
+    }
+    db_admin("ALTER TABLE t2 RENAME TO t");
+    put_one("k1"); /* it is not refused for ever */
+    assert_int_equal(1, db_admin_number("SELECT count(*) FROM t"));
+    assert_int_equal(1, stats().opened);
+}
+
 /* What is sent again is not sent after what came later. */
 static void test_order_after_a_failure(void **state) {
     (void)state;
@@ -207,6 +254,37 @@ static void test_order_after_a_failure(void **state) {
     }
     assert_int_equal(1, failed);
     assert_int_equal(KEYS, db_admin_number("SELECT count(*) FROM t WHERE n > 100"));
+}
+
+/* ... whatever statement that is. */
+static void test_order_among_kinds(void **state) {
+    (void)state;
+    fpc_statement *add = requests_key_statement("UPDATE t SET n = n + $2 WHERE k = $1", false);
+    db_admin("ALTER TABLE t ADD CHECK (n IS DISTINCT FROM 7)");
+    put_one("locked");
+    put_one("k3");
+    fpc_conn *locker = db_open();
+    db_script(locker, "BEGIN; SELECT 1 FROM t WHERE k = 'locked' FOR UPDATE");
+    send_put("locked", 2, 0);
+    fpc_pipeline_kick(engine);
+    char key[20];
+    for (int i = 0; i < 10; i++) { /* they wait for the first */
+        snprintf(key, sizeof key, "k%d", i);
+        send_put(key, i, 0);
+    }
+    requests_send_key(engine, queue, add, "k3", 1000);
+    fpc_pipeline_kick(engine);
+    db_script(locker, "COMMIT");
+    int failed = 0;
+    for (int i = 0; i < 12; i++) {
+        fpc_request *request = requests_next(engine, queue);
+        failed += requests_status(request) != FPC_OK;
+        fpc_request_delete(request);
+    }
+    assert_int_equal(1, failed);
+    assert_int_equal(1003, db_admin_number("SELECT n::bigint FROM t WHERE k = 'k3'"));
+    fpc_conn_delete(locker);
+    fpc_statement_delete(add);
 }
 
 /* One that no longer waits is skipped among the answers. */
@@ -269,9 +347,12 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_merged),
         TEST(test_gathered_while_one_is_under_way),
+        TEST(test_abandoned_while_it_waits),
         TEST(test_one_fails),
         TEST(test_one_fails_at_the_commit),
+        TEST(test_all_fail),
         TEST(test_order_after_a_failure),
+        TEST(test_order_among_kinds),
         TEST(test_one_gives_up),
         TEST(test_no_deadlocks),
     };

@@ -1,4 +1,4 @@
-/* pool_threads_test.c -- a pool shared by threads: the maximum, the queue, and its ends. */
+/* pool_threads_test.c -- a pool shared by threads: the maximum, the queue, a full server, and its ends. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,6 +24,7 @@ typedef struct waiter_thread {
     pthread_t thread;
     double seconds; /* its deadline */
     fpc_status status;
+    fpc_error err;
     int turn; /* when it was served: 1, 2, ...; 0: never */
 } waiter_thread;
 
@@ -48,9 +49,13 @@ static int drop(void **state) {
     return 0;
 }
 
-static void make_pool(void) {
-    pool = fpc_pool_new(db_info(NULL), &options);
+static void make_pool_of(const char *settings) {
+    pool = fpc_pool_new(db_info(settings), &options);
     assert_non_null(pool);
+}
+
+static void make_pool(void) {
+    make_pool_of(NULL);
 }
 
 static fpc_conn *acquire(void) {
@@ -76,12 +81,11 @@ static void await_waiting(int count) {
 static void *wait_for_turn(void *arg) {
     waiter_thread *self = arg;
     fpc_conn *conn = NULL;
-    fpc_error err;
-    self->status = fpc_pool_acquire(pool, fpc_deadline_in(self->seconds), &conn, &err);
+    self->status = fpc_pool_acquire(pool, fpc_deadline_in(self->seconds), &conn, &self->err);
     if (self->status != FPC_OK) return NULL;
     self->turn = atomic_fetch_add(&turns, 1) + 1;
     fpc_result *result = NULL;
-    self->status = fpc_conn_query(conn, "SELECT 1", 0, NULL, SOON, &result, &err);
+    self->status = fpc_conn_query(conn, "SELECT 1", 0, NULL, SOON, &result, &self->err);
     if (self->status == FPC_OK) fpc_result_delete(result);
     fpc_pool_release(pool, conn);
     return NULL;
@@ -328,6 +332,121 @@ static void an_interrupt_ends_the_wait(void **state) {
     fpc_pool_release(pool, conn);
 }
 
+/* --- a server without room for more --- */
+
+/* Of three that the pool may have the server takes one. */
+static void make_narrow_pool(void) {
+    db_admin("DROP ROLE IF EXISTS narrow; CREATE ROLE narrow LOGIN CONNECTION LIMIT 1");
+    options.max_connections = 3;
+    make_pool_of("user=narrow");
+}
+
+static void assert_no_room(int i) {
+    assert_int_equal(FPC_CONNECT, waiters[i].status);
+    assert_string_equal("53300", waiters[i].err.sqlstate);
+}
+
+/* ... waits for one of ours, in the order of arrival, and does not ask the server again and again. */
+static void who_finds_no_room_gets_the_next_that_comes_back(void **state) {
+    (void)state;
+    make_narrow_pool();
+    fpc_conn *conn = acquire();
+    for (int i = 0; i < 4; i++) queue_up(i, 30, i + 1);
+    fpc_pool_release(pool, conn);
+    join(4);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(FPC_OK, waiters[i].status);
+        assert_int_equal(i + 1, waiters[i].turn);
+    }
+    fpc_pool_stats stats;
+    fpc_pool_get_stats(pool, &stats);
+    assert_int_equal(1, stats.opened);
+    assert_int_equal(4, stats.open_failures);
+    assert_int_equal(1, stats.idle);
+    assert_int_equal(0, stats.lent + stats.opening + stats.waiting);
+}
+
+/* Beside those who wait since the pool has no place left. */
+static void no_room_and_no_place(void **state) {
+    (void)state;
+    make_narrow_pool();
+    db_admin("ALTER ROLE narrow CONNECTION LIMIT 2");
+    fpc_conn *first = acquire(), *second = acquire();
+    queue_up(0, 30, 1); /* no room */
+    db_admin("ALTER ROLE narrow CONNECTION LIMIT 3");
+    fpc_conn *third = acquire();
+    queue_up(1, 30, 2); /* no place */
+    fpc_pool_release(pool, first);
+    join(2);
+    assert_int_equal(1, waiters[0].turn);
+    assert_int_equal(2, waiters[1].turn);
+    fpc_pool_release(pool, second);
+    fpc_pool_release(pool, third);
+}
+
+/* Who waited for a place, and then finds no room, stands where he stood. */
+static void who_finds_no_room_keeps_his_turn(void **state) {
+    (void)state;
+    make_narrow_pool();
+    db_admin("ALTER ROLE narrow CONNECTION LIMIT 3");
+    fpc_conn *first = acquire(), *second = acquire(), *third = acquire();
+    for (int i = 0; i < 3; i++) queue_up(i, 30, i + 1);
+    db_admin("ALTER ROLE narrow CONNECTION LIMIT 0");
+    db_kill(db_backend_pid(first));
+    fpc_pool_release(pool, first);
+    fpc_pool_stats stats;
+    do {
+        pause_ms(1);
+        fpc_pool_get_stats(pool, &stats);
+    } while (stats.open_failures < 1 || stats.waiting < 3);
+    fpc_pool_release(pool, second);
+    join(3);
+    for (int i = 0; i < 3; i++) assert_int_equal(i + 1, waiters[i].turn);
+    fpc_pool_release(pool, third);
+}
+
+static void who_finds_no_room_waits_for_his_deadline_only(void **state) {
+    (void)state;
+    make_narrow_pool();
+    fpc_conn *conn = acquire();
+    queue_up(0, 30, 1);
+    queue_up(1, 0.3, 2);
+    await_waiting(1);
+    assert_int_equal(0, pthread_join(waiters[1].thread, NULL));
+    assert_no_room(1);
+    fpc_pool_release(pool, conn);
+    assert_int_equal(0, pthread_join(waiters[0].thread, NULL));
+    assert_int_equal(FPC_OK, waiters[0].status);
+}
+
+/* The pool has nothing that could come back: others took the room, or what was out is lost. */
+static void who_finds_no_room_fails_when_none_is_out(void **state) {
+    (void)state;
+    make_narrow_pool();
+    fpc_conn *conn = acquire();
+    for (int i = 0; i < 3; i++) queue_up(i, 3600, i + 1);
+    db_admin("ALTER ROLE narrow CONNECTION LIMIT 0");
+    db_kill(db_backend_pid(conn));
+    fpc_pool_release(pool, conn);
+    join(3);
+    for (int i = 0; i < 3; i++) assert_no_room(i);
+    waiters[3].seconds = 3600;
+    assert_int_equal(0, pthread_create(&waiters[3].thread, NULL, wait_for_turn, &waiters[3]));
+    pthread_join(waiters[3].thread, NULL);
+    assert_no_room(3);
+}
+
+static void closing_sends_away_who_found_no_room(void **state) {
+    (void)state;
+    make_narrow_pool();
+    fpc_conn *conn = acquire();
+    queue_up(0, 3600, 1);
+    fpc_pool_close(pool);
+    join(1);
+    assert_int_equal(FPC_CLOSED, waiters[0].status);
+    fpc_pool_release(pool, conn);
+}
+
 /* --- the clock --- */
 
 static _Atomic int64_t injected_now;
@@ -379,6 +498,12 @@ int main(void) {
         TEST(closing_sends_everybody_away),
         TEST(a_connection_opened_for_a_closed_pool_is_not_lent),
         TEST(an_interrupt_ends_the_wait),
+        TEST(who_finds_no_room_gets_the_next_that_comes_back),
+        TEST(no_room_and_no_place),
+        TEST(who_finds_no_room_keeps_his_turn),
+        TEST(who_finds_no_room_waits_for_his_deadline_only),
+        TEST(who_finds_no_room_fails_when_none_is_out),
+        TEST(closing_sends_away_who_found_no_room),
         TEST(a_waiters_deadline_is_the_clocks),
     };
     return cmocka_run_group_tests_name("pool_threads", tests, server_setup, server_teardown);

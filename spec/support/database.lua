@@ -101,6 +101,28 @@ function database.eventually(check, seconds)
   end
 end
 
+--- The SQL that says of each role of users whether it may log in.
+local function logins(self, may)
+  local lines, users = {}, {}
+  for user in pairs(self.roles) do
+    lines[#lines + 1] = ("ALTER ROLE %s %s;"):format(user, may and "LOGIN" or "NOLOGIN")
+    users[#users + 1] = ("'%s'"):format(user)
+  end
+  return table.concat(lines, "\n"), table.concat(users, ", ")
+end
+
+--- Nobody but the superuser is let in any more: for users the server is gone, and that within a moment.
+function Database:cut_off()
+  local lines, users = logins(self, false)
+  self:sql(([[%s SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
+    WHERE datname = '%s' AND usename IN (%s)]]):format(lines, self.name, users))
+end
+
+--- They are let in again.
+function Database:let_in()
+  self:sql((logins(self, true)))
+end
+
 --- The role's open connections to this database, as the server sees them.
 function Database:connections(user)
   return tonumber(self:sql(("SELECT count(*) FROM pg_stat_activity WHERE datname = '%s' AND usename = '%s'"):format(

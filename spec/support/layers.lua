@@ -26,6 +26,19 @@ function layers.warm(cache, key)
   if first ~= "db" or second ~= "near" then error(("answered by %s, then %s"):format(first, second), 2) end
 end
 
+--- Lets time pass for what a cache keeps in its near cache.
+---@param seconds number
+function layers.age(cache, seconds)
+  local near = cache.near
+  for _, shelf in ipairs { near.present, near.absent } do
+    local terms = shelf.terms -- see near.lua: where, stamp, end, seen
+    for at = 6, #terms, 4 do terms[at] = terms[at] - seconds end
+    for _, times in ipairs { shelf.lives, shelf.spared } do
+      for slot in pairs(times) do times[slot] = times[slot] - seconds end
+    end
+  end
+end
+
 --- Runs code in another process with a cache of its own as `cache`.
 function layers.elsewhere(db, code)
   local result = child.run(([[

@@ -7,7 +7,11 @@
 --   origin:body("/become?held=1")        -- answers nothing until it becomes something else
 --   origin:body("/waiting?of=/x")        -- how many requests of that path it holds
 --   front:body("/later?by=61")           -- the front's clock, seconds ahead
+--
+--   local origin = responses.by_hand()   -- one whose answers are written byte by byte
+--   origin:exchange(front, responses.request("/x"), responses.ok("Cache-Control: max-age=60\r\n"))
 local nginx = require "support.nginx"
+local socket = nginx.is_testable and require "socket"
 
 local responses = {}
 
@@ -99,6 +103,73 @@ function responses.front(port, cache, more)
     opts[name] = (name == "server" or name == "init_worker") and opts[name] .. value or value
   end
   return nginx.start(opts)
+end
+
+-- --- an origin that is this process ---
+
+local ByHand = {}
+ByHand.__index = ByHand
+
+--- An origin whose every byte the spec says; { port }.
+function responses.by_hand()
+  local listener = assert(socket.bind("127.0.0.1", 0))
+  local _, port = listener:getsockname()
+  return setmetatable({ listener = listener, port = tonumber(port) }, ByHand)
+end
+
+function ByHand:close() self.listener:close() end
+
+--- What a client gets that sends these bytes.
+---@param front table by responses.front
+---@param said string
+---@param ... string what the origin says to each that it is asked; "": nothing, for ever; none: it must not be asked
+---@return table {status, headers, body, text}, string? what the origin was asked last
+function ByHand:exchange(front, said, ...)
+  self.listener:settimeout(0) -- what a test that failed left here
+  repeat
+    local left = self.listener:accept()
+    if left then left:close() end
+  until not left
+  self.listener:settimeout(20)
+  local client, origin, heard = assert(socket.connect("127.0.0.1", front.port)), nil, nil
+  client:settimeout(20)
+  assert(client:send(said))
+  for _, answer in ipairs { ... } do
+    local lines = {}
+    origin = assert(self.listener:accept())
+    origin:settimeout(20)
+    repeat
+      lines[#lines + 1] = assert(origin:receive("*l"))
+    until lines[#lines] == ""
+    heard = table.concat(lines, "\n")
+    assert(origin:send(answer))
+    if answer ~= "" then origin:close() end
+  end
+  local text = assert(client:receive("*a"))
+  if origin then origin:close() end
+  client:close()
+  local head, body = text:match("^(.-)\r\n\r\n(.*)$")
+  local headers = {}
+  for name, value in (head or ""):gmatch("\r\n([^:\r\n]+): ?([^\r\n]*)") do
+    name = name:lower()
+    headers[name] = headers[name] and headers[name] .. ", " .. value or value
+  end
+  return { status = tonumber(text:match("^HTTP/1.1 (%d+)")), headers = headers, body = body or text, text = text }, heard
+end
+
+--- A request as a client sends it.
+---@param target string
+---@param fields string? lines, with Host
+function responses.request(target, fields)
+  return ("GET %s HTTP/1.1\r\n%sConnection: close\r\n\r\n"):format(target, fields or "Host: example.org\r\n")
+end
+
+--- An answer as an origin sends it.
+---@param fields string? lines
+---@param body string?
+function responses.ok(fields, body)
+  body = body or "ok"
+  return ("HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s"):format(fields or "Cache-Control: max-age=60\r\n", #body, body)
 end
 
 return responses

@@ -282,6 +282,14 @@ fpc_status fpc_request_answer(const fpc_request *request, fpc_answer *out, fpc_e
     return request->status;
 }
 
+void fpc_request_set_number(fpc_request *request, unsigned number) {
+    request->number = number;
+}
+
+unsigned fpc_request_number(const fpc_request *request) {
+    return request->number;
+}
+
 void fpc_request_abandon(fpc_request *request) {
     atomic_store(&request->abandoned, true);
 }

@@ -23,6 +23,7 @@ struct fpc_request {
     fpc_statement *statement; /* a reference; NULL: something else (see pin.h) */
     fpc_deadline deadline;
     atomic_bool abandoned;
+    unsigned number; /* the caller's */
     /* -- the engine's -- */
     bool alone;           /* shared a group with one that failed: now in a group of its own */
     unsigned char sent;   /* how often */

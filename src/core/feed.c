@@ -180,7 +180,7 @@ void fpc_feed_look(fpc_feed *feed, uint64_t hash, bool *absent, uint64_t *stamp)
 }
 
 uint64_t fpc_feed_stamp(const fpc_feed *feed, uint64_t hash) {
-    return is_fresh(feed) ? fpc_feed_stamps_get(feed->stamps, hash) : 0;
+    return fpc_feed_stamps_get(feed->stamps, hash);
 }
 
 bool fpc_feed_is_current(const fpc_feed *feed, uint64_t hash, uint64_t stamp) {

@@ -41,10 +41,14 @@ typedef struct reader {
 
 /* --- Applying --- */
 
-/* Nothing that is kept is known to be true any more. */
-static void forget(reader *r) {
+static void forget_filter(reader *r) {
     fpc_feed_load_abandon(&r->load);
     fpc_feed_filter_drop_all(&r->feed->filter);
+}
+
+/* Nothing that is kept is known to be true any more. */
+static void forget(reader *r) {
+    forget_filter(r);
     fpc_feed_stamps_move_all(r->feed->stamps, fpc_clock_ns());
 }
 
@@ -348,8 +352,9 @@ static void poll_failed(reader *r, const fpc_error *err) {
     note_error(r->feed, "", err);
     r->failures++;
     if (r->late_polls < MAX_LATE_POLLS || r->position == NULL) return;
-    /* From nothing on: what came meanwhile counts as missed. */
-    forget(r);
+    /* From nothing on: what came meanwhile counts as missed.  All stamps move with the next answer, and not
+     * now: nobody has said that anything changed, and what is remembered is for a server that hangs, too. */
+    forget_filter(r);
     free(r->position);
     r->position = NULL;
     r->late_polls = 0;

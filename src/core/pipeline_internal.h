@@ -89,6 +89,7 @@ typedef struct fpc_sent {
     fpc_request *one;      /* QUERY; NULL: given up, or many */
     fpc_request **many;    /* QUERY for many; an element NULL: given up */
     int count;             /* of `many` */
+    bool is_refused;       /* QUERY of a statement that could not be prepared: those who asked know */
 } fpc_sent;
 
 typedef struct fpc_pipe {
@@ -113,8 +114,6 @@ typedef struct fpc_pipe {
     int64_t heard_ns;        /* when it last said something, or was asked while it owed nothing */
     int64_t opened_ns;
     fpc_id_set prepared;
-    uint64_t refused_id; /* the last statement that could not be prepared, and why */
-    fpc_error refused;
 } fpc_pipe;
 
 void fpc_pipe_begin(fpc_pipe *pipe, fpc_conn *conn); /* takes over an open connection */

@@ -12,9 +12,10 @@
 #include <math.h>
 #include <string.h>
 
-#define FIRST_PAUSE_S 0.05
-#define MAX_PAUSE_S   1.0
-#define BUSY          8 /* requests in flight that justify one more connection */
+#define FIRST_PAUSE_S       0.05
+#define MAX_PAUSE_AWAY_S    0.4 /* nobody answers: a server that is back is to be found within half a second */
+#define MAX_PAUSE_REFUSED_S 1.0
+#define BUSY                8 /* requests in flight that justify one more connection */
 
 void fpc_lane_init(fpc_lane_state *lane, fpc_io *io, fpc_lane which) {
     memset(lane, 0, sizeof *lane);
@@ -53,8 +54,9 @@ static census count_pipes(const fpc_lane_state *lane) {
 }
 
 static void set_pause(fpc_lane_state *lane) {
+    double longest_s = lane->last_error.status == FPC_CONNECT ? MAX_PAUSE_AWAY_S : MAX_PAUSE_REFUSED_S;
     double pause_s =
-        fmin(FIRST_PAUSE_S * ldexp(1, lane->failures < 10 ? (int)lane->failures : 10), MAX_PAUSE_S);
+        fmin(FIRST_PAUSE_S * ldexp(1, lane->failures < 10 ? (int)lane->failures : 10), longest_s);
     lane->failures++;
     lane->retry_ns = lane->io->now + span_ns(fpc_io_jitter(lane->io, pause_s));
 }
@@ -95,11 +97,14 @@ static void open_one(fpc_lane_state *lane) {
     }
 }
 
+static bool would_help(const fpc_lane_state *lane, census c) {
+    return c.usable > 0 && c.usable == c.busy && c.opening == 0 && c.usable < lane->wanted;
+}
+
 static void open_needed(fpc_lane_state *lane) {
     census c = count_pipes(lane);
     bool is_needed = lane->queue.count > 0 && c.usable + c.opening == 0;
-    bool would_help = c.usable > 0 && c.usable == c.busy && c.opening == 0 && c.usable < lane->wanted;
-    if (!is_needed && !would_help) return;
+    if (!is_needed && !would_help(lane, c)) return;
     if (lane->failures == 0 || lane->io->now >= lane->retry_ns) open_one(lane);
     if (count_pipes(lane).opening == 0 && is_needed && lane->failures > 0) {
         fpc_lane_fail_waiting(lane, &lane->last_error); /* the last attempt is fresh enough to tell */
@@ -172,7 +177,7 @@ bool fpc_lane_send(fpc_lane_state *lane) {
         if (!fpc_pipe_send(pipe, requests, count)) pipe->broken = true;
         is_left = is_left || pipe->broken || pipe->unflushed || pipe->unread;
     }
-    return is_left || lane->queue.count > 0;
+    return is_left || lane->queue.count > 0 || (lane->failures == 0 && would_help(lane, count_pipes(lane)));
 }
 
 /* Losing one puts reads back, which others can take. */

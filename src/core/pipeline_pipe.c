@@ -6,8 +6,8 @@
  *
  * In a group of reads each answer counts at once.  A statement that writes is alone in its group, and counts
  * when its sync came: a success before it can still be rolled back.  A statement to prepare has a group of
- * its own, so that no other error undoes it unseen; if it is refused, the queries that follow fail with "does
- * not exist" and get the real reason. */
+ * its own, so that no other error undoes it unseen; if it is refused, the queries that follow get its reason,
+ * and no longer that it "does not exist". */
 #include "pipeline_io.h"
 #include "server_error.h"
 
@@ -57,7 +57,6 @@ void fpc_pipe_begin(fpc_pipe *pipe, fpc_conn *conn) {
     pipe->not_run = false;
     pipe->lost.status = FPC_OK;
     pipe->opened_ns = pipe->heard_ns = pipe->io->now;
-    pipe->refused_id = 0;
     atomic_fetch_add(&pipe->io->engine->counters.open, 1);
     if (!PQenterPipelineMode(pipe->pg)) pipe->retiring = true; /* it cannot be used, and owes nothing */
 }
@@ -202,45 +201,67 @@ bool fpc_pipe_flush(fpc_pipe *pipe) {
 
 /* --- Reading --- */
 
-static void try_alone(fpc_pipe *pipe, fpc_request *request) {
+/* `why`: what it hears when it was tried often enough; NULL: that it was others. */
+static void try_alone(fpc_pipe *pipe, fpc_request *request, const fpc_error *why) {
     request->alone = true;
     if (++request->aborts < FPC_MAX_ABORTS) {
         request->sent--; /* it was not run, or was undone */
         send_again(pipe->io, request);
         return;
     }
-    fpc_error why;
-    fpc_fail(&why, FPC_SERVER, "the statement was aborted %d times by errors of others", FPC_MAX_ABORTS);
-    fpc_io_fail(pipe->io, request, &why);
+    fpc_error by_others;
+    fpc_fail(&by_others, FPC_SERVER, "the statement was aborted %d times by errors of others",
+             FPC_MAX_ABORTS);
+    fpc_io_fail(pipe->io, request, why == NULL ? &by_others : why);
+}
+
+static void try_each_alone(fpc_pipe *pipe, fpc_sent *sent, const fpc_error *why) {
+    FOR_EACH_REQUEST(sent) {
+        fpc_request *request = *place;
+        *place = NULL;
+        try_alone(pipe, request, why);
+    }
 }
 
 /* The error is somebody else's in the same group: these are innocent. */
 static void answer_aborted(fpc_pipe *pipe, fpc_sent *sent) {
-    FOR_EACH_REQUEST(sent) {
-        fpc_request *request = *place;
-        *place = NULL;
-        try_alone(pipe, request);
-    }
+    try_each_alone(pipe, sent, NULL);
 }
 
-static void answer_error(fpc_pipe *pipe, fpc_sent *sent, const PGresult *error) {
-    fpc_error why;
-    fpc_server_error(error, true, &why);
-    bool is_refused = pipe->refused_id == sent->statement_id;
-    bool is_stale = fpc_is_stale_statement(error) && !is_refused;
-    if (is_refused && strcmp(why.sqlstate, "26000") == 0) why = pipe->refused;
-    if (is_stale) {
-        /* The server forgot the statement: a new session has all in order. */
-        pipe->retiring = true;
-    }
-    if (is_stale || sent->count > 1) { /* whose fault it is among many shows when each is alone */
-        answer_aborted(pipe, sent);
+static void fail_query(fpc_pipe *pipe, fpc_sent *sent, const fpc_error *why) {
+    if (sent->count > 1) { /* whose fault it is among many shows when each is alone */
+        try_each_alone(pipe, sent, why);
         return;
     }
     FOR_EACH_REQUEST(sent) {
         fpc_request *request = *place;
         *place = NULL;
-        fpc_io_fail(pipe->io, request, &why);
+        fpc_io_fail(pipe->io, request, why);
+    }
+}
+
+static void answer_error(fpc_pipe *pipe, fpc_sent *sent, const PGresult *error) {
+    fpc_error why;
+    if (sent->is_refused) return; /* it "does not exist" */
+    fpc_server_error(error, true, &why);
+    if (fpc_is_stale_statement(error)) {
+        pipe->retiring = true; /* the server forgot the statement: a new session has all in order */
+        try_each_alone(pipe, sent, &why);
+    } else {
+        fail_query(pipe, sent, &why);
+    }
+}
+
+/* The statement cannot be prepared: those that were sent behind it hear why.  The next one tries again. */
+static void refuse(fpc_pipe *pipe, uint64_t statement_id, const PGresult *error) {
+    fpc_error why;
+    fpc_server_error(error, true, &why);
+    fpc_id_set_remove(&pipe->prepared, statement_id);
+    for (size_t i = 0; i < pipe->owed; i++) {
+        fpc_sent *sent = entry(pipe, i);
+        if (sent->kind != FPC_SENT_QUERY || sent->statement_id != statement_id) continue;
+        sent->is_refused = true;
+        fail_query(pipe, sent, &why);
     }
 }
 
@@ -342,7 +363,7 @@ static void fail_commit(fpc_pipe *pipe, const PGresult *error) {
         if (is_one)
             fpc_io_fail(pipe->io, request, &why);
         else
-            try_alone(pipe, request);
+            try_alone(pipe, request, &why);
     }
 }
 
@@ -360,9 +381,7 @@ static bool take_error(fpc_pipe *pipe, fpc_sent *sent, const PGresult *error) {
     case FPC_SENT_QUERY: answer_error(pipe, sent, error); break;
     case FPC_SENT_PREPARE:
         if (strcmp(state, "42P05") == 0) break; /* same name, same text */
-        fpc_server_error(error, true, &pipe->refused);
-        pipe->refused_id = sent->statement_id;
-        fpc_id_set_remove(&pipe->prepared, sent->statement_id);
+        refuse(pipe, sent->statement_id, error);
         break;
     case FPC_SENT_SYNC: /* the commit itself failed; the sync still comes */
         pipe->commit_failed = true;

@@ -41,7 +41,6 @@ static bool prepare(fpc_pipe *pipe, const fpc_statement *statement) {
         return false;
     }
     push(pipe, FPC_SENT_PREPARE)->statement_id = statement->id;
-    if (pipe->refused_id == statement->id) pipe->refused_id = 0; /* another try */
     return send_sync(pipe);
 }
 

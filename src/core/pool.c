@@ -4,6 +4,10 @@
  * place is free.  A place (the right to have one more connection) is therefore handed over and not
  * given back when somebody waits: the newcomer cannot overtake the queue.
  *
+ * The exception: a place is of no use when the server has no room for one more connection.  Who finds that
+ * out waits in the queue for one of ours, where he came, and his place is handed to nobody: it would be
+ * tried by one waiter after the other, over and over.  Only when none of ours is left does he fail.
+ *
  * The newest idle connection is lent first, so that the oldest ones at the bottom grow idle and can
  * be closed.  Connecting, closing and the check for life are done outside the lock. */
 #include "fpcache/pool.h"
@@ -24,6 +28,7 @@
 
 typedef struct waiter {
     struct waiter *next;
+    uint64_t ticket; /* the order of arrival */
     pthread_cond_t served;
     fpc_conn *conn; /* lent to it; NULL: it may open one (counted in `opening`) */
     bool is_served;
@@ -48,7 +53,8 @@ struct fpc_pool {
     bool closed;
     idle_conn *idle; /* a stack of max_connections places; the newest is on top */
     int idle_count, lent, opening, pins;
-    waiter *first_waiter, *last_waiter;
+    waiter *first_waiter;
+    uint64_t next_ticket;
     fpc_pool_stats totals;
 };
 
@@ -88,7 +94,7 @@ static void lock_pool(fpc_pool *pool) {
         pthread_mutex_init(&pool->lock, NULL);
         pool->idle_count = pool->lent = pool->opening = pool->pins = 0;
         atomic_store(&pool->references, 1); /* pins are the parent's */
-        pool->first_waiter = pool->last_waiter = NULL;
+        pool->first_waiter = NULL;
         pool->fork_generation = generation;
     }
     pthread_mutex_lock(&pool->lock);
@@ -98,26 +104,17 @@ static fpc_status closed(fpc_error *err) {
     return fpc_fail(err, FPC_CLOSED, "the pool was closed");
 }
 
-static void append_waiter(fpc_pool *pool, waiter *w) {
-    w->next = NULL;
-    if (pool->last_waiter == NULL)
-        pool->first_waiter = w;
-    else
-        pool->last_waiter->next = w;
-    pool->last_waiter = w;
+static void add_waiter(fpc_pool *pool, waiter *w) {
+    waiter **place = &pool->first_waiter;
+    while (*place != NULL && (*place)->ticket < w->ticket) place = &(*place)->next;
+    w->next = *place;
+    *place = w;
 }
 
 static void remove_waiter(fpc_pool *pool, waiter *w) {
-    waiter *before = NULL, *at = pool->first_waiter;
-    while (at != w) {
-        before = at;
-        at = at->next;
-    }
-    if (before == NULL)
-        pool->first_waiter = w->next;
-    else
-        before->next = w->next;
-    if (pool->last_waiter == w) pool->last_waiter = before;
+    waiter **place = &pool->first_waiter;
+    while (*place != w) place = &(*place)->next;
+    *place = w->next;
 }
 
 /* Gives the first waiter a connection or, with NULL, a place.  Lock held. */
@@ -200,7 +197,8 @@ static fpc_status wait_turn(fpc_pool *pool, waiter *w, fpc_deadline deadline, fp
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&w->served, &attributes);
     pthread_condattr_destroy(&attributes);
-    append_waiter(pool, w);
+    w->is_served = false;
+    add_waiter(pool, w);
     pool->totals.waits++;
     fpc_status status = FPC_OK;
     while (!w->is_served) {
@@ -223,29 +221,48 @@ static fpc_status wait_turn(fpc_pool *pool, waiter *w, fpc_deadline deadline, fp
     return status;
 }
 
-/* Opens a connection in a place that the caller has (counted in `opening`).  Lock not held. */
-static fpc_status open_in_place(fpc_pool *pool, fpc_deadline deadline, fpc_conn **out, fpc_error *err) {
+/* Whether one of ours may come back to who found no room at the server.  Lock held. */
+static bool may_get_another(const fpc_pool *pool, const fpc_error *why) {
+    return strcmp(why->sqlstate, "53300") == 0 && !pool->closed && pool->lent + pool->opening > 0;
+}
+
+/* Opens a connection in a place that the caller has (counted in `opening`).  With a waiter: when the server
+ * has no room for it, he waits for what the pool has, and `out` is another one, or NULL for a place.  Lock
+ * not held. */
+static fpc_status open_in_place(fpc_pool *pool, waiter *w, fpc_deadline deadline, fpc_conn **out,
+                                fpc_error *err) {
     fpc_deadline own = fpc_deadline_in(pool->options.connect_timeout_s);
     if (own > deadline) own = deadline;
     fpc_conn *conn = NULL;
-    fpc_status status = fpc_conn_open(pool->info, &pool->options.conn, own, &conn, err);
+    fpc_error why;
+    fpc_status status = fpc_conn_open(pool->info, &pool->options.conn, own, &conn, &why);
     lock_pool(pool);
     pool->opening--;
+    bool is_late = status == FPC_OK && pool->closed;
     if (status == FPC_OK)
         pool->totals.opened++;
     else
         pool->totals.open_failures++;
-    bool is_late = status == FPC_OK && pool->closed;
-    if (status == FPC_OK && !is_late)
+    if (status == FPC_OK && !is_late) {
         pool->lent++;
-    else
+    } else if (status != FPC_OK && w != NULL && may_get_another(pool, &why)) {
+        fpc_error ended;
+        fpc_status waited = wait_turn(pool, w, deadline, &ended);
+        conn = w->conn;
+        if (waited != FPC_BUSY) { /* else the server's words say more */
+            status = waited;
+            why = ended;
+        }
+    } else {
         place_is_free(pool);
+    }
     pthread_mutex_unlock(&pool->lock);
     if (is_late) {
         fpc_conn_delete(conn);
         return closed(err);
     }
-    *out = conn;
+    if (status != FPC_OK && err != NULL) *err = why;
+    if (status == FPC_OK) *out = conn;
     return status;
 }
 
@@ -276,6 +293,7 @@ fpc_status fpc_pool_acquire(fpc_pool *pool, fpc_deadline deadline, fpc_conn **ou
     }
     fpc_status status = FPC_OK;
     fpc_conn *conn = NULL;
+    waiter self = {.ticket = pool->next_ticket++};
     fpc_conn *overdue = take_overdue(pool, fpc_clock_ns());
     if (pool->idle_count > 0) { /* then nobody waits */
         conn = take_idle(pool, pool->idle_count - 1);
@@ -283,25 +301,27 @@ fpc_status fpc_pool_acquire(fpc_pool *pool, fpc_deadline deadline, fpc_conn **ou
     } else if (pool->lent + pool->opening < pool->options.max_connections) {
         pool->opening++;
     } else {
-        waiter self = {0};
         status = wait_turn(pool, &self, deadline, err);
         conn = self.conn;
     }
     pthread_mutex_unlock(&pool->lock);
     fpc_conn_delete(overdue);
-    if (status != FPC_OK) return status;
     /* 2. Is it fit?  Whatever it is, the turn is ours: who waited does not wait again. */
-    while (conn != NULL) {
-        if (is_old(pool, conn, fpc_clock_ns())) {
+    while (status == FPC_OK) {
+        if (conn == NULL) {
+            self.conn = NULL;
+            status = open_in_place(pool, &self, deadline, &conn, err);
+            if (conn != self.conn) break; /* a new one */
+        } else if (is_old(pool, conn, fpc_clock_ns())) {
             conn = replace_lent(pool, conn, &pool->totals.closed_old);
         } else if (!fpc_conn_is_alive(conn)) {
             conn = replace_lent(pool, conn, &pool->totals.closed_broken);
         } else {
-            *out = conn;
-            return FPC_OK;
+            break;
         }
     }
-    return open_in_place(pool, deadline, out, err);
+    if (status == FPC_OK) *out = conn;
+    return status;
 }
 
 void fpc_pool_release(fpc_pool *pool, fpc_conn *conn) {
@@ -335,7 +355,7 @@ fpc_status fpc_pool_fill(fpc_pool *pool, fpc_deadline deadline, fpc_error *err) 
         pthread_mutex_unlock(&pool->lock);
         if (enough) return is_closed ? closed(err) : FPC_OK;
         fpc_conn *conn;
-        fpc_status status = open_in_place(pool, deadline, &conn, err);
+        fpc_status status = open_in_place(pool, NULL, deadline, &conn, err);
         if (status != FPC_OK) return status;
         fpc_pool_release(pool, conn);
     }

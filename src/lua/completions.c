@@ -6,18 +6,30 @@
  * takes it: run() row() rows() value(codec, parse_json, namespace, stored_key) map(codec, parse_json), as
  * the pool's methods return (see db.h), and for what was asked of a pin (see pin.c) query() script() done().
  * The answer is freed by the next next(), so that nobody who vanished in between leaves it behind.
+ *
+ * Ids are small numbers, used again and again: callers keep tables by id, and Lua's are slow with pointers
+ * that come and go.  One that is full up to a power of two is built anew for nearly each new key.
  */
 #include "completions.h"
 #include "db.h"
 #include "fpcache/bell.h"
 #include "fpcache/fork.h"
 
+#include <stdlib.h>
+
 #define COMPLETIONS_TYPE "fpcache.completions"
+
+typedef struct numbered {
+    fpc_request *request; /* NULL: the number is free */
+    unsigned next_free;   /* 0: none */
+} numbered;
 
 typedef struct completions_ud {
     fpc_completions *queue; /* NULL: closed */
     fpc_request *current;   /* fetched last */
     bool is_taken;          /* current is being converted */
+    numbered *requests;     /* by number; the first is not used */
+    unsigned capacity, first_free;
 } completions_ud;
 
 static completions_ud *check(lua_State *L, int index) {
@@ -26,9 +38,49 @@ static completions_ud *check(lua_State *L, int index) {
     return ud;
 }
 
+/* --- numbers --- */
+
+static bool make_room(completions_ud *ud, fpc_error *err) {
+    unsigned capacity = ud->capacity == 0 ? 64 : 2 * ud->capacity;
+    numbered *requests = realloc(ud->requests, capacity * sizeof *requests);
+    if (requests == NULL) {
+        fpc_fail(err, FPC_NOMEM, "%u requests", capacity);
+        return false;
+    }
+    for (unsigned i = capacity; i-- > (ud->capacity == 0 ? 1 : ud->capacity);) { /* the lowest comes first */
+        requests[i] = (numbered){.next_free = ud->first_free};
+        ud->first_free = i;
+    }
+    ud->requests = requests;
+    ud->capacity = capacity;
+    return true;
+}
+
+static void free_number(completions_ud *ud, unsigned number) {
+    ud->requests[number] = (numbered){.next_free = ud->first_free};
+    ud->first_free = number;
+}
+
 fpc_completions *fpc_lua_check_completions(lua_State *L, int index) {
     return check(L, index)->queue;
 }
+
+int fpc_lua_push_request(lua_State *L, int index, fpc_request *request) {
+    fpc_error err;
+    completions_ud *ud = lua_touserdata(L, index);
+    if (ud->first_free == 0 && !make_room(ud, &err)) {
+        fpc_request_abandon(request);
+        return fpc_lua_failure(L, &err);
+    }
+    unsigned number = ud->first_free;
+    ud->first_free = ud->requests[number].next_free;
+    ud->requests[number].request = request;
+    fpc_request_set_number(request, number);
+    lua_pushinteger(L, (lua_Integer)number);
+    return 1;
+}
+
+/* --- the queue --- */
 
 static int completions_close(lua_State *L) {
     completions_ud *ud = luaL_checkudata(L, 1, COMPLETIONS_TYPE);
@@ -36,6 +88,8 @@ static int completions_close(lua_State *L) {
     ud->current = NULL;
     fpc_completions_delete(ud->queue);
     ud->queue = NULL;
+    free(ud->requests);
+    ud->requests = NULL;
     return 0;
 }
 
@@ -79,15 +133,20 @@ static int completions_next(lua_State *L) {
     ud->is_taken = false;
     ud->current = fpc_completions_next(ud->queue);
     if (ud->current == NULL) return 0;
-    lua_pushlightuserdata(L, ud->current);
+    unsigned number = fpc_request_number(ud->current);
+    free_number(ud, number);
+    lua_pushinteger(L, (lua_Integer)number);
     return 1;
 }
 
 /* queue:abandon(id): of a request that next() has not given yet; the id is worth nothing any more */
 static int completions_abandon(lua_State *L) {
-    check(L, 1);
-    luaL_checktype(L, 2, LUA_TLIGHTUSERDATA);
-    fpc_request_abandon(lua_touserdata(L, 2));
+    completions_ud *ud = check(L, 1);
+    lua_Integer number = luaL_checkinteger(L, 2);
+    luaL_argcheck(L, number > 0 && number < (lua_Integer)ud->capacity && ud->requests[number].request != NULL,
+                  2, "the id of a request that next() has not given is expected");
+    fpc_request_abandon(ud->requests[number].request);
+    free_number(ud, (unsigned)number);
     return 0;
 }
 

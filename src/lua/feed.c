@@ -214,7 +214,7 @@ static int feed_bound(lua_State *L) {
     return 2;
 }
 
-/* feed:stamp(spot) -> number; nil when stale */
+/* feed:stamp(spot) -> number, also when stale; nil when closed */
 static int feed_stamp(lua_State *L) {
     fpc_feed **ud = check(L);
     uint64_t spot = (uint64_t)luaL_checknumber(L, 2);

@@ -76,8 +76,7 @@ static int pin_submit(lua_State *L) {
     else
         status = submit_exec(L, pin, to, deadline, &request, &err);
     if (status != FPC_OK) return fpc_lua_failure(L, &err);
-    lua_pushlightuserdata(L, request);
-    return 1;
+    return fpc_lua_push_request(L, 2, request);
 }
 
 /* pin:kick(): its thread needs none; for who treats it as a pool */

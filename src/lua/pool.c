@@ -328,8 +328,7 @@ static int pool_submit(lua_State *L) {
                                                   &binding.params, deadline, &request, &err);
     fpc_lua_unbind(&binding);
     if (status != FPC_OK) return fpc_lua_failure(L, &err);
-    lua_pushlightuserdata(L, request);
-    return 1;
+    return fpc_lua_push_request(L, 2, request);
 }
 
 /* pool:kick(): what was submitted is to be sent now */

@@ -8,7 +8,7 @@
 #define FPC_LUA_STATEMENT "fpcache.statement"
 
 /* bytea[] arguments that a statement may have. */
-#define FPC_LUA_MOST_LISTS 2
+#define FPC_LUA_MOST_LISTS 3
 
 /* A statement and its parameters, bound from Lua arguments.  Strings are borrowed from the stack, so
  * release it before the arguments go. */

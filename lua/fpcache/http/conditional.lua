@@ -79,6 +79,9 @@ end
 
 --- Whether a 304 speaks of what is kept (RFC 9111, 4.3.4): its strong entity tag is the same; or its weak one; or its
 -- Last-Modified; or it names none, and what is kept was all that was asked about.
+--
+-- One thing is taken less strictly: a weak tag that is kept may be told as a strong one.  nginx's gzip does so: its 200 says
+-- W/"a", its 304 "a".  The kept bytes need not be the ones of "a", so their tag stays weak.
 ---@param kept table<string, table>
 ---@param told table<string, table> the fields of the 304
 function conditional.is_about(kept, told)
@@ -105,6 +108,8 @@ function conditional.freshened(kept, told)
   for name, field in pairs(headers.storable(told)) do
     if not OF_BODY[name] then fields[name] = field end
   end
+  local own = headers.first(kept, "etag")
+  if own and own:sub(1, 2) == "W/" then fields.etag = kept.etag end
   return fields
 end
 

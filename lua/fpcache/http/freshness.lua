@@ -88,7 +88,14 @@ function freshness.age(kept, now)
   return kept.initial_age + math.max(0, now - kept.received)
 end
 
---- What a client asks of the age of an answer (RFC 9111, 5.2.1).  max-stale is a permission, which is not used here.
+--- Whether a client that names a max-age takes what has been stale for so long.
+local function takes_stale(control, seconds)
+  local max_stale = control["max-stale"]
+  return seconds <= 0 or max_stale == true or max_stale ~= nil and seconds <= directives.seconds(control, "max-stale")
+end
+
+--- What a client asks of the age of an answer (RFC 9111, 5.2.1).  max-stale is a permission, which lets nothing be given that the
+-- origin does not let be; beside max-age it says that the client takes what is stale (5.2.1.1).
 ---@param control table<string, true|string> of the request
 ---@param age number
 ---@param lifetime number
@@ -97,7 +104,7 @@ function freshness.asked(control, age, lifetime)
   if control["no-cache"] then return "revalidate" end
   local left = lifetime - age
   local max_age = directives.seconds(control, "max-age")
-  if max_age and age > max_age then return "revalidate" end
+  if max_age and (age > max_age or not takes_stale(control, -left)) then return "revalidate" end
   local min_fresh = directives.seconds(control, "min-fresh")
   if min_fresh and left < min_fresh then return "revalidate" end
   return "give"

@@ -71,6 +71,30 @@ function keys.place(request, ignored)
   return ("%s %s %s"):format(scheme, keys.host(request.host, scheme), keys.uri(request.uri, ignored))
 end
 
+--- The URIs of the same origin that an answer's Location and Content-Location name (RFC 9111, 4.4), each once, without the
+-- request's own.  Of references relative to a path, which hardly any origin sends, none.
+---@param request table { scheme, host, uri }
+---@param fields table<string, table> of the answer
+---@return string[] path and arguments
+function keys.named(request, fields)
+  local list, seen = {}, { [request.uri] = true }
+  local scheme = (request.scheme or "http"):lower()
+  for _, name in ipairs { "location", "content-location" } do
+    local text = (headers.first(fields, name) or ""):match("^[^#]*")
+    local named_scheme, host, uri = text:match("^(%a[%w+.-]*)://([^/?]+)(.*)$")
+    if named_scheme then
+      if named_scheme:lower() ~= scheme or keys.host(host, scheme) ~= keys.host(request.host, scheme) then uri = nil end
+    elseif text:find("^/") and not text:find("^//") then
+      uri = text
+    end
+    if uri and not seen[uri] then
+      seen[uri] = true
+      list[#list + 1] = uri
+    end
+  end
+  return list
+end
+
 --- The key of what is asked for.  A HEAD is answered from what GET has.
 ---@param place string by keys.place
 ---@param names string[] further fields of the request, in lower case

@@ -5,11 +5,12 @@ local vary = require("fpcache.http.vary")
 
 local storing = {}
 
--- Final status codes whose meaning for a cache we know (RFC 9111, 3).  206 and 304 are parts and updates of other responses.
+-- Final status codes whose meaning for a cache we know (RFC 9111, 3).  206 and 304 are parts and updates of other responses;
+-- 428, 429, 431 and 511 are of one client and must not be kept, whatever they say (RFC 6585, 3 to 6).
 local UNDERSTOOD = {}
 for _, status in ipairs {
   200, 201, 202, 203, 204, 205, 300, 301, 302, 303, 307, 308, 400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413,
-  414, 415, 417, 421, 422, 423, 424, 425, 426, 428, 429, 431, 451, 500, 501, 502, 503, 504, 505, 506, 507, 508, 511,
+  414, 415, 417, 421, 422, 423, 424, 425, 426, 451, 500, 501, 502, 503, 504, 505, 506, 507, 508,
 } do UNDERSTOOD[status] = true end
 
 -- A server's error tells nothing lasting of the resource: kept only where the response itself says for how long.
@@ -48,6 +49,8 @@ function storing.plan(request, response, rules)
     if not named then return no("private") end
     for _, name in ipairs(named) do drop[#drop + 1] = name end
   end
+  local named_no_cache = directives.fields(control, "no-cache")
+  for _, name in ipairs(named_no_cache or {}) do drop[#drop + 1] = name end
   if fields["set-cookie"] and not cookies then
     local is_dropped = false
     for _, name in ipairs(drop) do is_dropped = is_dropped or name == "set-cookie" end
@@ -60,8 +63,6 @@ function storing.plan(request, response, rules)
   end
   local names = vary.names(fields)
   if names == "*" then return no("Vary: *") end
-  local named_no_cache = directives.fields(control, "no-cache")
-  for _, name in ipairs(named_no_cache or {}) do drop[#drop + 1] = name end
   local lifetime, source = freshness.lifetime(status, fields, control, response.received, rules)
   if not lifetime and control["no-cache"] and not named_no_cache then lifetime, source = 0, "no-cache" end
   if not lifetime then return no("nothing says for how long") end

@@ -6,6 +6,7 @@ local headers = require("fpcache.http.headers")
 local answering = {}
 
 local NO_BODY = { [204] = true, [304] = true }
+local WITHOUT_ORIGIN = { HIT = true, STALE = true }
 
 --- Sends it, as 304 where the client has it.
 ---@param request table { method, fields }
@@ -26,7 +27,10 @@ function answering.send(request, answer, outcome, now)
     ngx.header[field.name] = #values == 1 and values[1] or values
   end
   if not fields["content-type"] then ngx.header["Content-Type"] = nil end -- and not the server's default
-  if is_ours then ngx.header.Age = ("%d"):format(math.floor(freshness.age(answer, now))) end
+  -- Age says that the origin did not make or confirm it for this request (RFC 9111, 5.1), or that a cache behind us said so.
+  if WITHOUT_ORIGIN[outcome] or is_ours and answer.fields.age then
+    ngx.header.Age = ("%d"):format(math.floor(freshness.age(answer, now)))
+  end
   ngx.header["X-Cache"] = outcome
   if NO_BODY[status] then return ngx.send_headers() end
   ngx.header["Content-Length"] = #answer.body

@@ -27,6 +27,11 @@ local OURS = { "surrogate-key", "surrogate-control", "cache-tag", "age", "x-cach
 ---@field outcome string? "MISS", "EXPIRED" or "REVALIDATED", once it loaded
 ---@field names string[] the fields that answers vary by, as far as is known
 
+--- Whether an origin's answer is a failure, in whose place a stale response may be given.
+---@param response table { status }
+---@return boolean
+function loading.has_failed(response) return FAILURES[response.status] or false end
+
 --- The tag by which everything of one place is purged.
 function loading.place_tag(place)
   if #place <= 240 then return "url " .. place end
@@ -48,10 +53,12 @@ local function pass_mark(context, seconds)
   return record.mark("pass")
 end
 
---- Whether the origin objects to this client's request only, which says nothing of the resource: by a request with no-cache and
--- a field that origins refuse, anybody could have what is kept and fresh thrown away.
-local function is_refusal(turn, response)
-  return turn.is_forced and response.status >= 400 and response.status < 500 and not GONE[response.status]
+--- Whether this answer, which is not kept, says nothing of what is kept and fresh: the origin objects to this client's request,
+-- or answers to his credentials.  By a request with no-cache and such a field anybody could have that thrown away.
+local function is_of_client(turn, response)
+  if not turn.is_forced then return false end
+  if turn.request.fields.authorization then return true end
+  return response.status >= 400 and response.status < 500 and not GONE[response.status]
 end
 
 --- What is stored of a response.
@@ -59,8 +66,8 @@ local function storable(self, turn, context, response)
   local request = turn.request
   local plan = storing.plan(request, response, self.rules)
   turn.reason = plan.reason
-  if not plan.store and is_refusal(turn, response) then context.store = false end
-  if not plan.store then return pass_mark(context, FAILURES[response.status] and FAILED_PASS or self.pass_ttl) end
+  if not plan.store and is_of_client(turn, response) then context.store = false end
+  if not plan.store then return pass_mark(context, loading.has_failed(response) and FAILED_PASS or self.pass_ttl) end
   if #response.body > self.max_bytes then
     turn.reason = ("a body of %d bytes is more than max_bytes (%d)"):format(#response.body, self.max_bytes)
     return pass_mark(context, self.pass_ttl)
@@ -121,13 +128,13 @@ function loading.load(self, turn, context)
     response, turn.outcome = loading.ask(self, turn, old)
     self:note_upstream(response)
   end
-  if old and FAILURES[response.status] then
+  if old and loading.has_failed(response) then
     turn.failed = response
     self:note_failure(context.key)
     return nil, ("upstream: status %d"):format(response.status)
   end
   turn.response = response
-  if not FAILURES[response.status] then self:note_success(context.key) end
+  if not loading.has_failed(response) then self:note_success(context.key) end
   return storable(self, turn, context, response)
 end
 

@@ -103,7 +103,7 @@ function response.new(opts, level, find_cache)
   for _, name in ipairs(DURATIONS) do read[name] = duration.seconds(read[name]) end
   local self = setmetatable({
     find_cache = read.cache and function() return read.cache end or find_cache,
-    counts = { HIT = 0, MISS = 0, STALE = 0, BYPASS = 0, EXPIRED = 0, REVALIDATED = 0, errors = 0, purged = 0 },
+    counts = { HIT = 0, MISS = 0, STALE = 0, BYPASS = 0, EXPIRED = 0, REVALIDATED = 0, purged = 0 },
     now = ngx.now, -- seconds since 1970; specs have their own
     failing = {}, failing_count = 0, latency = answering.new_histogram(), upstream_latency = answering.new_histogram(),
   }, Responses)

@@ -21,17 +21,29 @@ local function pass(self, began)
   return ngx.exec(self.location, ngx.var.args)
 end
 
-local function purge(self, request)
-  local ok, err = purging.place(self, keys.place(request, self.ignored))
-  if not ok then ngx.log(ngx.ERR, "fpcache: what is kept of ", request.uri, " could not be purged: ", err) end
+local function purge(self, request, uri)
+  local place = keys.place({ scheme = request.scheme, host = request.host, uri = uri }, self.ignored)
+  local ok, err = purging.place(self, place)
+  if not ok then ngx.log(ngx.ERR, "fpcache: what is kept of ", uri, " could not be purged: ", err) end
 end
 
---- A request that may change something: passed on, and if it succeeded, what is kept of its place goes (RFC 9111, 4.4).
+--- A request that may change something: passed on, and if it succeeded, what is kept of its place goes, and of those that the
+-- answer names (RFC 9111, 4.4).
 local function change(self, request, began)
   local answer = upstream.pass(self.location, request.method, self.now)
-  if storing.invalidates(request.method, answer.status) then purge(self, request) end
+  if storing.invalidates(request.method, answer.status) then
+    purge(self, request, request.uri)
+    for _, uri in ipairs(keys.named(request, answer.fields)) do purge(self, request, uri) end
+  end
   self:count("BYPASS", began)
   return answering.send(request, answer, "BYPASS", self.now())
+end
+
+--- Whether what is kept may be given though it is stale.
+local function may_be_stale(kept, age, is_error)
+  local over = math.max(age - kept.lifetime, 0) -- purged softly, it is stale from then on
+  local allowed = math.max(kept.while_revalidate, is_error and kept.if_error or 0)
+  return allowed > 0 and over <= allowed
 end
 
 --- What a request is given of a record, if anything.
@@ -39,16 +51,11 @@ end
 local function judge(self, turn, kept, key, source, why)
   local age = freshness.age(kept, self.now())
   if kept.revalidate then return nil end
-  if source ~= "stale" and age < kept.lifetime then
-    if why or not self.request_directives or turn.is_forced or freshness.asked(turn.asked, age, kept.lifetime) == "give" then
-      return "HIT"
-    end
-    return nil
-  end
+  local is_enough = why or not self.request_directives or turn.is_forced
+    or freshness.asked(turn.asked, age, kept.lifetime) == "give"
+  if source ~= "stale" and age < kept.lifetime then return is_enough and "HIT" or nil end
   local is_error = why ~= nil or self:is_failing(key)
-  local over = math.max(age - kept.lifetime, 0) -- purged softly, it is stale from then on
-  local allowed = math.max(kept.while_revalidate, is_error and kept.if_error or 0)
-  return allowed > 0 and over <= allowed and "STALE" or nil
+  return (is_enough or is_error) and may_be_stale(kept, age, is_error) and "STALE" or nil
 end
 
 --- What was to be loaded after the answer.
@@ -63,9 +70,14 @@ end
 -- is done now; else nothing is stored, since others do that.
 local function ask_alone(self, turn, kept)
   for _, run in ipairs(take_deferred() or {}) do run() end
-  if turn.response or turn.failed then return turn.response or turn.failed, turn.outcome end
-  local answer, outcome = loading.ask(self, turn, kept)
-  self:note_upstream(answer)
+  local answer, outcome = turn.response or turn.failed, turn.outcome
+  if not answer then
+    answer, outcome = loading.ask(self, turn, kept)
+    self:note_upstream(answer)
+  end
+  if kept and loading.has_failed(answer) and may_be_stale(kept, freshness.age(kept, self.now()), true) then
+    return kept, "STALE"
+  end
   return answer, outcome
 end
 
@@ -162,16 +174,28 @@ local function can_ask()
   return false
 end
 
+local READS = { GET = true, HEAD = true }
+
+--- The answer to a client that wants only what is kept, where nothing is that fits (RFC 9111, 5.2.1.7).
+local function refuse(self, request, began)
+  self:count("MISS", began)
+  return answering.send(request, failure(self, "timeout:"), "MISS", self.now())
+end
+
 --- Answers the request; for content_by_lua.
 function serving.serve(self)
   local began, request = ngx.now(), asking.read()
   local asked = directives.of(request.fields)
   local may_ask = can_ask()
-  if not storing.is_safe(request.method) and upstream.knows(request.method) then
-    if may_ask then return change(self, request, began) end
-    purge(self, request) -- before, since nobody tells how it ends
+  if not storing.is_safe(request.method) then
+    if may_ask and upstream.knows(request.method) then return change(self, request, began) end
+    purge(self, request, request.uri) -- before, since nobody tells how it ends
   end
-  if asking.bypass_reason(request, asked, self.bypass) then return pass(self, began) end
+  local is_only_kept = self.request_directives and asked["only-if-cached"] and READS[request.method]
+  if asking.bypass_reason(request, asked, self.bypass) then
+    if is_only_kept then return refuse(self, request, began) end
+    return pass(self, began)
+  end
   local cache, err = self.find_cache()
   if not cache then
     ngx.log(ngx.WARN, "fpcache: ", request.uri, " passes by: ", err)
@@ -185,9 +209,9 @@ function serving.serve(self)
   end
   turn.key = keys.primary(turn.place, self.key_names, request.fields)
   local answer, outcome
-  if self.request_directives and asked["only-if-cached"] then
-    answer, outcome = find_kept(self, cache, turn), "HIT"
-    if not answer then answer, outcome = failure(self, "timeout:"), "MISS" end
+  if is_only_kept then
+    answer, outcome = find_kept(self, cache, turn)
+    if not answer then return refuse(self, request, began) end
   elseif not may_ask then
     answer, outcome = find_kept(self, cache, turn)
     if outcome ~= "HIT" then answer = nil end -- what is stale would stay so

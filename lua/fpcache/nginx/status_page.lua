@@ -27,7 +27,8 @@ h2 { font-size: .95rem; font-weight: 600; margin: 0 0 .1rem; }
 .soft { color: var(--soft); font-size: .85rem; }
 .bad { color: var(--bad); } .good { color: var(--good); }
 .numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin-bottom: .75rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(27rem, 1fr)); gap: .75rem; margin-bottom: .75rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(27rem, 100%), 1fr)); gap: .75rem;
+  margin-bottom: .75rem; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem .9rem; min-width: 0; }
 .value { font-size: 1.5rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }

@@ -84,6 +84,7 @@ local function conclude(self, name, about, began, first, second, third, called, 
     watch.errors = watch.errors + 1
   else
     about(event, first, a, b, ...)
+    if event.error then watch.errors = watch.errors + 1 end
     if event.key then event.bytes = outcomes.bytes(self.raw, name, first, second, a) end
   end
   if watch.recorder then watch.recorder:note(event, first, second, third, a) end

@@ -38,6 +38,12 @@ local function many_found(event, keys, values)
   event.outcome, event.keys, event.count = "done", #keys, hits
 end
 
+--- Some may not have been answered.
+local function many_fetched(event, keys, values, err)
+  many_found(event, keys, values)
+  if err then event.error, event.code = err, err:match("^(%l+):") end
+end
+
 local function many_done(event, keys, count)
   event.outcome, event.keys, event.count = "done", #keys, tonumber(count)
 end
@@ -49,7 +55,7 @@ outcomes.KEYED = {
   delete = done, expire = done, touch = done, persist = done, incr = done, decr = done, tags = done,
 }
 outcomes.OTHERS = {
-  get_many = many_found, fetch_many = many_found, delete_many = many_done, set_many = counted,
+  get_many = many_found, fetch_many = many_fetched, delete_many = many_done, set_many = counted,
   keys = function(event, _, list) event.outcome, event.count = "done", #list end,
   count = counted, clear = counted, cleanup = counted, invalidate_tag = counted,
   ping = done, transaction = done,

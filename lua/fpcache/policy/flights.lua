@@ -10,6 +10,7 @@ local waiting = require("fpcache.waiting")
 ---@field fresh_until number? from then on it is stale
 ---@field ends number? who loads behind has so long; then nobody waits for him any more
 ---@field is_nested boolean? its own loader is fetching the key, too
+---@field is_interrupted boolean? it ended because its task was cancelled, which is nobody else's business
 local flights = {}
 
 flights.ENDLESS = "invalid: the loader fetches the key that it loads, and its loader does so again: this would not end; have "
@@ -74,10 +75,25 @@ end
 ---@param own fpcache.Flight?
 function flights.leave(all, own, ...)
   if own then
+    local _, err = ...
     own.done, own.results = true, { ... }
+    own.is_interrupted = type(err) == "string" and err:find("^interrupted:") ~= nil
     if all[own.id] == own then all[own.id] = nil end
   end
   return ...
+end
+
+--- Has others take an older value while it is loaded anew, for as long as it may be given.
+---@param own fpcache.Flight
+---@param answer fpcache.Answer what the server said of it
+---@param old any
+---@param source string "db" or "stale"
+function flights.offer(own, answer, old, source)
+  local now_s = waiting.now()
+  local function time_of(left) return left and left >= 0 and now_s + left or math.huge end
+  own.old, own.old_source = old, source
+  own.fresh_until = answer.is_fresh and time_of(answer.left) or now_s
+  own.old_until = time_of(answer.kept or answer.is_fresh and answer.left)
 end
 
 -- So many keys are remembered until COMMIT; more count as all.
@@ -124,7 +140,7 @@ end
 
 --- Waits for another's result.
 ---@param seconds number? at most; the policy's lock_timeout
----@return boolean arrived
+---@return boolean arrived false: it takes too long, or was interrupted
 ---@return any value, string? err, string? source, string? why
 function flights.wait(other, policy, seconds)
   local takes_old = policy.stale_ttl ~= nil
@@ -132,6 +148,7 @@ function flights.wait(other, policy, seconds)
   if not (look() or waiting.poll(seconds or policy.lock_timeout, look)) then return false end
   if not other.done then return true, other.old, nil, waiting.now() < other.fresh_until and other.old_source or "stale" end
   local results = other.results
+  if other.is_interrupted then return false end
   return true, results[1], results[2], results[3], results[4]
 end
 

@@ -14,6 +14,7 @@ local leases = {}
 ---@field left number? seconds it lives; -1: without end
 ---@field is_absent boolean "there is none" was remembered
 ---@field is_stale boolean it has expired and may still be given
+---@field is_remembered boolean? the server has not said it: see older.remembered
 ---@field kept number? seconds that it may be given as stale, or that it is known to be absent
 ---@field age number?
 ---@field cost number? seconds that loading it took
@@ -54,7 +55,8 @@ function leases.read_words(self, stored, text)
   local words = {}
   for word in text:sub(1, stop - 1):gmatch("%S+") do words[#words + 1] = word end
   local has_row = words[1] ~= "-"
-  local validator = words[8] ~= "-" and words[8]:gsub("%x%x", function(hex) return string.char(tonumber(hex, 16)) end) or nil
+  local last = words[8] or "" -- an empty validator is no word
+  local validator = last ~= "-" and last:gsub("%x%x", function(hex) return string.char(tonumber(hex, 16)) end) or nil
   return leases.read(self, stored, has_row and text:sub(stop + 1) or nil, has_row and words[1] or nil, number_of(words[2]),
     number_of(words[3]), number_of(words[4]), number_of(words[5]), validator, GRANTED[words[6]], tonumber(words[7]))
 end
@@ -73,9 +75,10 @@ function leases.store(self, stored, fence, bytes, format, ttl, kept, cost, valid
 end
 
 --- Ends a lease without a value; nobody gets another for `pause` seconds.
+---@param mark string? for those who wait, see outcomes.lua
 ---@return boolean? released, string? err
-function leases.release(self, stored, fence, pause)
-  local rows, err = self.db:run(self.statements.fetch_release, self.timeout, self.space, stored, pause, fence)
+function leases.release(self, stored, fence, pause, mark)
+  local rows, err = self.db:run(self.statements.fetch_release, self.timeout, self.space, stored, pause, fence, mark)
   if not rows then return nil, err end
   return rows > 0
 end

@@ -34,6 +34,14 @@ function lifetimes.early(policy)
   return share, times
 end
 
+--- Whether a read is to prolong an entry: enough of its life is over.
+---@param policy fpcache.Policy with sliding
+---@param left number seconds it lives; -1: without end
+---@return boolean
+function lifetimes.slides(policy, left)
+  return left > 0 and left < policy.ttl * (1 - lifetimes.SLIDE_SHARE)
+end
+
 --- How long the near cache may keep an entry: not into the time in which it is to be loaded anew.  Of a beta the chance is
 -- drawn here once, for all hits of the near cache together.
 ---@param policy fpcache.Policy

@@ -3,10 +3,11 @@ local context = require("fpcache.policy.context")
 local core = require("fpcache.core")
 local leases = require("fpcache.policy.leases")
 local lifetimes = require("fpcache.policy.lifetimes")
+local older = require("fpcache.policy.older")
+local outcomes = require("fpcache.policy.outcomes")
+local waiting = require("fpcache.waiting")
 
 local loading = {}
-
-local FOREVER = 1e10 -- seconds, for what math.huge means in a mark of absence
 
 --- Bytes and format as they are stored.
 ---@return string? bytes, string format_or_err
@@ -24,20 +25,17 @@ local function store(self, call, fence, value, given, cost)
   local policy = call.policy
   if value == nil then
     local negative_ttl = given.negative_ttl or policy.negative_ttl
-    if negative_ttl == math.huge then negative_ttl = FOREVER end
-    return leases.store(self, call.stored, fence, "", "a", -1, negative_ttl, nil, nil, given.tags or policy.tags)
+    return leases.store(self, call.stored, fence, "", "a", -1, negative_ttl, nil,
+      not negative_ttl and outcomes.mark(self, call.stored, "none", fence) or nil, context.tags(given, policy))
   end
   local ttl, stale_ttl = lifetimes.of_value(policy, given)
   local kept = ttl and stale_ttl and ttl + stale_ttl
   local bytes, format
-  local tags = given.tags
+  local tags = given.tags -- of what is not modified: nil, they stay as they are
   if value ~= context.NOT_MODIFIED then
-    tags = tags or policy.tags
+    tags = context.tags(given, policy)
     bytes, format = loading.encode(self, value, call.stored)
-    if not bytes then
-      leases.release(self, call.stored, fence, 0)
-      return nil, format
-    end
+    if not bytes then return nil, format end
   end
   return leases.store(self, call.stored, fence, bytes, format, ttl, kept, cost, given.validator, tags)
 end
@@ -47,6 +45,21 @@ local function note(self, err)
   flow.last_error = err
   flow.breaker:failed(err)
 end
+
+--- Ends the lease: nobody gets another for `pause` seconds, and who waits is told why.
+local function release(self, call, fence, pause, outcome, reason)
+  local is_interrupted = reason ~= nil and reason:find("^interrupted:") ~= nil
+  local function tell()
+    local mark = not is_interrupted and outcomes.mark(self, call.stored, outcome, fence, reason) or nil
+    local released, err = leases.release(self, call.stored, fence, pause, mark)
+    if released == nil then note(self, err) end
+  end
+  -- A task that was cancelled can ask nothing more; and that it was is no news for who waits.
+  if not (is_interrupted and waiting.background(tell)) then tell() end
+end
+
+-- Errors after which the lease cannot be ended either: to try would cost another wait.
+local LOST = { connect = true, auth = true, timeout = true, busy = true, unknown = true, closed = true }
 
 --- Calls the loader and stores what it gives.
 ---@param call table of fetch
@@ -61,27 +74,26 @@ function loading.run(self, call, fence, answer)
   local given = context.new(call.key, policy, old, validator)
   counts.loads = counts.loads + 1
   local ok, value, took, traceback = context.load(call.loader, given, call.arguments())
+  local why
+  if fence and flow.breaker:is_open() then fence, why = nil, flow.breaker.last_error end -- the server was lost meanwhile
+  if answer and answer.is_remembered then older.loaded(self, policy, call.key, ok, value) end
   if not ok then
     counts.load_failures = counts.load_failures + 1
     flow.last_error = value
-    if fence then
-      local released, err = leases.release(self, call.stored, fence, old ~= nil and policy.error_backoff or 0)
-      if released == nil then note(self, err) end
-    end
-    if old == nil or answer.is_stale and not policy.stale_ttl then return nil, value, "loader", traceback end
-    if answer.is_fresh then return old, nil, "db", value end
-    counts.stale = counts.stale + 1
-    return old, nil, "stale", value
+    local given_old, source = older.after_failure(policy, answer)
+    if fence then release(self, call, fence, given_old ~= nil and policy.error_backoff or 0, "failed", value) end
+    if given_old == nil then return nil, value, "loader", traceback end
+    if source == "stale" then counts.stale = counts.stale + 1 end
+    return given_old, nil, source, value
   end
-  local why
   if fence and given.store == false then
-    local released, err = leases.release(self, call.stored, fence, 0)
-    if released == nil then note(self, err) end
+    release(self, call, fence, 0, "alone")
   elseif fence then
     local stored, err = store(self, call, fence, value, given, took)
     if stored == nil then
       note(self, err)
       why = err
+      if not LOST[err:match("^(%l+):")] then release(self, call, fence, 0, "alone", err) end -- who waits for it waits in vain
     elseif not stored then
       counts.overtaken = counts.overtaken + 1
     end

@@ -15,6 +15,7 @@ local MIGRATIONS = {
   (require("fpcache.schema.m013_watch_races")),
   (require("fpcache.schema.m014_inner_tables")),
   (require("fpcache.schema.m016_evicted")),
+  (require("fpcache.schema.m018_one_pass")),
 }
 
 local schema = { MIGRATIONS = MIGRATIONS, VERSION = MIGRATIONS[#MIGRATIONS].version } -- a number may have been passed over
@@ -39,6 +40,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.fpcache_tags TO {role};
 GRANT SELECT, INSERT, UPDATE ON {schema}.fpcache_namespaces TO {role};
 GRANT EXECUTE ON FUNCTION {schema}.fpcache_sweep(bigint, integer), {schema}.cache_cleanup(),
     {schema}.fpcache_sweep_tags(bigint, integer), {schema}.fpcache_begin_pass(interval),
+    {schema}.fpcache_go_on(bigint), {schema}.fpcache_end_pass(bigint),
     {schema}.fpcache_plan_evictions(), {schema}.fpcache_evict(bigint, integer),
     {schema}.fpcache_rotate_feed(), {schema}.fpcache_begin_incarnation() TO {role}]]
 

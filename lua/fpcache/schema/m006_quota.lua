@@ -6,6 +6,58 @@
 -- the later of its last write (`version`) and its last sampled touch (`touched`), which clients write for few of their hits.
 -- Of a user (or the table) beyond his quota, the age is found in the sample beyond which his rows are too many, and rows of that
 -- age are deleted, a slice of pages at a time.
+-- Also for a later migration: {create} is how, {counted} which rows count.
+local USAGE = [==[
+{create} FUNCTION {schema}.fpcache_usage(p_pages integer DEFAULT 2000)
+RETURNS TABLE (user_id text, max_entries bigint, max_bytes bigint, entries bigint, bytes bigint, excess bigint, before bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body}
+DECLARE
+    pages  bigint := pg_relation_size({relation}::regclass) / current_setting('block_size')::bigint;
+    share  double precision := least(1, p_pages / greatest(pages, 1)::double precision);
+    quota  record;
+    seen   bigint;
+    uses   bigint[];
+    weight double precision;
+    over   double precision;
+BEGIN
+    IF NOT EXISTS (SELECT 1 FROM {schema}.fpcache_quotas) THEN RETURN; END IF;
+    PERFORM set_config('fpcache.keeps', 'on', true);
+    FOR quota IN
+        SELECT q.user_id, q.max_entries, q.max_bytes, coalesce(s.rows, 0) AS rows, coalesce(s.size, 0) AS size, s.uses
+        FROM {schema}.fpcache_quotas AS q LEFT JOIN (
+            SELECT coalesce(c.user_id, '') AS user_id, count(*) AS rows,
+                   sum(octet_length(c.key) + octet_length(c.value) + coalesce(octet_length(c.long_key), 0) + 140) AS size,
+                   array_agg(greatest(c.version, c.touched) ORDER BY greatest(c.version, c.touched)) AS uses
+            FROM {schema}.cache AS c TABLESAMPLE SYSTEM (share * 100) WHERE {counted}
+            GROUP BY GROUPING SETS ((c.user_id), ())) AS s ON s.user_id = q.user_id
+    LOOP
+        user_id := quota.user_id; max_entries := quota.max_entries; max_bytes := quota.max_bytes;
+        seen := quota.rows; bytes := quota.size; uses := quota.uses; weight := 1 / share;
+        IF share < 1 AND seen < 100 AND user_id <> '' THEN
+            SELECT count(*),
+                   coalesce(sum(octet_length(c.key) + octet_length(c.value) + coalesce(octet_length(c.long_key), 0) + 140), 0),
+                   array_agg(greatest(c.version, c.touched) ORDER BY greatest(c.version, c.touched))
+            INTO seen, bytes, uses FROM {schema}.cache AS c
+            WHERE c.user_id = quota.user_id AND {counted};
+            weight := 1;
+        END IF;
+        entries := round(seen * weight); bytes := round(bytes * weight); excess := 0; before := NULL;
+        over := 0;  -- share of his rows to go
+        IF entries > max_entries THEN over := 1 - max_entries * 0.95 / entries; END IF;
+        IF bytes > max_bytes THEN over := greatest(over, 1 - max_bytes * 0.95 / bytes); END IF;
+        IF over > 0 THEN
+            excess := ceil(entries * over);
+            before := uses[least(ceil(seen * over), seen)::integer];
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+    PERFORM set_config('fpcache.keeps', '', true);
+END {body};]==]
+
+local function usage(create, counted)
+  return (USAGE:gsub("{create}", create):gsub("{counted}", counted))
+end
+
 local sql = [==[
 ALTER TABLE {schema}.cache ADD COLUMN touched bigint;  -- microseconds since 1970 of a sampled use; NULL: none
 
@@ -36,51 +88,7 @@ END {body};
 -- What each user with a quota uses, by a sample of at most p_pages pages; where that shows too few of his rows, by counting
 -- those.
 -- `excess`: rows to evict, down to 95 % of the quota; those last used up to `before` are about so many.
-CREATE FUNCTION {schema}.fpcache_usage(p_pages integer DEFAULT 2000)
-RETURNS TABLE (user_id text, max_entries bigint, max_bytes bigint, entries bigint, bytes bigint, excess bigint, before bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body}
-DECLARE
-    pages  bigint := pg_relation_size({relation}::regclass) / current_setting('block_size')::bigint;
-    share  double precision := least(1, p_pages / greatest(pages, 1)::double precision);
-    quota  record;
-    seen   bigint;
-    uses   bigint[];
-    weight double precision;
-    over   double precision;
-BEGIN
-    IF NOT EXISTS (SELECT 1 FROM {schema}.fpcache_quotas) THEN RETURN; END IF;
-    PERFORM set_config('fpcache.keeps', 'on', true);
-    FOR quota IN
-        SELECT q.user_id, q.max_entries, q.max_bytes, coalesce(s.rows, 0) AS rows, coalesce(s.size, 0) AS size, s.uses
-        FROM {schema}.fpcache_quotas AS q LEFT JOIN (
-            SELECT coalesce(c.user_id, '') AS user_id, count(*) AS rows,
-                   sum(octet_length(c.key) + octet_length(c.value) + coalesce(octet_length(c.long_key), 0) + 140) AS size,
-                   array_agg(greatest(c.version, c.touched) ORDER BY greatest(c.version, c.touched)) AS uses
-            FROM {schema}.cache AS c TABLESAMPLE SYSTEM (share * 100) WHERE c.expires_at > statement_timestamp()
-            GROUP BY GROUPING SETS ((c.user_id), ())) AS s ON s.user_id = q.user_id
-    LOOP
-        user_id := quota.user_id; max_entries := quota.max_entries; max_bytes := quota.max_bytes;
-        seen := quota.rows; bytes := quota.size; uses := quota.uses; weight := 1 / share;
-        IF share < 1 AND seen < 100 AND user_id <> '' THEN
-            SELECT count(*),
-                   coalesce(sum(octet_length(c.key) + octet_length(c.value) + coalesce(octet_length(c.long_key), 0) + 140), 0),
-                   array_agg(greatest(c.version, c.touched) ORDER BY greatest(c.version, c.touched))
-            INTO seen, bytes, uses FROM {schema}.cache AS c
-            WHERE c.user_id = quota.user_id AND c.expires_at > statement_timestamp();
-            weight := 1;
-        END IF;
-        entries := round(seen * weight); bytes := round(bytes * weight); excess := 0; before := NULL;
-        over := 0;  -- share of his rows to go
-        IF entries > max_entries THEN over := 1 - max_entries * 0.95 / entries; END IF;
-        IF bytes > max_bytes THEN over := greatest(over, 1 - max_bytes * 0.95 / bytes); END IF;
-        IF over > 0 THEN
-            excess := ceil(entries * over);
-            before := uses[least(ceil(seen * over), seen)::integer];
-        END IF;
-        RETURN NEXT;
-    END LOOP;
-    PERFORM set_config('fpcache.keeps', '', true);
-END {body};
+{usage}
 
 -- What is to be evicted, so that who does it need not be told, and cannot be asked for more.
 {table} {schema}.fpcache_evictions (
@@ -177,4 +185,6 @@ BEGIN
 END {body};
 REVOKE EXECUTE ON PROCEDURE {schema}.fpcache_keep(interval) FROM PUBLIC]==]
 
-return { version = 6, name = "quotas and eviction", sql = sql, procedure = PROCEDURE }
+sql = sql:gsub("{usage}", function() return usage("CREATE", "c.expires_at > statement_timestamp()") end)
+
+return { version = 6, name = "quotas and eviction", sql = sql, procedure = PROCEDURE, usage = usage }

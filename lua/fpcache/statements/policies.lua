@@ -66,10 +66,11 @@ local HELD = [[
 SELECT c.ctid FROM (SELECT unnest($2) AS key ORDER BY key) AS k CROSS JOIN LATERAL (
     SELECT c.ctid FROM {schema}.cache AS c WHERE {mine} AND c.key = k.key AND %s LIMIT 1 FOR UPDATE) AS c]]
 
--- $2 to $6 the batch, $7 seconds to be given as stale after its end, $8 cost, $9 fence; answers how many.
+-- $2 to $6 the batch, $7 seconds to be given as stale after its end, $8 cost, $9 fence, $10 keys that have validators, $11 these;
+-- answers how many.
 local STORE_MANY = [[
 {tellKeys}WITH targets AS (
-    SELECT c.ctid AS place, r.value, r.format, r.ttl
+    SELECT c.ctid AS place, r.key, r.value, r.format, r.ttl
     FROM (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
                  unnest($6) AS ttl) AS r ORDER BY key) AS r
     CROSS JOIN LATERAL (
@@ -77,12 +78,39 @@ local STORE_MANY = [[
 
         LIMIT 1 FOR UPDATE) AS c),
 stored AS (UPDATE {schema}.cache AS c
-SET value = t.value, format = t.format, tags = %s, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[,
+SET %s version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[,
     expires_at = coalesce(statement_timestamp() + t.ttl * interval '1 second', 'infinity'),
     stale_until = statement_timestamp() + (t.ttl + $7) * interval '1 second',
-    load_seconds = $8, validator = NULL, lease_holder = NULL, lease_until = NULL
-FROM targets AS t WHERE c.ctid = t.place RETURNING c.key]]
+    load_seconds = $8, validator = v.validator, lease_holder = NULL, lease_until = NULL
+FROM targets AS t LEFT JOIN (SELECT unnest($10) AS key, unnest($11) AS validator) AS v ON v.key = t.key
+WHERE c.ctid = t.place RETURNING c.key]]
+local ANEW = "value = t.value, format = t.format,"
+local COUNTED = ")\nSELECT count(*) FROM stored"
 
+-- $2 keys of which loading said that they do not exist, $3 seconds to remember it (NULL: not), $4 fence, $5 for those who wait.
+local ABSENT_MANY = [[
+{tellKeys}WITH stored AS (UPDATE {schema}.cache AS c
+SET value = '', format = 'a', version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
+    stale_until = statement_timestamp() + $3 * interval '1 second', load_seconds = NULL, validator = $5, tags = %s,
+    lease_holder = NULL, lease_until = NULL
+WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. ")) RETURNING c.key"
+
+-- Tags $%d of what was stored; answers how many.
+local TAGGED_MANY = [[),
+tagged AS (INSERT INTO {schema}.fpcache_tags (namespace, tag, key)
+    SELECT $1, t.tag, s.key FROM stored AS s CROSS JOIN unnest($%d) AS t (tag) ]] .. tags.ENTER .. [[)
+SELECT count(*) FROM stored]]
+
+--- Stores many; what `set` says beside the ends.
+local function store_many(set) return { STORE_MANY:format(set) .. COUNTED, "tBffiYY" } end
+local function store_many_tagged(set)
+  return { STORE_MANY:format(set .. " tags = $12,") .. TAGGED_MANY:format(12), "tBffiYYY" }
+end
+
+-- What $5 says to those who wait (policy/outcomes.lua; NULL: nothing new), in a place that only an older value needs.
+local TOLD = [[
+CASE WHEN greatest(c.expires_at, c.stale_until) > statement_timestamp() THEN c.validator
+                     ELSE coalesce($5, c.validator) END]]
 local PAUSE = [[greatest(statement_timestamp(),
     least(statement_timestamp() + $3 * interval '1 second', coalesce(c.stale_until, c.expires_at)))]]
 
@@ -122,31 +150,32 @@ SET value = coalesce($3, c.value), format = coalesce($4, c.format),
 WHERE {own} AND ]] .. MINE:format("$9") .. " RETURNING version", "tyycfffyi" },
   -- Loading failed: the lease ends; $3 seconds nobody shall try again, but no longer than there is an older value to be given.
   fetch_release = { [[
-UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. [[
+UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. ", validator = " .. TOLD .. [[
 
-WHERE {own} AND ]] .. MINE:format("$4"), "tyfi" },
+WHERE {own} AND ]] .. MINE:format("$4"), "tyfiy" },
   -- $3 seconds to live from now, $4 to be given as stale.  What it says is no news to copies, which end sooner.
   fetch_slide = { [[
 UPDATE {schema}.cache AS c SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second'),
     stale_until = statement_timestamp() + $4 * interval '1 second'
 WHERE {own} AND {fresh} AND {noted}]], "tyff" },
 
-  fetch_store_many = { STORE_MANY:format("NULL") .. ")\nSELECT count(*) FROM stored", "tBffi" },
-  fetch_store_many_tagged = { STORE_MANY:format("$10") .. [[),
-tagged AS (INSERT INTO {schema}.fpcache_tags (namespace, tag, key)
-    SELECT $1, t.tag, s.key FROM stored AS s CROSS JOIN unnest($10) AS t (tag) ]] .. tags.ENTER .. [[)
-SELECT count(*) FROM stored]], "tBffiY" },
-  -- $2 keys of which loading said that they do not exist, $3 seconds to remember it (NULL: not), $4 fence.
-  fetch_absent_many = { [[
-{tellKeys}UPDATE {schema}.cache AS c
-SET value = '', format = 'a', version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
-    stale_until = statement_timestamp() + $3 * interval '1 second', load_seconds = NULL, validator = NULL,
-    lease_holder = NULL, lease_until = NULL
-WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" },
+  fetch_store_many = store_many(ANEW .. " tags = NULL,"),
+  fetch_store_many_tagged = store_many_tagged(ANEW),
+  -- The older values stay, and live anew; so do their tags unless there are others.
+  fetch_renew_many = store_many(""),
+  fetch_renew_many_tagged = store_many_tagged(""),
+  fetch_absent_many = { ABSENT_MANY:format("NULL") .. COUNTED, "tYfiy" },
+  fetch_absent_many_tagged = { ABSENT_MANY:format("$6") .. TAGGED_MANY:format(6), "tYfiyY" },
   fetch_release_many = { [[
-UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. [[
+UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. ", validator = " .. TOLD .. [[
 
-WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfi" },
+WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfiy" },
+
+  -- As fetch_slide, of the keys $2.
+  fetch_slide_many = { [[
+UPDATE {schema}.cache AS c SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second'),
+    stale_until = statement_timestamp() + $4 * interval '1 second'
+WHERE c.ctid = ANY (ARRAY(]] .. HELD:format("{fresh} AND {noted}") .. "))", "tYff" },
 
   -- A lock of cache:lock(): a row that only carries a lease.  $3 long key, $4 seconds.
   lock_take = { [[
