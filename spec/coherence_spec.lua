@@ -121,6 +121,38 @@ describe("coherence", function()
     end)
   end)
 
+  it("near = false asks the server whatever the layers know, in each call that reads", function()
+    local cache, asked = open { max_staleness = 60 }, 0
+    assert(cache:set("there", 1))
+    layers.warm(cache, "there")
+    local pool = cache.db
+    cache.db = setmetatable({}, { __index = function(_, method)
+      asked = asked + 1
+      return function(_, ...) return pool[method](pool, ...) end
+    end })
+    for name, read in pairs {
+      get = function(key, opts) return cache:get(key, opts) end,
+      get_many = function(key, opts) return assert(cache:get_many({ key }, opts))[key] end,
+      exists = function(key, opts) return cache:exists(key, opts) end,
+      ttl = function(key, opts) return cache:ttl(key, opts) end,
+      entry = function(key, opts) return cache:entry(key, opts) end,
+    } do
+      -- What only the server knows of a key that is there, they ask in any case.
+      local knows = { there = name ~= "ttl" and name ~= "entry", absent = true }
+      for key, is_known in pairs(knows) do
+        for _, opts in ipairs { { false }, { { near = true } }, { { near = false } } } do
+          local before, near = asked, nil
+          if opts[1] then near = opts[1].near end
+          local with = read(key, opts[1] or nil)
+          local answers = is_known and near ~= false
+          assert.equal(answers and 0 or 1, asked - before, name .. " " .. key .. " " .. tostring(near))
+          assert.equal(type(read(key, { near = false })), type(with))
+        end
+      end
+    end
+    cache.db = pool
+  end)
+
   describe("a question in vain", function()
     local cache
     -- Never stale: a slow machine is not what this is about.

@@ -98,6 +98,53 @@ describe("The reader of the change feed", function()
     assert(first:wait_fresh(20))
   end)
 
+  it("is another for another login, and for another password of it", function()
+    local function count()
+      return tonumber(sql(([[SELECT count(*) FROM pg_stat_activity
+        WHERE datname = '%s' AND application_name = 'fpcache feed']]):format(f.name)))
+    end
+    local function pool_of(user, password)
+      local url = f.srv:create_user(user, password, f.name)
+      return f.keep(assert(fpcache.new { connection_string = url, feed = false })).pool
+    end
+    local ann = open_fresh({}, pool_of("ann"))
+    open_fresh({}, f.cache.pool)
+    assert.equal(2, count())
+    local first = open_fresh({}, pool_of("keeper", "first"))
+    open_fresh({}, pool_of("keeper", "first"))
+    assert.equal(3, count())
+    -- Who knows no password that is right now reads nothing along with who knew one then.
+    local pool = pool_of("keeper", "second")
+    local second = open_fresh({}, pool)
+    assert.equal(4, count())
+    sql "ALTER ROLE keeper PASSWORD 'third'"
+    second:close()
+    local late = open({}, pool)
+    eventually("a refusal", function() return late:stats().poll_failures > 0 end)
+    assert.same({ "loading", "loading" }, { late:stats().feed, late:stats().filter })
+    assert.matches("^auth: ", late:stats().last_error)
+    assert.is_false(absent(late, "a"))
+    assert.same({ "fresh", "fresh" }, { first:stats().feed, ann:stats().feed })
+  end)
+
+  it("looks seldom while nothing happens, and often again while something does", function()
+    local feed = open_fresh { interval = 0.02, max_staleness = 1.5 } -- idle: every half second
+    local function await_polls_apart(what, least, most, meanwhile)
+      local polls, began = 0, -1
+      eventually(what, function()
+        if meanwhile then meanwhile() end
+        local at, stats = system.now(), feed:stats()
+        if stats.polls == polls then return false end
+        local is_next, apart = stats.polls == polls + 1, at - stats.lag_s - began
+        polls, began = stats.polls, at - stats.lag_s
+        return is_next and apart > least and apart < most
+      end)
+    end
+    await_polls_apart("polls far apart", 0.4, 100)
+    await_polls_apart("polls close together", 0.01, 0.2, function() assert(f.cache:set("busy", 1)) end)
+    await_polls_apart("polls far apart again", 0.4, 100)
+  end)
+
   it("without rights on the table has no filter, and loads it when they are there", function()
     local limited = assert(fpcache.new { connection_string = f.srv:create_user("without_rights", nil, f.name), feed = false })
     f.keep(limited)
@@ -173,6 +220,35 @@ describe("The reader of the change feed", function()
     assert(feed:wait_fresh(20))
     assert.not_equal(stamp, stamp_of(feed, "a"))
     assert.is_true(absent(feed, "a"))
+  end)
+
+  it("denies no key of a table that outgrows its filter many times over", function()
+    local feed = open_fresh() -- made for 1,000 keys
+    local capacity, count = feed:stats().filter_capacity, 0
+    for size = 1, 4 do
+      for half = 1, 2 do -- by others, and by ourselves
+        local rows, keys = {}, {}
+        for i = 1, 1000 * 2 ^ (size - 1) / 2 do
+          keys[i] = "k" .. count + i
+          rows[keys[i]] = i
+        end
+        count = count + #keys
+        assert(f.cache:set_many(rows))
+        if half == 1 then assert(feed:wait_fresh(20)) else feed:wrote_keys(f.seed, keys) end
+        for i = 1, count do
+          if absent(feed, "k" .. i) then error(("k%d of %d is denied"):format(i, count)) end
+        end
+      end
+    end
+    eventually("a filter made for them", function()
+      local stats = feed:stats()
+      return stats.filter_capacity >= count and stats.reloads >= 1
+    end)
+    assert.is_true(count > 10 * capacity)
+    for i = 1, count do
+      if absent(feed, "k" .. i) then error(("k%d is denied"):format(i)) end
+    end
+    assert.is_true(absent(feed, "nothing") or absent(feed, "none"))
   end)
 
   it("keeps the filter as soon as one of its openers wants it", function()

@@ -262,6 +262,24 @@ describe("near cache", function()
     assert.equal(1000, near:stats().bytes)
   end)
 
+  it("stays within its bytes and within its entries, whichever is reached first", function()
+    near = new_near(feed, { bytes = 20 * (100 + OVERHEAD), size = 1000 })
+    for i = 100, 999 do near:put("", "k" .. i, i, 96, feed.time, -1, "k" .. i, 1) end
+    local stats = near:stats()
+    assert.same({ 20, 20 * (100 + OVERHEAD), 880 }, { stats.entries, stats.bytes, stats.evictions })
+    near = new_near(feed, { bytes = 1e9, size = 30 })
+    for i = 100, 999 do near:put("", "k" .. i, i, 96, feed.time, -1, "k" .. i, 1) end
+    stats = near:stats()
+    assert.same({ 30, 30 * (100 + OVERHEAD), 870 }, { stats.entries, stats.bytes, stats.evictions })
+  end)
+
+  it("keeps absences of long keys within bytes of their own", function()
+    near = new_near(feed, { negative_size = 10 })
+    for i = 100, 999 do near:put_absent("", ("k"):rep(10000) .. i, feed.time, "no", 1) end
+    local stats = near:stats()
+    assert.is_true(stats.negative_entries >= 1 and stats.bytes <= 10 * (1024 + OVERHEAD))
+  end)
+
   it("forgets everything", function()
     load("a", 1)
     near:put_absent("", "b", feed.time, "b", 1)

@@ -162,7 +162,7 @@ end
 ---@return boolean? exists
 ---@return string? err
 function Cache:exists(key, opts)
-  if opts == nil and self.near then
+  if self.near and (opts == nil or options.read(READ_OPTIONS, opts, 2).near) then
     local value = self.near:get(self.space, key)
     if value ~= nil then return value ~= ABSENT end
   end

@@ -104,7 +104,8 @@ local function wrong_for(key, read, writes)
 end
 
 --- Judges a history.
----@param events table[] { what = "get" | "set" | "delete" | "clear" (every key), key, value, ttl, start, stop, outcome, who }
+---@param events table[] { what = "get" | "set" | "delete" | "clear" (every key) | "lie" (see worker.lua), key, value, ttl, start,
+--- stop, outcome, who }
 ---@param max_staleness number seconds
 ---@return table report { reads, writes, largest_staleness, broken = list of sentences }
 function checker.check(events, max_staleness)
@@ -116,7 +117,7 @@ function checker.check(events, max_staleness)
     if event.what == "clear" then everywhere[#everywhere + 1] = event end
   end
   for _, event in ipairs(events) do
-    if event.what ~= "get" then report.writes = report.writes + 1 end
+    if event.what ~= "get" and event.what ~= "lie" then report.writes = report.writes + 1 end
     if event.what == "set" or event.what == "delete" then take_write(keys[event.key], event) end
   end
   for _, key in pairs(keys) do
@@ -128,7 +129,9 @@ function checker.check(events, max_staleness)
       tostring(read.value), read.outcome, read.start, text:format(...))
   end
   for _, read in ipairs(events) do
-    if read.what == "get" then
+    if read.what == "lie" then
+      broken(read, "a transaction did not see its own write")
+    elseif read.what == "get" then
       report.reads = report.reads + 1
       report.sources[read.outcome] = (report.sources[read.outcome] or 0) + 1
       local write = read.value and writes[read.value]
@@ -159,10 +162,13 @@ function checker.read_log(file_name, who, events)
       if near then counts = { near = near, filter = filter, incarnation_changes = changes, invalidated = invalidated } end
     else
       local ttl
+      local is_sql = what:match("^sql_(%l+)$")
+      if is_sql then what = is_sql end
       if what == "set" then value, ttl = value:match("^([^:]+):(.*)$") end
       events[#events + 1] = {
         what = what, key = key ~= "-" and key or nil, value = value ~= "-" and value or nil, ttl = tonumber(ttl),
-        start = tonumber(start), stop = tonumber(stop), outcome = outcome, who = who,
+        start = tonumber(start), stop = tonumber(stop), outcome = outcome,
+        who = is_sql and who .. " by SQL" or who,
       }
     end
   end

@@ -20,7 +20,7 @@ local function start_worker(dir, here, name, url, seconds, staleness, seed)
   return { name = name, log = log, pipe = pipe, pid = assert(tonumber(pipe:read("l") or pipe:read("*l"))) }
 end
 
--- What happens to the server and the workers meanwhile: name = what(srv, workers), whether it wipes the table.
+-- What happens to the server and the workers meanwhile: name = what(srv, workers, events), whether it wipes the table.
 local TROUBLES = {
   crash = { function(srv) srv:restart("crash") end, true },
   immediate = { function(srv) srv:restart("immediate") end, true },
@@ -35,6 +35,34 @@ local TROUBLES = {
     srv:sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
       .. "AND application_name LIKE 'fpcache%'")
   end, false },
+  -- A reader that hears nothing while its process goes on.
+  deaf = { function(srv)
+    local pids = {}
+    for pid in srv:sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'fpcache feed'"):gmatch("%d+") do
+      pids[#pids + 1] = tonumber(pid)
+    end
+    local pid = pids[math.random(math.max(#pids, 1))]
+    if not pid then return end -- all are about to connect
+    system.kill(pid, 19)
+    system.sleep(2.5)
+    system.kill(pid, 18)
+  end, false },
+  -- What no reader has read yet is taken from the feed, as by a rotation that none of them kept up with.
+  overrun = { function(srv, _, events)
+    local start, first = now(), #events + 1
+    srv:sql(([[
+      BEGIN; LOCK TABLE fpcache_feed IN ACCESS EXCLUSIVE MODE;
+      SELECT count(cache_set(session_user::text, 'some' || i, 'overrun.%d.' || i, NULL)) FROM generate_series(1, 75) i;
+      DO $$ BEGIN
+        EXECUTE (SELECT 'TRUNCATE ' || string_agg(oid::regclass::text, ', ')
+          FROM pg_class WHERE relname LIKE 'fpcache\_feed\__' AND relkind = 'r');
+      END $$;
+      UPDATE fpcache_state SET marker = txid_current(); COMMIT]]):format(first))
+    for i = 1, 75 do
+      events[#events + 1] = { what = "set", key = "some" .. i, value = ("overrun.%d.%d"):format(first, i), who = "overrun",
+        start = start, stop = now(), outcome = "ok" }
+    end
+  end, false },
   pause = { function(_, workers)
     local worker = workers[math.random(#workers)]
     system.kill(worker.pid, 19) -- SIGSTOP
@@ -42,7 +70,8 @@ local TROUBLES = {
     system.kill(worker.pid, 18)
   end, false },
 }
-local NAMES = { "crash", "cut", "pause", "immediate", "cut", "truncate", "away", "restart" }
+-- In this order, so that what one of them makes doubtful is not cleared up by the next before it would show.
+local NAMES = { "crash", "cut", "truncate", "deaf", "overrun", "pause", "immediate", "cut", "away", "restart" }
 
 local function make_trouble(srv, workers, until_time, every, events, happened)
   local turn = 0
@@ -51,7 +80,7 @@ local function make_trouble(srv, workers, until_time, every, events, happened)
     turn = turn + 1
     local name = NAMES[(turn - 1) % #NAMES + 1]
     local start = now()
-    TROUBLES[name][1](srv, workers)
+    TROUBLES[name][1](srv, workers, events)
     if TROUBLES[name][2] then events[#events + 1] = { what = "clear", start = start, stop = now(), outcome = "ok" } end
     happened[name] = (happened[name] or 0) + 1
   end

@@ -6,6 +6,7 @@
 #include "feed_internal.h"
 #include "feed_keys.h"
 #include "feed_load.h"
+#include "feed_pace.h"
 #include "feed_poll.h"
 #include "fpcache/wait.h"
 
@@ -362,10 +363,10 @@ static void poll_failed(reader *r, const fpc_error *err) {
 
 /* When the next poll is due. */
 static fpc_deadline next_poll(reader *r, int64_t began, bool busy) {
-    double slowest_s = (double)atomic_load(&r->feed->max_staleness_ns) / 3e9;
+    double staleness_s = (double)atomic_load(&r->feed->max_staleness_ns) / (double)FPC_NS_PER_SECOND;
     if (r->failures == 1) return began; /* once more at once: mostly only the connection is gone */
     if (r->failures > 1) return fpc_deadline_in(jittered(r, doubled(0.05, r->failures - 2, MAX_PAUSE_S)));
-    r->pause_s = fmin(busy ? r->feed->options.interval_s : r->pause_s * 2, slowest_s);
+    r->pause_s = fpc_feed_pause(r->pause_s, busy, r->feed->options.interval_s, staleness_s);
     return after(began, r->pause_s);
 }
 
