@@ -110,14 +110,14 @@ describe("The reader of the change feed", function()
     local ann = open_fresh({}, pool_of("ann"))
     open_fresh({}, f.cache.pool)
     assert.equal(2, count())
-    local first = open_fresh({}, pool_of("keeper", "first"))
-    open_fresh({}, pool_of("keeper", "first"))
+    local first = open_fresh({}, pool_of("reader_with_password", "first"))
+    open_fresh({}, pool_of("reader_with_password", "first"))
     assert.equal(3, count())
     -- Who knows no password that is right now reads nothing along with who knew one then.
-    local pool = pool_of("keeper", "second")
+    local pool = pool_of("reader_with_password", "second")
     local second = open_fresh({}, pool)
     assert.equal(4, count())
-    sql "ALTER ROLE keeper PASSWORD 'third'"
+    sql "ALTER ROLE reader_with_password PASSWORD 'third'"
     second:close()
     local late = open({}, pool)
     eventually("a refusal", function() return late:stats().poll_failures > 0 end)
