@@ -49,11 +49,11 @@ describe("isolation", function()
   end)
 
   it("lets a role that only reads read, and says why it cannot write", function()
-    db:url_of("reader")
-    assert(admin.setup { connection_string = db:url_of("keeper"), schema = "shared", grant = "reader" })
-    assert(db:open { as = "reader" }:set("k", "before"))
-    db:sql("ALTER ROLE reader SET default_transaction_read_only = on")
-    local reader = db:open { as = "reader" }
+    db:url_of("reader_only")
+    assert(admin.setup { connection_string = db:url_of("keeper"), schema = "shared", grant = "reader_only" })
+    assert(db:open { as = "reader_only" }:set("k", "before"))
+    db:sql("ALTER ROLE reader_only SET default_transaction_read_only = on")
+    local reader = db:open { as = "reader_only" }
     assert.equal("before", reader:get("k"))
     local _, err = reader:set("k", 1)
     assert.equal("server: cannot execute INSERT in a read-only transaction; either this server is a standby, and unlogged "
