@@ -2,7 +2,7 @@
 local database = require "support.database"
 local fpcache = require "fpcache"
 
-describe("of tasks that fetch a key", function()
+describe("of tasks", function()
   local PATIENCE = 20 -- seconds; nothing here takes so long unless somebody waits for what does not come
   local db, cache
 
@@ -42,15 +42,20 @@ describe("of tasks that fetch a key", function()
 
   local function waits_of(one) return one:stats({ server = false }).policies.waits end
 
-  --- Tasks that fetch "k"; what each of them gets.
-  local function ask(from, count, policy, load)
+  -- How "k" is asked for.
+  local function fetch(from, policy, load) return from:fetch("k", policy, load) end
+  local function fetch_many(from, policy, load)
+    local values, err = from:fetch_many({ "k", "no key" }, policy, function()
+      local value, reason = load()
+      return value and { k = value }, reason
+    end)
+    return values and values.k, err
+  end
+
+  --- Tasks that ask for "k"; what each of them gets.
+  local function ask(how, from, count, policy, load)
     local tasks = {}
-    for i = 1, count do
-      tasks[i] = fpcache.spawn(function()
-        local value, err = from:fetch("k", policy, load)
-        return value or err
-      end)
-    end
+    for i = 1, count do tasks[i] = fpcache.spawn(how, from, policy, load) end
     return function()
       local got = {}
       for i = 1, count do
@@ -62,8 +67,11 @@ describe("of tasks that fetch a key", function()
     end
   end
 
+  local CANCELLED = "interrupted: the task was cancelled"
+
   --- A task that loads "k" is cancelled while three wait for it.  What they got, and how many loaded.
-  local function cancelled(policy, waiter, columns)
+  local function cancelled(policy, waiter, columns, how)
+    how = how or fetch
     local loads, got, first = 0, nil, nil
     local function load()
       loads = loads + 1
@@ -73,15 +81,15 @@ describe("of tasks that fetch a key", function()
     end
     in_task(function()
       local before = waits_of(waiter)
-      first = fpcache.spawn(function() return cache:fetch("k", policy, load) end)
+      first = fpcache.spawn(how, cache, policy, load)
       await_that("it is loading", function() return loads == 1 end)
-      local answers = ask(waiter, 3, policy, load)
+      local answers = ask(how, waiter, 3, policy, load)
       await_that("three wait", function() return waits_of(waiter) - before >= 3 end)
       keep_lease(columns)
       fpcache.cancel(first)
       got = answers()
     end)
-    assert.same({ nil, "interrupted: the task was cancelled", "loader" }, { fpcache.await(first) })
+    assert.equal(CANCELLED, (select(2, fpcache.await(first))))
     return got, loads
   end
 
@@ -91,15 +99,59 @@ describe("of tasks that fetch a key", function()
     for _, lock in ipairs { "process", "host", "cluster" } do
       local got, loads = cancelled(policy_of(lock), cache)
       assert.same(ALL, got, lock)
-      if lock == "cluster" then assert.equal(2, loads) end -- else it may come before the lease ends, and what it loads is not stored
+      if lock == "cluster" then assert.equal(2, loads) end -- else one may load before the lease ends, and not store
       cache:delete("k")
     end
   end)
 
   it("one that is cancelled while it loads leaves no lease for which other processes wait", function()
-    local got, loads = cancelled(policy_of("cluster"), db:open())
-    assert.same({ ALL, 2 }, { got, loads })
-    assert.equal("value", (cache:get("k")))
+    for _, how in ipairs { fetch, fetch_many } do
+      db:sql("TRUNCATE cache")
+      local got, loads = cancelled(policy_of("cluster"), db:open(), nil, how)
+      assert.same({ ALL, 2 }, { got, loads })
+      assert.equal("value", (cache:get("k")))
+    end
+  end)
+
+  it("nor does one that is cancelled when it is about to store", function()
+    for _, how in ipairs { fetch, fetch_many } do
+      db:sql("TRUNCATE cache")
+      local other, loads, first = db:open(), 0, nil
+      local mine, answers
+      local function load()
+        loads = loads + 1
+        if loads > 1 then return "value" end
+        answers = ask(how, other, 1, policy_of("cluster"), load)
+        await_that("one waits", function() return waits_of(other) > 0 end)
+        keep_lease()
+        fpcache.cancel(first)
+        return "mine"
+      end
+      in_task(function()
+        first = fpcache.spawn(how, cache, policy_of("cluster"), load)
+        mine = fpcache.await(first, PATIENCE)
+        assert.same({ "value" }, answers())
+      end)
+      assert.same({ "mine", 2 }, { mine, loads })
+      assert.equal("value", (cache:get("k")))
+    end
+  end)
+
+  it("a lock is given back when its task is cancelled", function()
+    local other, got = db:open(), nil
+    in_task(function()
+      local is_inside = false
+      local first = fpcache.spawn(function()
+        return cache:lock("l", 600, function()
+          is_inside = true
+          return fpcache.sleep(600)
+        end)
+      end)
+      await_that("it has the lock", function() return is_inside end)
+      fpcache.cancel(first)
+      got = other:lock("l", 600, function() return "mine" end, { wait = PATIENCE })
+    end)
+    assert.equal("mine", got)
   end)
 
   it("he who has the host's lock does not wait for one who waits for that lock", function()
@@ -109,7 +161,7 @@ describe("of tasks that fetch a key", function()
     local function load() return "value" end
     assert.equal("seen", cache:fetch("k", policy_of("cluster"), function()
       keep_lease()
-      in_task(function() got = ask(db:open(), 3, policy, load)() end)
+      in_task(function() got = ask(fetch, db:open(), 3, policy, load)() end)
       return "seen"
     end))
     assert.same(ALL, got)

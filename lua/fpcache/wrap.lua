@@ -1,4 +1,5 @@
 --- wrap and lock: a function that is remembered, and one that only one process runs at a time.
+local cancelled = require("fpcache.policy.cancelled")
 local core = require("fpcache.core")
 local fetch = require("fpcache.fetch")
 local limits = require("fpcache.limits")
@@ -99,7 +100,7 @@ end
 
 local function release_and_return(self, stored, fence, called, ...)
   if not self.flow.breaker:is_open() then -- else it ends by its ttl
-    self.db:run(self.statements.lock_free, self.timeout, self.space, stored, fence)
+    cancelled.surely(function() return self.db:run(self.statements.lock_free, self.timeout, self.space, stored, fence) end)
   end
   if not called then error((...), 0) end
   return ...

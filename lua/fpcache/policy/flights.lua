@@ -1,5 +1,6 @@
 --- Single flight in one process: who asks for a key that another coroutine is fetching waits for that one's result, error
 -- included.  Only where others run while one waits: without a scheduler it would be in vain.
+local cancelled = require("fpcache.policy.cancelled")
 local waiting = require("fpcache.waiting")
 
 ---@class fpcache.Flight
@@ -77,7 +78,7 @@ function flights.leave(all, own, ...)
   if own then
     local _, err = ...
     own.done, own.results = true, { ... }
-    own.is_interrupted = type(err) == "string" and err:find("^interrupted:") ~= nil
+    own.is_interrupted = cancelled.is_reason(err)
     if all[own.id] == own then all[own.id] = nil end
   end
   return ...

@@ -3,6 +3,7 @@
 -- A lease is for who loads a key; it is named by its fence, a number drawn at random.  Storing by it is refused when it has been
 -- overtaken: another lease was granted since, or the entry was written or deleted.
 local announce = require("fpcache.announce")
+local cancelled = require("fpcache.policy.cancelled")
 local core = require("fpcache.core")
 
 local leases = {}
@@ -74,13 +75,19 @@ function leases.store(self, stored, fence, bytes, format, ttl, kept, cost, valid
   return found
 end
 
---- Ends a lease without a value; nobody gets another for `pause` seconds.
+--- Notes that the server could not be told how a loading ended.
+---@param err string
+function leases.note(self, err)
+  self.flow.last_error = err
+  self.flow.breaker:failed(err)
+end
+
+--- Ends a lease without a value; nobody gets another for `pause` seconds.  Also in a task that is cancelled, soon.
 ---@param mark string? for those who wait, see outcomes.lua
----@return boolean? released, string? err
 function leases.release(self, stored, fence, pause, mark)
-  local rows, err = self.db:run(self.statements.fetch_release, self.timeout, self.space, stored, pause, fence, mark)
-  if not rows then return nil, err end
-  return rows > 0
+  cancelled.surely(function()
+    return self.db:run(self.statements.fetch_release, self.timeout, self.space, stored, pause, fence, mark)
+  end, function(err) leases.note(self, err) end)
 end
 
 --- Prolongs an entry.

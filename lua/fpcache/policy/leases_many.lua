@@ -3,6 +3,7 @@
 -- As in leases.lua; all leases that one question was granted have the same fence.
 local announce = require("fpcache.announce")
 local bulk = require("fpcache.bulk")
+local cancelled = require("fpcache.policy.cancelled")
 local core = require("fpcache.core")
 local leases = require("fpcache.policy.leases")
 local lifetimes = require("fpcache.policy.lifetimes")
@@ -53,14 +54,28 @@ function leases_many.ask(self, keys, policy)
   return answers, broken, is_watched
 end
 
---- Tells the server something of keys; what fails is noted.
+--- Tells the server something of keys.
+---@return integer? rows, string? err
 local function run_for_keys(self, statement, keys, seconds, fence, mark, tags)
-  if #keys == 0 then return end
   local stored = bulk.stored_keys(self, keys, 3)
   local rows, err = self.db:run(self.statements[statement], self.bulk_timeout, self.space, stored, seconds, fence, mark,
     tags)
   if rows or not announce.is_surely_undone(err) then self.feed:wrote_keys(self.seed, stored) end
-  if not rows then self.flow.breaker:failed(err) end
+  return rows, err
+end
+
+--- Ends leases without values; nobody gets others for `pause` seconds.  Also in a task that is cancelled, soon.
+---@param mark string? for those who wait, see outcomes.lua
+function leases_many.release(self, keys, fence, pause, mark)
+  if #keys == 0 then return end
+  cancelled.surely(function() return run_for_keys(self, "fetch_release_many", keys, pause, fence, mark) end,
+    function(err) self.flow.breaker:failed(err) end)
+end
+
+--- Notes that something could not be told; when that is because the task was cancelled, its leases end.
+local function give_up(self, keys, fence, err)
+  self.flow.breaker:failed(err)
+  if cancelled.is_reason(err) then leases_many.release(self, keys, fence, 0) end
 end
 
 ---@class fpcache.StoreMany
@@ -90,7 +105,7 @@ function leases_many.store(self, batch, keys, o)
   if found then
     self.flow.counts.overtaken = self.flow.counts.overtaken + #keys - rows
   else
-    self.flow.breaker:failed(err)
+    give_up(self, keys, o.fence, err)
   end
 end
 
@@ -99,13 +114,10 @@ end
 ---@param mark string? for those who wait, see outcomes.lua
 ---@param tags string[]?
 function leases_many.store_absent(self, keys, seconds, fence, mark, tags)
-  run_for_keys(self, tags and "fetch_absent_many_tagged" or "fetch_absent_many", keys, seconds, fence, mark, tags)
-end
-
---- Ends leases without values; nobody gets others for `pause` seconds.
----@param mark string? as above
-function leases_many.release(self, keys, fence, pause, mark)
-  run_for_keys(self, "fetch_release_many", keys, pause, fence, mark)
+  if #keys == 0 then return end
+  local rows, err = run_for_keys(self, tags and "fetch_absent_many_tagged" or "fetch_absent_many", keys, seconds, fence, mark,
+    tags)
+  if not rows then give_up(self, keys, fence, err) end
 end
 
 --- Prolongs entries.

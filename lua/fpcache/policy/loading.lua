@@ -1,11 +1,11 @@
 --- One loading: the loader is called, and what it says becomes an entry, a mark of absence, or nothing.
+local cancelled = require("fpcache.policy.cancelled")
 local context = require("fpcache.policy.context")
 local core = require("fpcache.core")
 local leases = require("fpcache.policy.leases")
 local lifetimes = require("fpcache.policy.lifetimes")
 local older = require("fpcache.policy.older")
 local outcomes = require("fpcache.policy.outcomes")
-local waiting = require("fpcache.waiting")
 
 local loading = {}
 
@@ -40,22 +40,10 @@ local function store(self, call, fence, value, given, cost)
   return leases.store(self, call.stored, fence, bytes, format, ttl, kept, cost, given.validator, tags)
 end
 
-local function note(self, err)
-  local flow = self.flow
-  flow.last_error = err
-  flow.breaker:failed(err)
-end
-
---- Ends the lease: nobody gets another for `pause` seconds, and who waits is told why.
+--- Ends the lease: nobody gets another for `pause` seconds, and who waits is told why, unless that concerns this caller alone.
 local function release(self, call, fence, pause, outcome, reason)
-  local is_interrupted = reason ~= nil and reason:find("^interrupted:") ~= nil
-  local function tell()
-    local mark = not is_interrupted and outcomes.mark(self, call.stored, outcome, fence, reason) or nil
-    local released, err = leases.release(self, call.stored, fence, pause, mark)
-    if released == nil then note(self, err) end
-  end
-  -- A task that was cancelled can ask nothing more; and that it was is no news for who waits.
-  if not (is_interrupted and waiting.background(tell)) then tell() end
+  local is_news = not cancelled.is_reason(reason)
+  leases.release(self, call.stored, fence, pause, is_news and outcomes.mark(self, call.stored, outcome, fence, reason) or nil)
 end
 
 -- Errors after which the lease cannot be ended either: to try would cost another wait.
@@ -91,7 +79,7 @@ function loading.run(self, call, fence, answer)
   elseif fence then
     local stored, err = store(self, call, fence, value, given, took)
     if stored == nil then
-      note(self, err)
+      leases.note(self, err)
       why = err
       if not LOST[err:match("^(%l+):")] then release(self, call, fence, 0, "alone", err) end -- who waits for it waits in vain
     elseif not stored then

@@ -1,4 +1,5 @@
 --- One loading of many keys: the loader is called once, and what it says of each becomes an entry, a mark of absence, or nothing.
+local cancelled = require("fpcache.policy.cancelled")
 local context = require("fpcache.policy.context")
 local core = require("fpcache.core")
 local leases_many = require("fpcache.policy.leases_many")
@@ -44,7 +45,7 @@ local function fail(self, call, keys, fence, answers, err, result)
     end
   end
   if not fence then return end
-  local mark = outcomes.mark_many(self, "failed", fence, err)
+  local mark = not cancelled.is_reason(err) and outcomes.mark_many(self, "failed", fence, err) or nil
   leases_many.release(self, with_old, fence, call.policy.error_backoff, mark)
   leases_many.release(self, without, fence, 0, mark)
 end

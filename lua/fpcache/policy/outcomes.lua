@@ -77,8 +77,7 @@ end
 ---@return nil, string? err, string source
 function outcomes.share(self, call, answer, err)
   if answer.granted and answer.fence ~= leases.NOTHING_STORED then -- the next who comes tries again
-    local released, problem = leases.release(self, call.stored, answer.fence, 0)
-    if released == nil then self.flow.breaker:failed(problem) end
+    leases.release(self, call.stored, answer.fence, 0)
   end
   return nil, err, "loader"
 end
