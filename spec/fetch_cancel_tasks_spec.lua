@@ -137,6 +137,31 @@ describe("of tasks", function()
     end
   end)
 
+  it("one whose loading goes on when it is cancelled, since its policy names hard_timeout, ends no other's wait", function()
+    local policy = fpcache.policy { ttl = 60, lock_timeout = 600, hard_timeout = 600 }
+    for _, how in ipairs { fetch, fetch_many } do
+      db:sql("TRUNCATE cache")
+      local loads, may_end, first, got = 0, false, nil, nil
+      local function load()
+        loads = loads + 1
+        await_that("it may end", function() return may_end end)
+        return "value"
+      end
+      in_task(function()
+        local before = waits_of(cache)
+        first = fpcache.spawn(how, cache, policy, load)
+        await_that("it is loading", function() return loads == 1 end)
+        local answers = ask(how, cache, 3, policy, load)
+        await_that("three wait", function() return waits_of(cache) - before >= 3 end)
+        fpcache.cancel(first)
+        assert.equal(CANCELLED, (select(2, fpcache.await(first, PATIENCE))))
+        may_end = true
+        got = answers()
+      end)
+      assert.same({ ALL, 1 }, { got, loads })
+    end
+  end)
+
   it("a lock is given back when its task is cancelled", function()
     local other, got = db:open(), nil
     in_task(function()

@@ -179,6 +179,10 @@ describe("what is remembered", function()
       assert.same({ { "new", nil, "loader" }, 5 }, timed(usual, slowly(5, "new")))
       assert.same({ { "new", nil, "loader" }, 1 }, timed(patient, slowly(1, "new")))
       assert.same({ { "value", nil, "stale" }, 2 }, timed(patient, slowly(5, "new")))
+      assert.same({ { "value", nil, "stale" }, 3 }, timed({ ttl = 60, stale_ttl = 600, hard_timeout = 3 }, slowly(9, "late")))
+      local late = timed({ ttl = 60, hard_timeout = 3, near = false }, slowly(9, "late"))
+      assert.same({ "timeout: loading took longer than hard_timeout (3 s); it goes on", 3 }, { late[1][2], late[2] })
+      assert.is_nil(late[1][1])
       assert.same({ { "value", nil, "stale" }, 5 }, timed(usual, slowly(5, nil, down)))
       layers.age(cache, 10) -- error_backoff is over
     end

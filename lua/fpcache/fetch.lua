@@ -82,10 +82,12 @@ local function finish(self, call, called, ...)
   return flights.leave(self.flow.flights, call.flight, ...)
 end
 
---- Loads in the background and gives the old value meanwhile, or after soft_timeout; without an old one waits for hard_timeout.
+--- Loads in the background and gives the old value meanwhile, or after soft_timeout; without an old one, or where that is waited
+-- for, waits for hard_timeout.
 ---@return boolean taken false: there is no background here
 local function load_behind(self, call, answer, fence, old, source)
   local policy, results = call.policy, nil
+  local has_old = old ~= nil and not older.is_waited_for(policy, answer)
   local function loaded(...)
     results = { ... }
     if call.is_behind then finish(self, call, ...) end
@@ -94,20 +96,19 @@ local function load_behind(self, call, answer, fence, old, source)
     if call.flight then call.flight.task = coroutine.running() or false end -- the caller may go on and ask again
     loaded(pcall(loading.run, self, call, fence, answer))
   end
-  local is_done = behind.run(policy, old ~= nil, run, function() return results end, function()
-    if old ~= nil and call.flight then flights.offer(call.flight, answer, old, source) end
+  local is_done, cancelled = behind.run(policy, has_old, run, function() return results end, function()
+    if has_old and call.flight then flights.offer(call.flight, answer, old, source) end
   end)
   if is_done == nil then return false end
   if is_done then
     if not results[1] then error(results[2], 0) end
     return true, results[2], results[3], results[4], results[5]
   end
-  if old ~= nil then
-    call.is_behind = true
-    if call.flight then call.flight.ends = waiting.now() + policy.hard_timeout end
-    return true, give_old(self, old, source)
-  end
-  return true, nil, behind.too_late(policy), "loader"
+  if old == nil and not cancelled then return true, nil, behind.too_late(policy), "loader" end
+  call.is_behind = true -- others wait for it
+  if call.flight then call.flight.ends = waiting.now() + policy.hard_timeout end
+  if old == nil then return true, nil, cancelled, "loader" end
+  return true, give_old(self, old, source)
 end
 
 local function conclude(self, call, answer, fence, taken, ...)
@@ -134,8 +135,7 @@ local function without_server(self, call, err)
       return old, nil, "stale", err or flow.breaker.last_error
     end
   end
-  if answer and not older.is_waited_for(policy, answer) then return load(self, call, answer, nil) end
-  return loading.run(self, call, nil, answer)
+  return load(self, call, answer, nil)
 end
 
 --- What a statement of fetch answered, as ask() gives it.

@@ -72,17 +72,17 @@ local function meanwhile(call, keys, answers)
 end
 
 --- Loading goes on behind the caller, who does not wait any longer: he gets what there is.
-local function go_on(self, call, keys, own, found)
-  local ends, err = waiting.now() + call.policy.hard_timeout, behind.too_late(call.policy)
+---@param cancelled string? the error when his task was cancelled, which ends nobody else's wait
+local function go_on(self, call, keys, own, found, cancelled)
+  local ends, err = waiting.now() + call.policy.hard_timeout, cancelled or behind.too_late(call.policy)
   for _, key in ipairs(keys) do
     local old, flight = found[key], own[key]
-    if old then
-      if flight then flight.ends = ends end
-      give(self, call, key, old.value, old.source)
-    else
+    if not (old or cancelled) then
       flights.leave(self.flow.flights, flight, nil, err, "loader")
-      fail(call, err)
+    elseif flight then
+      flight.ends = ends
     end
+    if old then give(self, call, key, old.value, old.source) else fail(call, err) end
   end
 end
 
@@ -107,8 +107,8 @@ local function load(self, call, keys, fence, answers)
       if own[key] then flights.offer(own[key], answers[key], old.value, old.source) end
     end
   end
-  local is_done = behind.run(call.policy, has_all, run, function() return called ~= nil end, offer)
-  if is_done == false then return go_on(self, call, keys, own, found) end
+  local is_done, cancelled = behind.run(call.policy, has_all, run, function() return called ~= nil end, offer)
+  if is_done == false then return go_on(self, call, keys, own, found, cancelled) end
   if is_done == nil then
     offer()
     run()

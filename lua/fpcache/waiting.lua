@@ -69,6 +69,7 @@ local FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.002, 0.05, 1.5 -- seconds
 ---@param seconds number
 ---@param check fun(): any nil or false: not yet
 ---@return any answer nil when the time was over, or the task was cancelled
+---@return string? err "interrupted: ..." when it was cancelled
 function waiting.poll(seconds, check)
   local deadline, pause = waiting.now() + seconds, FIRST_PAUSE
   while true do
@@ -77,7 +78,7 @@ function waiting.poll(seconds, check)
     local _, err = waiting.sleep(math.min(pause, left))
     local answer = check()
     if answer then return answer end
-    if err then return nil end -- it would not sleep again
+    if err then return nil, err end -- it would not sleep again
     pause = math.min(pause * GROWTH, LONGEST_PAUSE)
   end
 end

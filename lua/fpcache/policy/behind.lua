@@ -11,13 +11,16 @@ local behind = {}
 ---@param is_done fun(): any
 ---@param begun function called before the wait
 ---@return boolean? done false: it goes on; nil: nothing was begun, there is no background here
+---@return string? err "interrupted: ..." when it goes on because the caller's task was cancelled
 function behind.run(policy, has_old, run, is_done, begun)
   if not has_old and not policy.stops_waiting then return nil end
   if not (policy.background or waiting.background)(run) then return nil end
   begun()
   local patience = has_old and (policy.soft_timeout or 0) or policy.hard_timeout
-  if patience > 0 then waiting.poll(patience, is_done) end
-  return is_done() and true or false
+  local _, err
+  if patience > 0 then _, err = waiting.poll(patience, is_done) end
+  if is_done() then return true end
+  return false, err
 end
 
 --- What a caller is told who has waited for hard_timeout.
