@@ -62,8 +62,8 @@ describe("fpcache doctor", function()
   end)
 
   it("sees a table that is logged, not isolated, or not vacuumed", function()
-    db:sql([[ALTER TABLE cache SET LOGGED; ALTER TABLE cache NO FORCE ROW LEVEL SECURITY;
-             ALTER TABLE cache SET (autovacuum_enabled = off)]])
+    db:sql([[ALTER TABLE fpcache_entries SET LOGGED; ALTER TABLE cache NO FORCE ROW LEVEL SECURITY;
+             ALTER TABLE fpcache_entries SET (autovacuum_enabled = off)]])
     local found = examine()
     says("advice", "LOGGED", found.unlogged)
     says("bad", "row-level security is off", found.isolation)
@@ -75,7 +75,7 @@ describe("fpcache doctor", function()
   end)
 
   it("sees dead and expired rows, and a filter that is too small", function()
-    db:sql("ALTER TABLE cache SET (autovacuum_enabled = off)")
+    db:sql("ALTER TABLE fpcache_entries SET (autovacuum_enabled = off)")
     db:sql([[INSERT INTO cache (user_id, namespace, key, value, format, version, expires_at)
              SELECT 'app', '', int4send(i), '', 's', 1, now() - interval '1 hour' FROM generate_series(1, 20000) AS i;
              UPDATE cache SET version = 2]])
