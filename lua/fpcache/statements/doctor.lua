@@ -25,6 +25,18 @@ WHERE NOT coalesce((SELECT CASE object WHEN 'fpcache_feed' THEN has_any_column_p
                                        ELSE has_table_privilege(c.oid, privilege) END
                     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
                     WHERE n.nspname = $1 AND c.relname = object), false)]],
+  -- Who may write the entries by themselves, and who the feed in others' names: setup grants two columns of it.
+  tellers = [[
+SELECT coalesce((SELECT bool_and(has_table_privilege(c.oid, privilege)) FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'])
+                 AS p (privilege), pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                 WHERE n.nspname = $1 AND c.relname = 'fpcache_entries'), true) AS may_tell,
+       (SELECT string_agg(DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, ', ')
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace CROSS JOIN LATERAL (
+            SELECT * FROM aclexplode(c.relacl) UNION ALL
+            SELECT e.* FROM pg_attribute AS t CROSS JOIN LATERAL aclexplode(t.attacl) AS e
+            WHERE t.attrelid = c.oid AND t.attname NOT IN ('namespace', 'keys')) AS a
+        WHERE n.nspname = $1 AND c.relname = 'fpcache_feed' AND a.privilege_type = 'INSERT'
+          AND a.grantee <> c.relowner) AS forgers]],
   uses_schema = "SELECT has_schema_privilege(oid, 'USAGE') AS usage FROM pg_namespace WHERE nspname = $1",
 
   table_ = [[
