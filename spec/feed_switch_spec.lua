@@ -147,7 +147,7 @@ describe("the switch of the change feed", function()
   end)
 
   it("is nothing that our own functions meet: they name the entries, and what is told they tell", function()
-    assert.equal("cache_delete, cache_set", db:sql([[SELECT string_agg(proname, ', ' ORDER BY proname) FROM pg_proc
+    assert.equal("cache_delete, cache_exists, cache_get, cache_set, cache_ttl", db:sql([[SELECT string_agg(proname, ', ' ORDER BY proname) FROM pg_proc
       WHERE pronamespace = 'public'::regnamespace AND prosrc ~ '(FROM|INTO|UPDATE|JOIN|ONLY)\s+"?public"?\.cache\M']]))
   end)
 

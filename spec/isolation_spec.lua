@@ -47,6 +47,10 @@ describe("isolation", function()
     assert.equal(tonumber(told) + 4, -- the second write is of an old key and a new one
       tonumber(db:sql("SELECT count(*) FROM shared.fpcache_feed WHERE user_id = 'by_hand'")))
     assert.is_nil((db:open({ as = "ann" }):get("l")))
+    assert.same({ { ok = true } }, sql(cache, "SELECT shared.cache_set('by_hand', 'p', 'v') AS ok"))
+    assert.same({ { value = "v", ttl = -1 } },
+      sql(cache, "SELECT shared.cache_get('by_hand', 'p') AS value, shared.cache_ttl('by_hand', 'p') AS ttl"))
+    assert.same({ { ok = true } }, sql(cache, "SELECT shared.cache_delete('by_hand', 'p') AS ok"))
     local rows, err = sql(cache, "SELECT 1 FROM shared.fpcache_entries")
     assert.is_nil(rows)
     assert.matches("SQLSTATE 42501", err)

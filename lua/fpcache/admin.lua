@@ -173,7 +173,8 @@ function admin.status(opts)
   return report, err
 end
 
---- Switches the change feed of a schema on or off.  Waits up to `timeout` for writers that have begun.  Off: writes cost less,
+--- Switches the change feed of a schema on or off.  Waits up to `timeout` for statements that have begun, while later ones wait
+-- for it.  Off: writes cost less,
 -- and neither near cache nor filter of anybody answers.
 ---@param opts table connection options, schema
 ---@param is_on boolean

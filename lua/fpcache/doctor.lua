@@ -93,7 +93,7 @@ local CHECKS = {
     if facts.missing ~= "" then
       return "bad", ("%s lacks %s"):format(facts.server.login, facts.missing), grant
     elseif not facts.tellers.may_tell then
-      return "advice", ("%s has rights on cache and not on fpcache_entries: triggers tell what it writes, which is slower"):format(
+      return "advice", ("%s has rights on cache and not on fpcache_entries: triggers tell what it writes, slower"):format(
         facts.server.login), grant
     end
     return "good", facts.server.login .. " may do all it needs"

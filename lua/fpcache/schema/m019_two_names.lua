@@ -140,6 +140,7 @@ CREATE TRIGGER fpcache_tell_deleted AFTER DELETE ON {schema}.cache REFERENCING O
 DROP FUNCTION {schema}.fpcache_tell_row() CASCADE;  -- and the triggers for each row
 
 -- Our own functions know what they have to tell, and so use the name of the entries; what measures the table, both names.
+-- The Python functions that read stay as they are, for those who have rights on `cache` alone.
 DO {body}
 DECLARE
     given record;
@@ -147,7 +148,7 @@ DECLARE
     word  text;
 BEGIN
     FOR given IN SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace({schemaText})
-                 AND (proname ~ '^fpcache_' OR proname IN ('cache_get', 'cache_exists', 'cache_ttl', 'cache_cleanup')) LOOP
+                 AND (proname ~ '^fpcache_' OR proname = 'cache_cleanup') LOOP
         text := pg_get_functiondef(given.oid);
         FOREACH word IN ARRAY ARRAY['FROM ', 'INTO ', 'UPDATE ', 'JOIN '] LOOP
             word := word || {schemaText};
