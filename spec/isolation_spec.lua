@@ -36,7 +36,7 @@ describe("isolation", function()
   it("serves who was given rights on the cache alone: the triggers tell for him", function()
     db:url_of("by_hand")
     db:sql([[GRANT USAGE ON SCHEMA shared TO by_hand; GRANT SELECT, INSERT, UPDATE, DELETE ON shared.cache TO by_hand;
-      GRANT SELECT ON shared.fpcache_schema TO by_hand]])
+      GRANT SELECT ON shared.fpcache_schema, shared.fpcache_namespaces TO by_hand]])
     local cache = db:open { as = "by_hand" }
     assert.is_false(cache.tells)
     local told = db:sql("SELECT count(*) FROM shared.fpcache_feed WHERE user_id = 'by_hand'")
