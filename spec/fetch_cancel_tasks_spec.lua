@@ -3,7 +3,7 @@ local database = require "support.database"
 local fpcache = require "fpcache"
 
 describe("of tasks", function()
-  local PATIENCE = 20 -- seconds; nothing here takes so long unless somebody waits for what does not come
+  local PATIENCE = 60 -- seconds; nothing here takes so long unless somebody waits for what does not come
   local db, cache
 
   setup(function() db = database.new() end)
