@@ -56,6 +56,23 @@ describe("without its server", function()
     assert.equal("open", cache:stats({ server = false }).policies.breaker)
   end)
 
+  it("a lock that is taken ends the failures in a row, and while the server is not asked it ends by its time", function()
+    cache = db:open { breaker_pause = 60, breaker_failures = 2 }
+    local circuit = cache.flow.breaker
+    circuit:failed("connect: gone")
+    assert.equal("in", cache:lock("o", 60, function() return "in" end))
+    circuit:failed("connect: gone")
+    assert.equal("closed", circuit:state())
+    assert.equal("in", cache:lock("p", 60, function()
+      for _ = 1, 2 do circuit:failed("connect: gone") end
+      assert.equal("open", circuit:state())
+      return "in"
+    end))
+    local other = db:open()
+    assert.equal("free", (other:lock("o", 60, function() return "free" end)))
+    assert.matches("^busy: ", (select(2, other:lock("p", 60, error))))
+  end)
+
   it("fetch finds the server again", function()
     cache = db:open { breaker_pause = 0.1, timeout = 1, connect_timeout = 1 }
     db.srv:stop()
