@@ -9,16 +9,19 @@ local function new_feed()
   function feed.stamp(gate, spot) return gate.stamps[spot] or 1 end
   -- As fast_feed.terms() has them.
   function feed.new_terms(gate)
-    local of, terms = {}, { memory = true }
+    local of, terms, held = {}, { memory = true }, 0
     gate.terms[#gate.terms + 1] = terms
     function terms.put(_, slot, spot, stamp, ends)
       if terms.memory then of[slot] = { spot, stamp, ends } end
       return terms.memory
     end
     function terms.get(_, slot) return of[slot][1], of[slot][2], of[slot][3] end
+    function terms.held() return held end
     return terms, function(slot)
       local spot, stamp, ends = terms:get(slot)
-      return gate.is_fresh and gate.time < ends and gate:stamp(spot) == stamp
+      local is_current = gate.is_fresh and gate.time < ends and gate:stamp(spot) == stamp
+      if is_current then held = held + 1 end
+      return is_current
     end
   end
   function feed.change(spot) feed.stamps[spot] = (feed.stamps[spot] or 1) + 1 end

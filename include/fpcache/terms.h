@@ -20,8 +20,9 @@ typedef struct fpc_term {
 } fpc_term;
 
 typedef struct fpc_terms {
-    fpc_term *of; /* by slot */
-    size_t room;  /* slots */
+    fpc_term *of;  /* by slot */
+    size_t room;   /* slots */
+    uint64_t held; /* how often fpc_terms_hold() was true: the hits */
 } fpc_terms;
 
 /* The terms of a new copy, in place of those that the slot had.  `stamp` was taken before the value was asked

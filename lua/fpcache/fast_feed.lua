@@ -63,7 +63,8 @@ end
 
 --- Keeps the terms of copies (see include/fpcache/terms.h), for as long as the caller keeps both the terms and the feed.
 ---@param feed table of fast_feed.of()
----@return userdata terms put(slot, spot, stamp, ends) -> boolean (false: no memory); get(slot) -> spot, stamp, ends
+---@return userdata terms put(slot, spot, stamp, ends) -> boolean (false: no memory); get(slot) -> spot, stamp, ends;
+--- held() -> how often is_current was true
 ---@return fun(slot: integer): boolean is_current whether what was put there may still be given out
 function fast_feed.terms(feed)
   local terms = core.terms(feed.feed)

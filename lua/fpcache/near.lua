@@ -62,7 +62,7 @@ function near.new(opts)
     largest = opts.bytes / LARGEST_PART,
     present = new_shelf(opts, opts.size, opts.bytes),
     absent = new_shelf(opts, opts.negative_size, opts.negative_size * NEGATIVE_BYTES),
-    hits = 0, negative_hits = 0, misses = 0, expired = 0, invalidated = 0,
+    misses = 0, expired = 0, invalidated = 0,
   }, Near)
   refresh(self)
   return self
@@ -103,7 +103,6 @@ local function is_still_absent(self, slot)
   local shelf = self.absent
   if shelf.is_current(slot) then
     shelf.sieve.visited[slot] = true
-    self.negative_hits = self.negative_hits + 1
     return true, shelf.sieve.values[slot] == TOLD
   end
   reconsider(self, shelf, slot)
@@ -121,7 +120,6 @@ function Near:get(name, key)
   if slot then
     if self.is_current(slot) then
       self.visited[slot] = true
-      self.hits = self.hits + 1
       if self.copy then return deep_copy(self.values[slot], {}) end
       return self.values[slot]
     end
@@ -240,7 +238,7 @@ end
 function Near:stats()
   local present, absent = self.present.sieve, self.absent.sieve
   return {
-    hits = self.hits, negative_hits = self.negative_hits, misses = self.misses,
+    hits = self.present.terms:held(), negative_hits = self.absent.terms:held(), misses = self.misses,
     invalidated = self.invalidated, expired = self.expired,
     entries = present.entries, negative_entries = absent.entries,
     bytes = present.bytes + absent.bytes, evictions = present.evictions + absent.evictions,

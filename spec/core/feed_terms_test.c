@@ -70,10 +70,12 @@ static void a_copy_holds_until_its_key_changes(void **state) {
     change(7);
     assert_false(holds());
     assert_false(holds());
+    assert_int_equal(terms.held, 2);
     assert_true(fpc_terms_put(&terms, 1, 7, fpc_feed_stamp(feed, 7), END));
     assert_true(holds());
     fpc_feed_stamps_move_all(feed->stamps, now);
     assert_false(holds());
+    assert_int_equal(terms.held, 3);
 }
 
 static void what_was_seen_of_one_copy_is_not_believed_of_the_next(void **state) {

@@ -77,11 +77,11 @@ static inline bool fpc_feed_is_inherited(const fpc_feed *feed) {
     return feed->fork_generation != fpc_fork_generation_again(); /* fpc_feed_make() has called the other */
 }
 
-/* Read before anything that is answered by it. */
+/* Read before anything that is answered by it.  FPC_FEED_UNKNOWN is before everything. */
 static inline bool fpc_feed_is_fresh_at(const fpc_feed *feed, int64_t now) {
     int64_t known_until = atomic_load_explicit(&feed->known_until, memory_order_acquire);
-    return known_until != FPC_FEED_UNKNOWN && !fpc_feed_is_inherited(feed) &&
-           now - known_until < atomic_load_explicit(&feed->max_staleness_ns, memory_order_relaxed);
+    return now - atomic_load_explicit(&feed->max_staleness_ns, memory_order_relaxed) < known_until &&
+           !fpc_feed_is_inherited(feed);
 }
 
 /* The thread. */

@@ -36,9 +36,11 @@ bool fpc_terms_hold(fpc_terms *terms, const fpc_feed *feed, size_t slot) {
     int64_t now = fpc_feed_latest_now();
     if (now >= term->ends || !fpc_feed_is_fresh_at(feed, now)) return false;
     uint64_t moves = fpc_feed_stamps_moves(feed->stamps); /* never 0 */
-    if (moves == term->seen) return true;
-    if (fpc_feed_stamps_get(feed->stamps, term->spot) != term->stamp) return false;
-    term->seen = moves;
+    if (moves != term->seen) {
+        if (fpc_feed_stamps_get(feed->stamps, term->spot) != term->stamp) return false;
+        term->seen = moves;
+    }
+    terms->held++;
     return true;
 }
 

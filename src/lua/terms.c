@@ -47,6 +47,12 @@ static int terms_get(lua_State *L) {
     return 3;
 }
 
+/* terms:held() -> how often is_current() was true */
+static int terms_held(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)check(L)->terms.held);
+    return 1;
+}
+
 /* LuaJIT's FFI calls this without the detour by its stack (see lua/fpcache/fast_feed.lua). */
 static bool is_current(terms_ud *ud, int32_t slot) {
     return fpc_terms_hold(&ud->terms, *ud->feed, (size_t)slot);
@@ -86,7 +92,8 @@ static int terms_close(lua_State *L) {
 }
 
 void fpc_lua_register_terms(lua_State *L) {
-    static const luaL_Reg METHODS[] = {{"put", terms_put}, {"get", terms_get}, {NULL, NULL}};
+    static const luaL_Reg METHODS[] = {
+        {"put", terms_put}, {"get", terms_get}, {"held", terms_held}, {NULL, NULL}};
     fpc_lua_new_type(L, TERMS_TYPE, METHODS, terms_close);
     lua_pushcfunction(L, terms_new);
     lua_setfield(L, -2, "terms");

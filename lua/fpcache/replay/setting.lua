@@ -43,15 +43,20 @@ local function scaled(count, sample) return math.max(math.floor(count * sample +
 --- Makes terms (see fast_feed.terms) on the trace's clock, by which nobody changes anything unheard.
 local function terms_maker(self)
   return function()
-    local ends = {}
+    local ends, held = {}, 0
     local terms = {
       put = function(_, slot, _, _, at)
         ends[slot] = at
         return true
       end,
       get = function(_, slot) return 1, 1, ends[slot] end,
+      held = function() return held end,
     }
-    return terms, function(slot) return self.clock < ends[slot] end
+    return terms, function(slot)
+      if self.clock >= ends[slot] then return false end
+      held = held + 1
+      return true
+    end
   end
 end
 
