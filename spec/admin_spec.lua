@@ -43,10 +43,11 @@ describe("admin", function()
       assert.equal("public", report.schema)
       assert.equal(db.name, report.database)
       assert.equal("fpcache", report.owner)
-      -- the seed's verification query
-      assert.equal("cache|UNLOGGED", db:sql([[
+      -- the seed's verification query, for both names
+      assert.equal("fpcache_entries|UNLOGGED", db:sql([[
         SELECT relname as table_name, CASE relpersistence WHEN 'u' THEN 'UNLOGGED' WHEN 'p' THEN 'PERMANENT'
-          WHEN 't' THEN 'TEMPORARY' END as table_type FROM pg_class WHERE relname = 'cache' AND relkind = 'r']]))
+          WHEN 't' THEN 'TEMPORARY' END as table_type FROM pg_class
+        WHERE relname IN ('cache', 'fpcache_entries') AND relkind = 'r']]))
       assert.equal("1", db:sql("SELECT count(*) FROM pg_indexes WHERE tablename = 'cache'"))
     end)
 
@@ -77,7 +78,7 @@ describe("admin", function()
 
     it("with logged makes a table that survives a crash", function()
       assert.is_false(assert(call("setup", { logged = true })).unlogged)
-      assert.equal("p", db:sql("SELECT relpersistence FROM pg_class WHERE oid = 'cache'::regclass"))
+      assert.equal("p", db:sql("SELECT relpersistence FROM pg_class WHERE oid = 'fpcache_entries'::regclass"))
       assert.is_false(assert(call("setup")).unlogged, "repeating changes nothing")
       assert.is_true(assert(call("setup", { force = true })).unlogged)
     end)

@@ -154,9 +154,9 @@ describe("fpcache", function()
       local t = terminal.start({ interpreter.path, "top", "--every", "0.2" },
         { FPCACHE_URL = other:url_of(), HOME = fpcache.dir })
       t:sees("table    ")
-      other:sql("ALTER TABLE cache RENAME TO hidden")
+      other:sql("ALTER TABLE fpcache_entries RENAME TO hidden")
       t:sees("server   schema: there is no cache in schema public")
-      other:sql("ALTER TABLE hidden RENAME TO cache")
+      other:sql("ALTER TABLE hidden RENAME TO fpcache_entries")
       t:sees("table    ")
       t:key("q")
       assert.equal(0, t:code())
@@ -223,7 +223,7 @@ describe("fpcache", function()
       local calls
       for _, one in ipairs(assert(codec.json.decode(answer.out))) do
         assert.is_true(one.mean_s > 0 and one.max_s >= one.mean_s)
-        if one.text:find("INSERT INTO \"?public\"?%.cache") and one.login == "fpcache" then calls = one.calls end
+        if one.text:find("INSERT INTO \"?public\"?%.fpcache_entries") and one.login == "fpcache" then calls = one.calls end
       end
       assert.equal(2, calls, answer.out)
     end)

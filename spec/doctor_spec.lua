@@ -54,6 +54,9 @@ describe("fpcache doctor", function()
     local found = examine()
     says("bad", "app lacks cache INSERT, fpcache_feed SELECT", found.rights)
     assert.matches("fpcache admin setup --grant app, as the owner fpcache", found.rights.cure, 1, true)
+    db:sql([[GRANT INSERT ON cache TO public; GRANT SELECT ON fpcache_feed TO public;
+      REVOKE UPDATE ON fpcache_entries FROM public]])
+    says("advice", "app has rights on cache and not on fpcache_entries", examine().rights)
     db:sql("REVOKE ALL ON fpcache_schema FROM public")
     assert.is_nil(examine().schema)
     db:sql("CREATE SCHEMA hidden")
@@ -62,12 +65,21 @@ describe("fpcache doctor", function()
   end)
 
   it("sees a table that is logged, not isolated, or not vacuumed", function()
-    db:sql([[ALTER TABLE cache SET LOGGED; ALTER TABLE cache NO FORCE ROW LEVEL SECURITY;
-             ALTER TABLE cache SET (autovacuum_enabled = off)]])
+    db:sql([[ALTER TABLE fpcache_entries SET LOGGED; ALTER TABLE cache NO FORCE ROW LEVEL SECURITY;
+             ALTER TABLE fpcache_entries SET (autovacuum_enabled = off)]])
     local found = examine()
     says("advice", "LOGGED", found.unlogged)
     says("bad", "row-level security is off", found.isolation)
     says("bad", "autovacuum is off", found.autovacuum)
+  end)
+
+  it("sees who may write the feed in others' names", function()
+    db:sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
+    says("advice", "app may write the change feed in others' names", examine().isolation)
+    db:sql("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM app; GRANT INSERT (xid) ON fpcache_feed TO app, public")
+    says("advice", "PUBLIC, app may write the change feed", examine().isolation)
+    db:sql("REVOKE INSERT (xid) ON fpcache_feed FROM app, public")
+    assert.equal("good", examine().isolation.level)
   end)
 
   it("sees a login that row-level security does not bind", function()
@@ -75,7 +87,7 @@ describe("fpcache doctor", function()
   end)
 
   it("sees dead and expired rows, and a filter that is too small", function()
-    db:sql("ALTER TABLE cache SET (autovacuum_enabled = off)")
+    db:sql("ALTER TABLE fpcache_entries SET (autovacuum_enabled = off)")
     db:sql([[INSERT INTO cache (user_id, namespace, key, value, format, version, expires_at)
              SELECT 'app', '', int4send(i), '', 's', 1, now() - interval '1 hour' FROM generate_series(1, 20000) AS i;
              UPDATE cache SET version = 2]])

@@ -182,7 +182,7 @@ describe("a fault", function()
       local cache = assert(fpcache.new { connection_string = db:url_of(), schema = "going" })
       assert(cache:set("k", 1))
       assert(admin.drop { connection_string = db.url, schema = "going" })
-      assert.matches('^schema: relation "going.cache" does not exist; run `fpcache admin setup`',
+      assert.matches('^schema: relation "going.fpcache_entries" does not exist; run `fpcache admin setup`',
         select(2, cache:get("k")))
       cache:close()
     end)

@@ -48,6 +48,13 @@ describe("a reader knows, after", function()
     ["cache_set of a new key"] = { app, "SELECT cache_set('app', 'new#', 'v')", OLD, OLD, "v", 1 },
     ["cache_set with a ttl"] = { app, "SELECT cache_set('app', 'new#', 'v', 100)", OLD, OLD, "v", 1 },
     ["cache_set over another value"] = { app, "SELECT cache_set('app', 'k#', 'changed', NULL)", NEW, OLD, nil, 1 },
+    ["cache_set in another's name"] = { owner, "SELECT cache_set('app', 'new#', 'v')", OLD, OLD, "v", 1 },
+    ["cache_delete in another's name"] = { owner, "SELECT cache_delete('app', 'k#')", nil, OLD, nil, 1 },
+    ["cache_set by who may not tell"] = { owner, "REVOKE INSERT ON fpcache_feed FROM public; SET SESSION AUTHORIZATION app; "
+      .. "SELECT cache_set('app', 'new#', 'v'); RESET SESSION AUTHORIZATION; "
+      .. "GRANT INSERT (namespace, keys) ON fpcache_feed TO public", OLD, OLD, "v", 1 },
+    ["MERGE"] = { app, "MERGE INTO cache AS c USING (VALUES ('k#'::bytea), ('new#')) AS v (key) ON c.key = v.key "
+      .. "WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (key, value) VALUES (v.key, 'v')", nil, OLD, "v", 2 },
     ["cache_delete"] = { app, "SELECT cache_delete('app', 'k#')", nil, OLD, nil, 1 },
     ["cache_delete that hits nothing"] = { app, "SELECT cache_delete('app', 'nothing#')", OLD, OLD, nil, 0 },
     ["the functions that only read"] = { app, "SELECT cache_get('app', 'k#'), cache_exists('app', 'k#'), cache_ttl('app', 'k#'), "
@@ -104,6 +111,23 @@ describe("a reader knows, after", function()
     assert.is_nil((reader:get(k)))
     assert.equal(OLD, (bobs:get(k)))
     assert.equal("near", layers.source(reader, other))
+  end)
+
+  it("INSERT, UPDATE and DELETE of very many rows, which are told in few", function()
+    local function rows() return tonumber(db:sql("SELECT count(*) FROM fpcache_feed")) end
+    local function key(i) return "many" .. count .. "-" .. i end
+    for _, text in ipairs {
+      "INSERT INTO cache (key, value) SELECT convert_to('many#-' || i, 'UTF8'), 'v' FROM generate_series(1, 25000) AS i",
+      "UPDATE cache SET value = 'changed' WHERE key LIKE 'many#-%'", "DELETE FROM cache WHERE key LIKE 'many#-%'" } do
+      for _, i in ipairs { 1, 12345, 25000 } do reader:get(key(i)) end
+      local told, before = changes(), rows()
+      run(app, text)
+      assert.is_true(rows() - before <= 3)
+      assert(reader:wait_ready(20))
+      assert.equal(25000, changes() - told)
+      local there = { INSERT = "v", UPDATE = NEW }
+      for _, i in ipairs { 1, 12345, 25000 } do assert.equal(there[text:match("^%u+")], (reader:get(key(i)))) end
+    end
   end)
 
   it("nothing of what other users write", function()

@@ -11,14 +11,16 @@ describe("the switch of the change feed", function()
   local db
 
   setup(function() db = database.new() end)
-  after_each(function()
-    db:close_all()
-    db:sql("ALTER TABLE cache ENABLE TRIGGER USER; TRUNCATE cache")
-  end)
 
   local function switch(is_on)
     return assert(admin.switch_feed({ connection_string = db.url }, is_on))
   end
+
+  after_each(function()
+    db:close_all()
+    switch(true)
+    db:sql("TRUNCATE cache")
+  end)
 
   local function rows_in_feed() return tonumber(db:sql("SELECT count(*) FROM fpcache_feed")) end
 
@@ -93,9 +95,9 @@ describe("the switch of the change feed", function()
     layers.warm(reader, "k")
     -- By hand, and in one transaction, which no reader can see halfway; what is written in between is told to nobody.
     db:sql([[
-      BEGIN; ALTER TABLE cache DISABLE TRIGGER fpcache_tell_row;
+      BEGIN; ALTER TABLE cache DISABLE TRIGGER USER;
       UPDATE cache SET value = '2'; INSERT INTO cache (user_id, key, value) VALUES ('app', 'new', '1');
-      ALTER TABLE cache ENABLE TRIGGER fpcache_tell_row; COMMIT]])
+      ALTER TABLE cache ENABLE TRIGGER USER; COMMIT]])
     assert(reader:wait_ready(20))
     assert.equal(1, reader:stats().feed.incarnation_changes)
     assert.equal(2, (reader:get("k")))
@@ -104,22 +106,67 @@ describe("the switch of the change feed", function()
 
   it("one trigger off is off", function()
     local reader = layers.open(db)
-    db:sql("ALTER TABLE cache DISABLE TRIGGER fpcache_tell_deleted_row")
+    db:sql("ALTER TABLE cache DISABLE TRIGGER fpcache_tell_deleted")
     assert(eventually(function() return reader:stats().feed.state == "off" end))
     switch(true)
     assert(reader:wait_ready(20))
   end)
 
   it("waits for writers that have begun: none of them is in between", function()
-    local writer = assert(db:open().pool:acquire(5))
-    assert(writer:query("BEGIN", 5))
-    assert(writer:query("INSERT INTO cache (key, value) VALUES ('k', '1')", 5))
-    local report, err = admin.switch_feed({ connection_string = db.url, timeout = 0.1 }, false)
-    assert.is_nil(report)
-    assert.matches("^timeout: ", err)
-    assert(writer:query("ROLLBACK", 5))
-    writer:close()
-    assert.is_false(switch(false).feed_on)
+    for _, name in ipairs { "cache", "fpcache_entries" } do
+      for _, is_on in ipairs { false, true } do
+        local writer = assert(db:open().pool:acquire(5))
+        assert(writer:query("BEGIN", 5))
+        assert(writer:query(("INSERT INTO %s (key, value) VALUES ('k', '1')"):format(name), 5))
+        local report, err = admin.switch_feed({ connection_string = db.url, timeout = 0.1 }, is_on)
+        assert.is_nil(report)
+        assert.matches("^timeout: ", err)
+        assert(writer:query("ROLLBACK", 5))
+        writer:close()
+        assert.equal(is_on, switch(is_on).feed_on)
+      end
+    end
+  end)
+
+  it("exchanges the names of one table, so that off nobody meets a trigger", function()
+    local function kinds()
+      return db:sql("SELECT string_agg(format('%s %s', relname, relkind), ', ' ORDER BY relname) FROM pg_class "
+        .. "WHERE relname IN ('cache', 'fpcache_entries', 'fpcache_exchanged')")
+    end
+    local rows = db:sql("SELECT 'fpcache_entries'::regclass::oid")
+    for _ = 1, 2 do
+      assert.equal("cache p, fpcache_entries r", kinds())
+      assert.equal(rows, db:sql("SELECT 'fpcache_entries'::regclass::oid"))
+      switch(false)
+      assert.equal("cache r, fpcache_entries p", kinds())
+      assert.equal(rows, db:sql("SELECT 'cache'::regclass::oid"))
+      assert.equal("fpcache_tell_truncate",
+        db:sql("SELECT string_agg(tgname, ', ') FROM pg_trigger WHERE tgrelid = 'cache'::regclass"))
+      switch(true)
+    end
+  end)
+
+  it("is nothing that our own functions meet: they name the entries, and what is told they tell", function()
+    assert.equal("cache_delete, cache_exists, cache_get, cache_set, cache_ttl", db:sql([[SELECT string_agg(proname, ', ' ORDER BY proname) FROM pg_proc
+      WHERE pronamespace = 'public'::regnamespace AND prosrc ~ '(FROM|INTO|UPDATE|JOIN|ONLY)\s+"?public"?\.cache\M']]))
+  end)
+
+  it("either way the sweeper finds what has expired, and sizes are those of the rows", function()
+    for _, is_on in ipairs { false, true } do
+      switch(is_on)
+      db:sql([[INSERT INTO cache (user_id, key, value, expires_at)
+        SELECT 'app', convert_to('p' || i, 'UTF8'), decode(repeat('00', 1500), 'hex'), now() - interval '1 s'
+        FROM generate_series(1, 6000) AS i]])
+      local cache = db:open()
+      local bytes = cache:stats().table_bytes or assert(admin.status { connection_string = db.url }).bytes
+      assert.is_true(bytes > 6000 * 1500)
+      if is_on then
+        assert.equal(6000, cache:cleanup())
+      else
+        assert.equal("6000", db:sql("SELECT cache_cleanup()"))
+      end
+      assert.equal("0", db:sql("SELECT count(*) FROM cache"))
+    end
   end)
 
   it("keeps telling what a writer of the time before tells, and outlives a crash", function()
@@ -128,6 +175,12 @@ describe("the switch of the change feed", function()
     local before = rows_in_feed()
     assert(early:set("k", 1))
     assert.equal(before + 1, rows_in_feed())
+    switch(true)
+    assert(early:set("k", 2)) -- by itself, and by no trigger
+    assert.equal(before + 2, rows_in_feed())
+    switch(false)
+    assert.same({ 2, true, 1 }, { early:get("k"), early:delete("k"), early:set_many { l = 1 } })
+    assert.equal(before + 4, rows_in_feed())
     db.srv:restart("crash")
     local reader = db:open { feed = true, max_staleness = 0.5 }
     assert(eventually(function() return reader:stats().feed.state == "off" end))

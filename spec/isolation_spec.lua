@@ -33,6 +33,40 @@ describe("isolation", function()
     return rows, failure
   end
 
+  it("serves who was given rights on the cache alone: the triggers tell for him", function()
+    db:url_of("by_hand")
+    db:sql([[GRANT USAGE ON SCHEMA shared TO by_hand; GRANT SELECT, INSERT, UPDATE, DELETE ON shared.cache TO by_hand;
+      GRANT SELECT ON shared.fpcache_schema, shared.fpcache_namespaces TO by_hand]])
+    local cache = db:open { as = "by_hand" }
+    assert.is_false(cache.tells)
+    local told = db:sql("SELECT count(*) FROM shared.fpcache_feed WHERE user_id = 'by_hand'")
+    assert(cache:set("k", 1))
+    assert(cache:set_many { k = 2, l = 2 })
+    assert.same({ k = 2, l = 2 }, cache:get_many { "k", "l" })
+    assert.is_true(cache:delete("k"))
+    assert.equal(tonumber(told) + 4, -- the second write is of an old key and a new one
+      tonumber(db:sql("SELECT count(*) FROM shared.fpcache_feed WHERE user_id = 'by_hand'")))
+    assert.is_nil((db:open({ as = "ann" }):get("l")))
+    assert.same({ { ok = true } }, sql(cache, "SELECT shared.cache_set('by_hand', 'p', 'v') AS ok"))
+    assert.same({ { value = "v", ttl = -1 } },
+      sql(cache, "SELECT shared.cache_get('by_hand', 'p') AS value, shared.cache_ttl('by_hand', 'p') AS ttl"))
+    assert.same({ { ok = true } }, sql(cache, "SELECT shared.cache_delete('by_hand', 'p') AS ok"))
+    local rows, err = sql(cache, "SELECT 1 FROM shared.fpcache_entries")
+    assert.is_nil(rows)
+    assert.matches("SQLSTATE 42501", err)
+  end)
+
+  it("is the same by either name of the table", function()
+    local function by(name)
+      return db:sql(([[SELECT string_agg(concat_ws(' ', polname, polcmd, polpermissive, polroles::text,
+          pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)), chr(10) ORDER BY polname),
+          (SELECT relowner || ' ' || relacl::text FROM pg_class WHERE oid = '%s'::regclass)
+        FROM pg_policy WHERE polrelid = '%s'::regclass]]):format(name, name))
+    end
+    assert.matches("cache_expired_rows.*cache_own_rows", by "shared.cache")
+    assert.equal(by("shared.fpcache_entries"), (by("shared.cache"):gsub(",by_hand=[^,}]*", "")))
+  end)
+
   it("gives each role rows of its own, under the same keys", function()
     assert(ann:set("k", "ann's"))
     assert(bob:set("k", "bob's"))
@@ -185,9 +219,9 @@ describe("isolation", function()
     -- Nor by the function that tells in the name of a row's owner, on a table of his own.
     local _, err = bob:transaction(function(tx)
       assert(tx:query("CREATE TEMPORARY TABLE bait (user_id text, namespace text, key bytea)"))
-      return tx:query("CREATE TRIGGER t AFTER INSERT ON bait FOR EACH ROW EXECUTE PROCEDURE shared.fpcache_tell_row()")
+      return tx:query("CREATE TRIGGER t AFTER INSERT ON bait FOR EACH ROW EXECUTE PROCEDURE shared.fpcache_tell_rows()")
     end)
-    assert.matches("permission denied for function .*fpcache_tell_row", err)
+    assert.matches("permission denied for function .*fpcache_tell_rows", err)
     assert.same({ { user_id = "bob" } }, sql(bob, "INSERT INTO shared.fpcache_feed (namespace, keys) "
       .. "VALUES ('', '{}') RETURNING user_id"))
   end)

@@ -35,7 +35,8 @@ describe("the kept plan of a statement", function()
       local plans = {}
       for _, statement in ipairs(assert(tx:query [[
         SELECT name, statement, cardinality(parameter_types) AS parameters
-        FROM pg_prepared_statements WHERE statement LIKE '%.cache%' AND statement NOT LIKE '%INSERT INTO "public".cache %'
+        FROM pg_prepared_statements WHERE statement LIKE '%.fpcache_entries%'
+          AND statement NOT LIKE '%INSERT INTO "public".fpcache_entries %'
           AND cardinality(parameter_types) > 0]])) do
         local nulls = ("NULL, "):rep(statement.parameters):gsub(", $", "")
         local lines = {}
@@ -88,7 +89,7 @@ describe("the kept plan of a statement", function()
         PERFORM fpcache_sweep(0, 1), fpcache_evict(0, 1), fpcache_sweep_tags(0, 1), fpcache_forget(NULL, '', '{k1}', '{}');
       END $$;
       SELECT string_agg(relname || ' ' || a.seq_scan - b.seq_scan, ', ') FROM pg_stat_xact_user_tables AS a JOIN before AS b
-        USING (relname) WHERE relname IN ('cache', 'fpcache_tags') AND a.seq_scan > b.seq_scan;
+        USING (relname) WHERE relname IN ('fpcache_entries', 'fpcache_tags') AND a.seq_scan > b.seq_scan;
       COMMIT]], there)
     assert.equal("", walks)
   end)

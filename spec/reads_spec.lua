@@ -86,7 +86,7 @@ describe("the space of what goes", function()
   local function vacuum() db:sql("VACUUM cache, fpcache_tags") end
 
   local function bytes()
-    return tonumber(db:sql("SELECT pg_total_relation_size('cache') + pg_total_relation_size('fpcache_tags')"))
+    return tonumber(db:sql("SELECT pg_total_relation_size('fpcache_entries') + pg_total_relation_size('fpcache_tags')"))
   end
 
   -- The size after many rounds of filling and emptying, as a multiple of the size when it was filled once.

@@ -154,7 +154,7 @@ describe("the Python library's README", function()
   end)
 
   it("verifying the UNLOGGED table", function()
-    assert.equal("cache|UNLOGGED", db:sql([[
+    assert.equal("fpcache_entries|UNLOGGED", db:sql([[
       SELECT
           relname as table_name,
           CASE relpersistence
@@ -163,6 +163,6 @@ describe("the Python library's README", function()
               WHEN 't' THEN 'TEMPORARY'
           END as table_type
       FROM pg_class
-      WHERE relname = 'cache' AND relkind = 'r' AND relnamespace = 'public'::regnamespace]]))
+      WHERE relname IN ('cache', 'fpcache_entries') AND relkind = 'r' AND relnamespace = 'public'::regnamespace]]))
   end)
 end)

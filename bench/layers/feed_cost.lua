@@ -1,7 +1,8 @@
 --- Question: what does telling the feed cost a set and a set_many?  And waking readers, with feed_listen?
 --
--- The client's own statements (lua/fpcache/statements.lua) as they are with the feed on, with `fpcache admin feed off`, and on a
--- table without the feed's triggers, by 4 clients of pgbench as a plain role under row-level security.  Sides take turns.
+-- The client's own statements (lua/fpcache/statements.lua) as they are with the feed on, with `fpcache admin feed off`, and then
+-- on a table without any trigger, by 4 clients of pgbench as a plain role under row-level security; and the plain statements
+-- while the feed is on, for which the triggers tell, as for any writer that is not ours.  Sides take turns.
 -- The feed is emptied before each measurement, as its readers do every 10 s; none is connected.
 -- set_many runs inside a PL/pgSQL function, which
 -- takes its arrays from a table: pgbench would send the keys once for each place where they are named.
@@ -11,6 +12,7 @@
 local common = require("common")
 local core = require("fpcache.core")
 local rounds = require("rounds")
+local schema = require("fpcache.schema")
 
 -- Many short rounds: what else runs on the machine comes and goes, and a ratio is taken within a round.
 local ROUNDS = common.is_quick and 5 or 25
@@ -50,7 +52,7 @@ SELECT public.%s('feed', keys, long_keys, vals, formats, ttls) FROM public.batch
 end
 
 local function pgbench(file, calls)
-  local command = "PGOPTIONS='-c fpcache.tells=on' '%s/pgbench' -n -M prepared -c %d -j 1 -t %d -f '%s' -D value=%s"
+  local command = "'%s/pgbench' -n -M prepared -c %d -j 1 -t %d -f '%s' -D value=%s"
     .. " '%s' 2>'%s/stderr'"
   local pipe = assert(io.popen(command:format(common.environment("BENCH_BINDIR"), CLIENTS, calls, file, ("x"):rep(100),
     common.url, TMP)))
@@ -87,12 +89,13 @@ local function server_seconds()
   return (fields[14] + fields[15]) / 100 -- Linux counts in 1/100 s
 end
 
-local OFF = "ALTER TABLE public.cache DISABLE TRIGGER fpcache_tell_row, DISABLE TRIGGER fpcache_tell_deleted_row"
-local DROP = "DROP TRIGGER fpcache_tell_row ON public.cache; DROP TRIGGER fpcache_tell_deleted_row ON public.cache"
-local triggers = conn:query("SELECT string_agg(pg_get_triggerdef(oid), ';') AS text FROM pg_trigger "
-  .. "WHERE tgrelid = 'public.cache'::regclass AND tgname IN ('fpcache_tell_row', 'fpcache_tell_deleted_row')", 5)[1].text
+local ON, OFF = schema.switch_sql('"public"', true), schema.switch_sql('"public"', false)
+local trigger = conn:query([[
+SELECT pg_get_triggerdef(oid) AS text FROM pg_trigger WHERE tgname = 'fpcache_tell_truncate']], 5)[1].text
+local DROP, BACK = "DROP TRIGGER fpcache_tell_truncate ON public.cache", -- where it is off, the rows are called so
+  (trigger:gsub(" ON [^ ]+ ", " ON public.cache "))
 
---- SQL before and after the measurement: how the triggers are then.
+--- SQL before and after the measurement: how the feed is then.
 local function side(name, script, calls, before_it, after_it)
   local file = common.write_file(("%s/%s.pgbench"):format(TMP, name:gsub("%W", "_")), script)
   local by_processor = {}
@@ -138,8 +141,9 @@ for _, operation in ipairs { "set", "set_many" } do
   local silent_script, calls = script(silent, "many_silent"), CALLS[operation]
   local sides = {
     side(operation .. " on", script(telling, "many_telling"), calls),
-    side(operation .. " off", silent_script, calls, OFF, (OFF:gsub("DISABLE", "ENABLE"))),
-    side(operation .. " none", silent_script, calls, DROP, triggers),
+    side(operation .. " off", silent_script, calls, OFF, ON),
+    side(operation .. " none", silent_script, calls, OFF .. ";" .. DROP, BACK .. ";" .. ON),
+    side(operation .. " others", silent_script, calls),
     side(operation .. " waking", script(waking, "many_waking"), calls),
   }
   local rates = rounds.run(sides, ROUNDS)
@@ -155,6 +159,7 @@ for _, operation in ipairs { "set", "set_many" } do
     operation = operation, with = with, without = without, no_feed = none, bar = BAR_ON, bar_switched_off = BAR_OFF,
     on = compare(with.all, without.all), switched_off = compare(without.all, none.all),
     waking = compare(rates[operation .. " waking"].all, without.all),
+    others = compare(rates[operation .. " others"].all, without.all),
     on_by_processor = compare(sides[1].by_processor, sides[2].by_processor),
     switched_off_by_processor = compare(sides[2].by_processor, sides[3].by_processor),
   }
@@ -168,6 +173,7 @@ for _, operation in ipairs { "set", "set_many" } do
   tell("on / switched off", result.on, BAR_ON)
   tell("  by the server's processor time", result.on_by_processor)
   tell("on and feed_listen / switched off", result.waking)
+  tell("on, told by triggers / switched off", result.others)
   tell("switched off / no triggers", result.switched_off, BAR_OFF)
   tell("  by the server's processor time", result.switched_off_by_processor)
 end

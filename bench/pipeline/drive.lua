@@ -107,7 +107,7 @@ local function main()
     files["bench_" .. name] = write_file(name .. ".pgbench", pgbench_script(statements[name]))
   end
   -- A session as the client's: its setting keeps the feed's trigger from telling a second time.
-  local peer = URL .. (URL:find("?", 1, true) and "&" or "?") .. "options=-c%20fpcache.tells%3Don%20-c%20random_page_cost%3D0.05"
+  local peer = URL .. (URL:find("?", 1, true) and "&" or "?") .. "options=-c%20random_page_cost%3D0.05"
 
   local report = { rounds = ROUNDS, quick = IS_QUICK, sections = {} }
   local missed = 0

@@ -47,13 +47,13 @@ SELECT to_regnamespace($1) IS NOT NULL AS has_schema, to_regclass($1 || '.cache'
   report.is_foreign = report.has_table and report.version == 0
   if report.has_table then
     local row
-    row, err = one(conn, o, [[
+    row, err = one(conn, o, sql.fill([[
 SELECT c.relpersistence = 'u' AS unlogged, greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0) AS rows,
        pg_total_relation_size(c.oid) AS bytes, pg_get_userbyid(c.relowner) AS owner,
-       c.relrowsecurity AND c.relforcerowsecurity AS isolated,
-       (SELECT count(*) = 2 FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND t.tgenabled IN ('O', 'A')
-          AND t.tgname IN ('fpcache_tell_row', 'fpcache_tell_deleted_row')) AS feed_on
-FROM pg_class AS c WHERE c.oid = to_regclass($1 || '.cache')]], quoted)
+       (SELECT bool_and(t.relrowsecurity AND t.relforcerowsecurity) FROM pg_class AS t
+        WHERE t.oid IN (to_regclass({relation}), to_regclass({entries}))) AS isolated,
+       (SELECT s.is_on FROM {switch} AS s) AS feed_on
+FROM pg_class AS c WHERE c.oid = {rows}]], schema.places(quoted)))
     if not row then return nil, err end
     for name, value in pairs(row) do report[name] = value end
   end
@@ -104,7 +104,7 @@ WHERE c.oid = to_regclass($1 || '.cache') AND a.privilege_type = 'INSERT' AND a.
     if role:lower() ~= "public" then quoted_role, err = sql.quote_identifier(role) end
     if not quoted_role then return nil, err end
     local ok
-    ok, err = conn:script(sql.fill(schema.GRANTS, { schema = quoted, role = quoted_role }), o.timeout)
+    ok, err = conn:script(schema.grants_sql(quoted, quoted_role), o.timeout)
     if not ok then return nil, err end
   end
   return true
@@ -173,7 +173,8 @@ function admin.status(opts)
   return report, err
 end
 
---- Switches the change feed of a schema on or off.  Waits up to `timeout` for writers that have begun.  Off: writes cost less,
+--- Switches the change feed of a schema on or off.  Waits up to `timeout` for statements that have begun, while later ones wait
+-- for it.  Off: writes cost less,
 -- and neither near cache nor filter of anybody answers.
 ---@param opts table connection options, schema
 ---@param is_on boolean
@@ -188,7 +189,7 @@ function admin.switch_feed(opts, is_on)
     end
     if report.feed_on == is_on then return report end
     local ok
-    ok, err = conn:script(sql.fill(schema.SWITCH_FEED, { schema = quoted, verb = is_on and "ENABLE" or "DISABLE" }), o.timeout)
+    ok, err = conn:script(schema.switch_sql(quoted, is_on), o.timeout)
     if not ok then return nil, err end
     return inspect(conn, quoted, o)
   end)

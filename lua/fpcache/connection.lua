@@ -92,19 +92,18 @@ local function copy_missing(to, from)
   return to
 end
 
---- Settings for every session: it writes the change feed itself, so that the table's trigger need not (unless `silent`).  The
--- timeouts end statements of which nobody waits for the answer any more.  The page cost (usually 4) says that the cache's
--- pages are in memory: a prepared statement keeps its plan, and a plan that was made while the table was small must not be
--- a walk over all of it when it has grown.
---- A pooler would give the settings to others, who would then tell nobody what they change.  So nothing is set where the server
--- is not the process that answered the login, and nothing is sent where a transaction pooler is known to be.
+--- Settings for every session.  The timeouts end statements of which nobody waits for the answer any more.  The page cost
+-- (usually 4) says that the cache's pages are in memory: a prepared statement keeps its plan, and a plan that was made while
+-- the table was small must not be a walk over all of it when it has grown.
+--- A pooler would give the settings to others.  So nothing is set where the server is not the process that answered the login,
+-- and nothing is sent where a transaction pooler is known to be.
 local function session_sql(o)
   if not o.prepared then return nil end
   return ([[
-SELECT set_config('fpcache.tells', '%s', false), set_config('lock_timeout', '%d', false),
-       set_config('statement_timeout', '%d', false), set_config('random_page_cost', '0.05', false)
+SELECT set_config('lock_timeout', '%d', false), set_config('statement_timeout', '%d', false),
+       set_config('random_page_cost', '0.05', false)
 WHERE pg_backend_pid() = $backend]]):format(
-    o.silent and "off" or "on", math.ceil(o.timeout * 1000), math.ceil(math.max(o.timeout, o.bulk_timeout) * 1000))
+    math.ceil(o.timeout * 1000), math.ceil(math.max(o.timeout, o.bulk_timeout) * 1000))
 end
 
 --- A text that is the same for pools that may stand for each other: Lua states of one host program share them.
@@ -162,7 +161,7 @@ function connection.auth(o, level)
 end
 
 --- A pool by these options; opens minconn connections, at least one, so that a mistake shows at once.
----@param o table as options.read() gives it for connection.OPTIONS; `silent`: sessions that do not write the change feed
+---@param o table as options.read() gives it for connection.OPTIONS
 ---@param level integer
 ---@return userdata? pool, string? err
 function connection.open(o, level)

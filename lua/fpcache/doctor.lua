@@ -92,6 +92,9 @@ local CHECKS = {
     if not facts.uses_schema then return "bad", ("no USAGE on the schema for %s"):format(facts.server.login), grant end
     if facts.missing ~= "" then
       return "bad", ("%s lacks %s"):format(facts.server.login, facts.missing), grant
+    elseif not facts.tellers.may_tell then
+      return "advice", ("%s has rights on cache and not on fpcache_entries: triggers tell what it writes, slower"):format(
+        facts.server.login), grant
     end
     return "good", facts.server.login .. " may do all it needs"
   end },
@@ -101,6 +104,9 @@ local CHECKS = {
     if not facts.table.isolated then
       return "bad", "row-level security is off: every user of the table sees everybody's rows",
         "ALTER TABLE … ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+    elseif facts.tellers.forgers then
+      return "advice", ("%s may write the change feed in others' names, who then look up in vain"):format(facts.tellers.forgers),
+        "REVOKE INSERT ON fpcache_feed FROM …, then fpcache admin setup --grant …: that gives what is needed"
     elseif facts.server.unbound then
       return "advice", ("%s is a superuser or has BYPASSRLS: it is not bound by row-level security"):format(facts.server.login),
         "let applications log in as a plain role"
@@ -212,6 +218,8 @@ local function look_at_tables(conn, o, quoted, facts)
   row, err = one(conn, o, statements.rights, o.schema)
   if not row then return nil, err end
   facts.missing = row.missing
+  facts.tellers, err = one(conn, o, statements.tellers, o.schema)
+  if not facts.tellers then return nil, err end
   facts.table, err = one(conn, o, statements.table_, o.schema)
   if not facts.table then return nil, err end
   if not facts.uses_schema or facts.missing:find("fpcache_schema", 1, true) then return true end

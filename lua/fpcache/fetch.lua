@@ -204,6 +204,10 @@ end
 ---@return boolean arrived
 ---@return any value, string? err, string? source, string? why
 local function share(self, call, others)
+  if call.host_lock then -- for which that one may be waiting
+    call.host_lock.release()
+    call.host_lock = nil
+  end
   self.flow.counts.waits = self.flow.counts.waits + 1
   while true do
     local arrived, value, err, source, why = flights.wait(others, call.policy)

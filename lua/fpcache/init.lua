@@ -104,10 +104,10 @@ function fpcache.new(opts)
     db = transport.new(pool),
     pool = pool,
     feed = announce.none,
-    statements = statements.new(quoted, o.prepared, o.namespace_version, o.feed_listen),
+    statements = statements.new(quoted, true, o.namespace_version, o.feed_listen),
     versioned = o.namespace_version,
     look = announce.unknown,
-    tells = o.prepared, -- our statements tell the feed; behind a transaction pooler the table's trigger does
+    tells = true, -- our statements tell the feed; who may not, or need not, is found out by asking (opening.lua)
     schema = o.schema,
     space = o.namespace,
     seed = core.feed_seed(o.namespace),

@@ -3,44 +3,28 @@
 -- Elsewhere fpcache.new asks and waits.  Where nothing can wait (init_worker of nginx) it returns a cache that is not open
 -- yet: a timer asks, again and again until it succeeds.  Calls that come earlier wait for the first attempt; after one that
 -- failed they get its error at once, as from a server that is down.
-local connection = require("fpcache.connection")
 local layers = require("fpcache.layers")
 local loop = require("fpcache.loop")
 local schema = require("fpcache.schema")
 local sealing = require("fpcache.sealing")
 local statements = require("fpcache.statements")
 local touches = require("fpcache.touches")
-local transport = require("fpcache.transport")
 local waiting = require("fpcache.waiting")
 local Cache = require("fpcache.client")
 
 local opening = {}
 
 --- Asks whether the schema is there and of our version.
----@return boolean? tells the feed is on, and our sessions say that they tell it
----@return string? err
+---@return boolean? is_on the change feed
+---@return boolean|string may_tell whether this login may write it, or err
 local function check_schema(cache)
-  local found, version, tells = cache.db:row(cache.statements.schema_version, cache.timeout)
+  local found, version, is_on, may_tell = cache.db:row(cache.statements.schema_version, cache.timeout)
   if found == nil then return nil, version end
   version = tonumber(version) or 0
-  if version == schema.VERSION then return tonumber(tells) == 1 end
+  if version == schema.VERSION then return tonumber(is_on) == 1, tonumber(may_tell) == 1 end
   if version == 0 then return nil, "schema: the tables are not set up; run `fpcache admin setup` on this database" end
   return nil, ("schema: the database has version %d and this fpcache needs %d; %s"):format(version, schema.VERSION,
     version < schema.VERSION and "run `fpcache admin upgrade`" or "install a newer fpcache")
-end
-
---- Has a cache not write the change feed, which is switched off, or behind a pooler.  Its sessions do not claim that they do, so
--- while the feed is on, the table's triggers tell in their place.
----@return userdata? pool
----@return string? err
-local function fall_silent(cache, o, quoted)
-  cache.pool:close()
-  o.silent = true
-  local pool, err = connection.open(o, 3)
-  if not pool then return nil, err end
-  cache.db, cache.pool, cache.tells = transport.new(pool), pool, false
-  cache.statements = statements.new(quoted, false, cache.versioned)
-  return pool
 end
 
 --- Asks the server, and completes the cache by its answers.
@@ -49,13 +33,11 @@ end
 ---@param quoted string the schema
 ---@return boolean? true, string? err
 function opening.ask(cache, o, quoted)
-  local tells, err = check_schema(cache)
-  if tells == false and o.prepared then
-    local pool
-    pool, err = fall_silent(cache, o, quoted)
-    tells = pool and false
+  local is_on, may_tell = check_schema(cache)
+  if is_on == nil then return nil, may_tell end
+  if not (is_on and may_tell) then -- while the feed is on, the table's triggers tell in our place
+    cache.tells, cache.statements = false, statements.new(quoted, false, cache.versioned)
   end
-  if tells == nil then return nil, err end
   local user
   if o.encrypt then -- what is encrypted is bound to the login
     local known
@@ -64,13 +46,13 @@ function opening.ask(cache, o, quoted)
   end
   cache.sealing, cache.user_codec = sealing.plan(o, user), o.codec
   cache.codec = sealing.codec(cache.sealing, o.codec, cache.space)
-  -- Uses are noted where something may be evicted.  Behind a transaction pooler the table's trigger would take them for changes.
+  -- Uses are noted where something may be evicted.  The table's triggers would take them for changes.
   local found, has_quota, was_cleared = cache.db:row(cache.statements.habits, cache.timeout)
   -- Who was given rights by hand may not see them, and does without.
   if found == nil and not has_quota:find("^denied:") then return nil, has_quota end
-  if found and has_quota and o.prepared then cache.touches = touches.new(cache) end
+  if found and has_quota and (cache.tells or not is_on) then cache.touches = touches.new(cache) end
   if found and was_cleared and not cache.versioned then -- nobody is to see what was cleared
-    cache.versioned, cache.statements = true, statements.new(quoted, cache.tells, true, o.feed_listen)
+    cache.versioned, cache.statements = true, statements.new(quoted, cache.tells, true, cache.tells and o.feed_listen)
   end
   local feed, near, look, shared = layers.open(o, quoted, cache.pool)
   if not feed then return nil, near end

@@ -3,7 +3,10 @@
 -- Parameters: $1 is the namespace and $2 the stored key, where there is one.  The user is never a
 -- parameter: it is the role that logged in (session_user), and row-level security says the same.
 -- Times are the server's: statement_timestamp() goes on inside a long transaction, as now() does not.
+--
+-- `{cache}` is the table of entries, by the name that says who tells the feed of the change (see schema/switch.lua).
 local core = require("fpcache.core")
+local schema = require("fpcache.schema")
 local sql = require("fpcache.sql")
 
 -- `{own}` is one row by primary key; `{live}` that it has not expired.
@@ -29,7 +32,7 @@ local CLEARED = "coalesce((SELECT n.cleared FROM {schema}.fpcache_namespaces AS 
 local VERSIONED = {
   live = ("(%s AND version > %s)"):format(PARTS.live, CLEARED:format("$1")),
   cLive = ("(%s AND c.version > %s)"):format(PARTS.cLive, CLEARED:format("$1")),
-  liveAnywhere = ("%s AND version > %s"):format(PARTS.live, CLEARED:format("cache.namespace")),
+  liveAnywhere = ("%s AND version > %s"):format(PARTS.live, CLEARED:format("c.namespace")),
   cKnown = (" AND c.version > %s"):format(CLEARED:format("$1")),
   version = ("greatest(%s, %s + 1)"):format(PARTS.version, CLEARED:format("$1")),
 }
@@ -37,20 +40,20 @@ local VERSIONED = {
 -- One row in: $1 namespace, $2 key, $3 long key, $4 value, $5 format, $6 ttl, $7 expires_at.
 -- A write without tags takes them off: `tags` is not named, so excluded.tags is NULL.
 local INSERT = [[
-{tellKey}INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
+{tellKey}INSERT INTO {cache} AS c (namespace, key, long_key, value, format, version, expires_at)
 VALUES ($1, $2, $3, $4, $5, {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = excluded.value, format = excluded.format, version = {nextVersion}, tags = excluded.tags, ]]
 
 -- A change of a live row: the parameters of INSERT, $3 being unused.
 local UPDATE = [[
-{tellKey}UPDATE {schema}.cache AS c
+{tellKey}UPDATE {cache} AS c
 SET value = $4, format = $5, version = greatest(c.version + 1, {version}), tags = NULL, expires_at = %s
 WHERE {own} AND {live}%s RETURNING version]]
 
 -- Many rows, from a SELECT of key, long_key, value, format, ttl.  The subqueries are computed once, not for each row.
 local INSERT_ROWS = [[
-INSERT INTO {schema}.cache AS c (user_id, namespace, key, long_key, value, format, version, expires_at)
+INSERT INTO {cache} AS c (user_id, namespace, key, long_key, value, format, version, expires_at)
 SELECT (SELECT session_user::text), $1, r.key, r.long_key, r.value, r.format, (SELECT {version}),
        coalesce(statement_timestamp() + r.ttl * interval '1 second', 'infinity')
 FROM (%s) AS r
@@ -63,47 +66,50 @@ local KEEP_TTL = "CASE WHEN {cLive} THEN c.expires_at ELSE excluded.expires_at E
 -- name = { SQL, parameter types (see src/lua/statement.c), read-only?, slow = of many rows: in a pipeline of its own,
 --          many = the statement that does it for many keys at once in the place of $2 (see include/fpcache/statement.h) }
 local TEMPLATES = {
-  -- and whether this session is to tell the change feed: it is switched on, and no pooler kept the session from saying so
+  -- and whether the change feed is switched on, and whether this login may tell it: who was given rights by hand may not
   schema_version = { [[
-SELECT max(version), (SELECT is_on AND coalesce(current_setting('fpcache.tells', true) = 'on', false)
-                      FROM {switch} AS t)::integer
+SELECT max(version), (SELECT is_on FROM {switch} AS t)::integer, coalesce(
+           has_table_privilege(to_regclass({entries}), 'SELECT') AND has_table_privilege(to_regclass({entries}), 'INSERT')
+           AND has_table_privilege(to_regclass({entries}), 'UPDATE') AND has_table_privilege(to_regclass({entries}), 'DELETE')
+           AND has_column_privilege(to_regclass({feedRelation}), 'namespace', 'INSERT')
+           AND has_column_privilege(to_regclass({feedRelation}), 'keys', 'INSERT'), false)::integer
 FROM {schema}.fpcache_schema]], "", true },
   login = { "SELECT session_user::text", "", true },
   ping = { "SELECT 1", "", true },
 
-  get = { "SELECT value, format FROM {schema}.cache WHERE {own} AND {live}", "ty", true, many = "get_merged" },
+  get = { "SELECT value, format FROM {cache} WHERE {own} AND {live}", "ty", true, many = "get_merged" },
   -- LIMIT keeps the lookup of one key a plan of its own.  With `key = ANY ($2)` a plan made while the table was
   -- small reads all keys of the namespace, and stays after the table has grown.  Sorted keys walk the index once.
   get_many = { [[
 SELECT coalesce(c.long_key, k.key), c.value, c.format
 FROM (SELECT unnest($2) AS key ORDER BY key) AS k
 CROSS JOIN LATERAL (
-    SELECT long_key, value, format FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
+    SELECT long_key, value, format FROM {cache} WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
     "tY", true, slow = true },
   -- What the near cache keeps has to know how long it may live.
-  get_with_ttl = { "SELECT value, format, {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true,
+  get_with_ttl = { "SELECT value, format, {ttl} FROM {cache} WHERE {own} AND {live}", "ty", true,
     many = "get_merged_with_ttl" },
   -- Single gets that travel together: each row says whose it is.
   get_merged = { [[
 SELECT k.number, c.value, c.format
 FROM unnest($2) WITH ORDINALITY AS k (key, number)
 CROSS JOIN LATERAL (
-    SELECT value, format FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]], "tY", true },
+    SELECT value, format FROM {cache} WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]], "tY", true },
   get_merged_with_ttl = { [[
 SELECT k.number, c.value, c.format, c.ttl
 FROM unnest($2) WITH ORDINALITY AS k (key, number)
 CROSS JOIN LATERAL (
-    SELECT value, format, {ttl} AS ttl FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
+    SELECT value, format, {ttl} AS ttl FROM {cache} WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
     "tY", true },
   get_many_with_ttl = { [[
 SELECT coalesce(c.long_key, k.key), c.value, c.format, c.ttl
 FROM unnest($2) AS k (key)
 CROSS JOIN LATERAL (
-    SELECT long_key, value, format, {ttl} AS ttl FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
+    SELECT long_key, value, format, {ttl} AS ttl FROM {cache} WHERE {mine} AND key = k.key AND {live} LIMIT 1) AS c]],
     "tY", true, slow = true },
   entry = { [[
-SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WHERE {own} AND {live}]], "ty", true },
-  ttl = { "SELECT {ttl} FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
+SELECT value, format, version, {ttl}, octet_length(value) FROM {cache} WHERE {own} AND {live}]], "ty", true },
+  ttl = { "SELECT {ttl} FROM {cache} WHERE {own} AND {live}", "ty", true },
 
   set = { INSERT .. "expires_at = excluded.expires_at RETURNING version", "tyyycff", many = "set_merged" },
   set_keep_ttl = { INSERT .. "expires_at = " .. KEEP_TTL .. " RETURNING version", "tyyycff" },
@@ -115,21 +121,21 @@ SELECT value, format, version, {ttl}, octet_length(value) FROM {schema}.cache WH
 
   -- The old value.  The inner query locks the row first, so that what it returns is what is replaced.
   get_set = { [[
-{tellKey}UPDATE {schema}.cache AS c
+{tellKey}UPDATE {cache} AS c
 SET value = $4, format = $5, version = greatest(c.version + 1, {version}), tags = NULL,
     expires_at = {expiry}
-FROM (SELECT value, format FROM {schema}.cache WHERE {own} AND {live} FOR UPDATE) AS old
+FROM (SELECT value, format FROM {cache} WHERE {own} AND {live} FOR UPDATE) AS old
 WHERE c.user_id = session_user::text AND c.namespace = $1 AND c.key = $2
 RETURNING old.value, old.format]], "tyyycff" },
   -- Every delete takes rows that have expired too: what is stale is forgotten, and who loads the key has lost his lease (see
   -- schema/m004_leases.lua).  Its answer speaks of living ones.
   get_delete = { [[
-{tellKey}WITH gone AS (DELETE FROM {schema}.cache WHERE {own} RETURNING value, format, {live} AS lived)
+{tellKey}WITH gone AS (DELETE FROM {cache} WHERE {own} RETURNING value, format, {live} AS lived)
 SELECT value, format FROM gone WHERE lived]], "ty" },
 
   -- $4 the first value, $5 what is added to an old one.  An old value that is no integer gives no row.
   incr = { [[
-{tellKey}INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
+{tellKey}INSERT INTO {cache} AS c (namespace, key, long_key, value, format, version, expires_at)
 VALUES ($1, $2, $3, convert_to($4::text, 'UTF8'), 'i', {version}, {expiry})
 ON CONFLICT (user_id, namespace, key) DO UPDATE
 SET value = CASE WHEN {cLive} THEN convert_to((convert_from(c.value, 'UTF8')::bigint + $5)::text, 'UTF8')
@@ -140,22 +146,22 @@ WHERE NOT {cLive} OR c.format = 'i'
    OR (c.format = 't' AND octet_length(c.value) < 20 AND convert_from(c.value, 'UTF8') ~ '^-?[0-9]+$')
 RETURNING convert_from(value, 'UTF8')::bigint]], "tyyiiff" },
 
-  delete = { "{tellKey}DELETE FROM {schema}.cache WHERE {own} RETURNING {live}", "ty" },
+  delete = { "{tellKey}DELETE FROM {cache} WHERE {own} RETURNING {live}", "ty" },
   -- Locked in the order of keys, as bulk writes are: two of them cannot deadlock.
   delete_many = { [[
 {tellKeys}WITH victims AS (
     SELECT c.ctid FROM (SELECT unnest($2) AS key ORDER BY key) AS k
     CROSS JOIN LATERAL (
-        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key LIMIT 1 FOR UPDATE) AS c),
-gone AS (DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING {live} AS lived)
+        SELECT ctid FROM {cache} WHERE {mine} AND key = k.key LIMIT 1 FOR UPDATE) AS c),
+gone AS (DELETE FROM {cache} WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING {live} AS lived)
 SELECT count(*) FROM gone WHERE lived]], "tY", slow = true },
   expire = { [[
-{tellKey}UPDATE {schema}.cache SET expires_at = statement_timestamp() + $3 * interval '1 second'
+{tellKey}UPDATE {cache} SET expires_at = statement_timestamp() + $3 * interval '1 second'
 WHERE {own} AND {live}]], "tyf" },
   touch = { [[
-{tellKey}UPDATE {schema}.cache SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second')
+{tellKey}UPDATE {cache} SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second')
 WHERE {own} AND {live}]], "tyf" },
-  persist = { "{tellKey}UPDATE {schema}.cache SET expires_at = 'infinity' WHERE {own} AND {live}", "ty" },
+  persist = { "{tellKey}UPDATE {cache} SET expires_at = 'infinity' WHERE {own} AND {live}", "ty" },
 
   -- unnest() in the select list, not in FROM, where its rows would be stored aside first.
   set_many = { "{tellKeys}" .. INSERT_ROWS:format([[
@@ -173,42 +179,35 @@ FROM pg_temp.fpcache_warm WHERE n > $2 AND n <= $3 AND bad IS NULL ORDER BY key,
 
   -- A page of a scan: keys from $2 (included) to $3 (excluded), at most $4.
   scan_keys = { [[
-SELECT key, long_key FROM {schema}.cache
+SELECT key, long_key FROM {cache}
 WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyyi", true, slow = true },
   scan_values = { [[
-SELECT key, long_key, value, format FROM {schema}.cache
+SELECT key, long_key, value, format FROM {cache}
 WHERE {mine} AND key >= $2 AND key < $3 AND {live} ORDER BY key LIMIT $4]], "tyyi", true, slow = true },
   count = { [[
-SELECT count(*) FROM {schema}.cache WHERE {mine} AND key >= $2 AND key < $3 AND {live}]], "tyy", true, slow = true },
-  count_all = { "SELECT count(*) FROM {schema}.cache WHERE user_id = session_user::text AND {liveAnywhere}", "", true,
+SELECT count(*) FROM {cache} WHERE {mine} AND key >= $2 AND key < $3 AND {live}]], "tyy", true, slow = true },
+  count_all = { "SELECT count(*) FROM {cache} AS c WHERE user_id = session_user::text AND {liveAnywhere}", "", true,
     slow = true },
-  clear = { "{tellSpace}DELETE FROM {schema}.cache WHERE {mine}", "t", slow = true },
+  clear = { "{tellSpace}DELETE FROM {cache} WHERE {mine}", "t", slow = true },
   -- One row, however many there are.  It is told in any case: the triggers that tell for others are those of the cache.
   clear_at_once = { [[
 WITH told AS (INSERT INTO {schema}.fpcache_feed (namespace, keys) VALUES ($1, NULL))
 INSERT INTO {schema}.fpcache_namespaces AS n (namespace, cleared)
 VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
 ON CONFLICT (user_id, namespace) DO UPDATE SET cleared = greatest(n.cleared + 1, excluded.cleared)]], "t" },
-  clear_all = { "{tellAll}DELETE FROM {schema}.cache WHERE user_id = session_user::text", "", slow = true },
+  clear_all = { "{tellAll}DELETE FROM {cache} WHERE user_id = session_user::text", "", slow = true },
 
   -- Of the whole table, for everybody; the number of rows is the server's estimate.
   table_stats = { [[
 SELECT greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid), 0), pg_total_relation_size(c.oid),
        c.relpersistence = 'u'
-FROM pg_class AS c WHERE c.oid = {relation}::regclass]], "", true },
+FROM pg_class AS c WHERE c.oid = {rows}]], "", true },
 }
 
 require("fpcache.statements.policies").add(TEMPLATES)
 require("fpcache.statements.tags").add(TEMPLATES)
 require("fpcache.statements.keeping").add(TEMPLATES)
 require("fpcache.statements.rates").add(TEMPLATES)
-
--- The switch of the change feed is whether the triggers of the table are on that tell it for writers that are not ours.  Each
--- turn of it, also by hand, leaves other transactions' numbers on them: `since`, NULL when it is off.
-local SWITCH = [[(
-    SELECT count(*) = 2 AS is_on, string_agg(xmin::text, '.' ORDER BY tgname) AS since FROM pg_trigger
-    WHERE tgrelid = to_regclass({relation}) AND tgname IN ('fpcache_tell_row', 'fpcache_tell_deleted_row')
-      AND tgenabled IN ('O', 'A'))]]
 
 -- What a change writes into the feed (see schema/m002_feed.lua), in its own statement.
 local TELLS = {
@@ -295,14 +294,11 @@ local FEED_PARTS = {
 
 local statements = {}
 
-local function relation_of(quoted_schema) return sql.quote_literal(quoted_schema .. ".cache") end
-local function switch_of(quoted_schema) return sql.fill(SWITCH, { relation = relation_of(quoted_schema) }) end
-
 --- The SQL of the feed's reader for one schema.
 ---@param quoted_schema string
 ---@return table<string, string>
 function statements.feed(quoted_schema)
-  local places, made = { schema = quoted_schema, switch = switch_of(quoted_schema) }, {}
+  local places, made = schema.places(quoted_schema), {}
   for name, part in pairs(FEED_PARTS) do places[name] = part end
   for name, template in pairs(FEED) do made[name] = sql.fill(template, places) end
   made.session_listening = made.session .. ";\n" .. made.listen
@@ -311,13 +307,13 @@ end
 
 --- The statements for one schema.
 ---@param quoted_schema string
----@param tells boolean whether changes write the feed; if not, the table's trigger does while the feed is switched on
+---@param tells boolean whether changes write the feed; if not, the table's triggers do while the feed is switched on
 ---@param versioned boolean? whether namespaces may be cleared at once
 ---@param wakes boolean? whether what tells the feed also wakes readers that listen
 ---@return table<string, userdata>
 function statements.new(quoted_schema, tells, versioned, wakes)
-  local places = { schema = quoted_schema, relation = relation_of(quoted_schema), switch = switch_of(quoted_schema),
-    tagsRelation = sql.quote_literal(quoted_schema .. ".fpcache_tags") }
+  local places = schema.places(quoted_schema)
+  places.cache = quoted_schema .. (tells and ".fpcache_entries" or ".cache")
   for name, part in pairs(PARTS) do places[name] = part end -- a part holds no places itself
   if versioned then
     for name, part in pairs(VERSIONED) do places[name] = sql.fill(part, { schema = quoted_schema }) end

@@ -35,16 +35,6 @@ local function check_parameters(level, ...)
   end
 end
 
---- The caller's own SQL may write the cache's table, and then the table's trigger has to tell the feed.  Our sessions
--- have it switched off; here it comes on until the transaction ends, once.
-local function let_trigger_tell(self)
-  if not self.tells or self.session.trigger_tells then return true end
-  local ok, err = self.db:script("SET LOCAL fpcache.tells = 'off'", self.timeout)
-  if not ok then return nil, err end
-  self.session.trigger_tells = true
-  return true
-end
-
 --- Tells this process what was changed.
 local function publish(self)
   self.feed:publish()
@@ -61,8 +51,6 @@ function Transaction:query(sql, ...)
   if sql:find("\0", 1, true) then return nil, "invalid: the SQL holds a NUL byte" end
   local problem = check_parameters(2, ...)
   if problem then return nil, problem end
-  local ok, reason = let_trigger_tell(self)
-  if not ok then return nil, reason end
   local rows, err = self.db:query(sql, self.bulk_timeout, ...)
   if rows and not self.db:in_transaction() then
     self.db:close() -- whatever follows would be no part of a transaction
@@ -82,7 +70,6 @@ local function begin(db, is_nested, timeout)
 end
 
 local function roll_back(self, db, is_nested)
-  if is_nested then self.session.trigger_tells = false end -- set in the savepoint, undone with it
   if db:is_broken() then return end -- the server has done it
   db:script(is_nested and "ROLLBACK TO SAVEPOINT fpcache; RELEASE SAVEPOINT fpcache" or "ROLLBACK", self.timeout)
 end
@@ -148,7 +135,7 @@ function Cache:transaction(fn, ...)
   local tx = {}
   for name, value in pairs(self) do tx[name] = value end
   tx.look = announce.unknown
-  tx.db, tx.near, tx.shared, tx.touches, tx.feed, tx.session = conn, nil, nil, nil, announce.pending(self.feed), {}
+  tx.db, tx.near, tx.shared, tx.touches, tx.feed = conn, nil, nil, nil, announce.pending(self.feed)
   tx.outer_flow, tx.flow = self.flow, setmetatable({ flights = flights.pending() }, { __index = self.flow })
   setmetatable(tx, Transaction)
   return close_and_conclude(conn, finish(tx, conn, false, pcall(fn, tx, ...)))

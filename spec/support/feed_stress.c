@@ -67,10 +67,10 @@ static void *write_keys(void *arg) {
     fpc_terms terms = {0};
     fpc_statement *insert =
         make("WITH told AS (INSERT INTO %s.fpcache_feed (namespace, keys) VALUES ('', ARRAY[$1])) "
-             "INSERT INTO %s.cache (key, value) VALUES ($1, 'v') ON CONFLICT DO NOTHING");
+             "INSERT INTO %s.fpcache_entries (key, value) VALUES ($1, 'v') ON CONFLICT DO NOTHING");
     fpc_statement *delete =
         make("WITH told AS (INSERT INTO %s.fpcache_feed (namespace, keys) VALUES ('', ARRAY[$1])) "
-             "DELETE FROM %s.cache WHERE key = $1");
+             "DELETE FROM %s.fpcache_entries WHERE key = $1");
     while (!atomic_load(&over)) {
         char key[32];
         int i = rand_r(&random) % KEYS;
@@ -193,9 +193,8 @@ int main(int argc, char **argv) {
     fpc_error err;
     info = fpc_conninfo_new();
     if (fpc_conninfo_parse(info, argv[2], &err) != FPC_OK) return 2;
-    fpc_pool_options pool_options = {.max_connections = WRITERS,
-                                     .connect_timeout_s = 5,
-                                     .conn = {.prepared = true, .session_sql = "SET fpcache.tells = 'on'"}};
+    fpc_pool_options pool_options = {
+        .max_connections = WRITERS, .connect_timeout_s = 5, .conn = {.prepared = true}};
     pool = fpc_pool_new(fpc_conninfo_copy(info), &pool_options);
     seed = fpc_feed_seed("", 0);
     if (fpc_feed_open(info, schema, &options, &feed, &err) != FPC_OK ||

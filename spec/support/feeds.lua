@@ -85,7 +85,6 @@ function feeds.new()
   function f.other_transaction(text)
     local conn = assert(f.cache.pool:acquire(5))
     assert(conn:query("BEGIN", 5))
-    assert(conn:query("SET LOCAL fpcache.tells = 'off'", 5)) -- as nobody of ours: the trigger tells
     for statement in text:gmatch("[^;]+") do assert(conn:query(statement, 30)) end
     return function(ending)
       assert(conn:query(ending, 30))

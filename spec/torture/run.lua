@@ -11,7 +11,7 @@ local function quoted(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
---- Starts a worker; reading from its pipe to the end waits for it.
+--- Starts a worker, which says when it is ready; reading from its pipe to the end waits for it.
 local function start_worker(dir, here, name, url, seconds, staleness, seed)
   local log = ("%s/%s.log"):format(dir, name)
   local words = { system.exe(), here .. "/worker.lua", url, log, tostring(seed), name, tostring(seconds), tostring(staleness) }
@@ -20,17 +20,39 @@ local function start_worker(dir, here, name, url, seconds, staleness, seed)
   return { name = name, log = log, pipe = pipe, pid = assert(tonumber(pipe:read("l") or pipe:read("*l"))) }
 end
 
+--- Kills a process of the server, which empties all memory and unlogged tables and goes on: nothing but the incarnation says so.
+local function reset(srv)
+  local function ask() return srv:sql("SELECT incarnation FROM fpcache_state") end
+  local before, deadline = ask(), now() + 20
+  system.kill(tonumber(srv:sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'")), 9)
+  repeat
+    assert(now() < deadline, "the server does not come back after one of its processes was killed")
+    system.sleep(0.02)
+    local answered, incarnation = pcall(ask)
+  until answered and incarnation ~= before
+end
+
+--- Not for long in the way of others: a worker who asks beside his open transaction would wait for this, and this for him.
+local function truncate(srv)
+  local deadline, patience_ms = now() + 20, 50
+  while not pcall(srv.sql, srv, ("SET lock_timeout = %d; TRUNCATE cache"):format(patience_ms)) do
+    assert(now() < deadline, "the cache cannot be truncated")
+    patience_ms = patience_ms * 2
+  end
+end
+
 -- What happens to the server and the workers meanwhile: name = what(srv, workers, events), whether it wipes the table.
 local TROUBLES = {
   crash = { function(srv) srv:restart("crash") end, true },
   immediate = { function(srv) srv:restart("immediate") end, true },
   restart = { function(srv) srv:restart("fast") end, false },
+  reset = { reset, true },
   away = { function(srv)
     srv:stop()
     system.sleep(1.5)
     srv:start()
   end, false },
-  truncate = { function(srv) srv:sql("TRUNCATE cache") end, true },
+  truncate = { truncate, true },
   cut = { function(srv)
     srv:sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
       .. "AND application_name LIKE 'fpcache%'")
@@ -71,7 +93,7 @@ local TROUBLES = {
   end, false },
 }
 -- In this order, so that what one of them makes doubtful is not cleared up by the next before it would show.
-local NAMES = { "crash", "cut", "truncate", "deaf", "overrun", "pause", "immediate", "cut", "away", "restart" }
+local NAMES = { "truncate", "deaf", "overrun", "cut", "crash", "reset", "pause", "immediate", "cut", "away", "restart" }
 
 local function make_trouble(srv, workers, until_time, every, events, happened)
   local turn = 0
@@ -91,16 +113,21 @@ end
 ---@return table report of checker.check(), with layers and troubles
 return function(opts)
   local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
-  local srv = server.new()
+  local srv = server.new { deadlock_timeout = "20ms" } -- transactions change keys in any order, and all would wait for them
   assert(admin.setup { connection_string = srv.url, grant = "public" })
   local dir = assert(system.mkdtemp("/tmp/fpcache-torture-"))
   math.randomseed(opts.seed)
   local workers, events, happened = {}, {}, {}
-  local ends = now() + opts.seconds
   for i = 1, opts.workers or 4 do
     workers[i] = start_worker(dir, here, "w" .. i, srv.url, opts.seconds, opts.max_staleness, opts.seed * 100 + i)
   end
-  make_trouble(srv, workers, ends, opts.every or 1.5, events, happened)
+  for _, worker in ipairs(workers) do
+    local line = worker.pipe:read("*l")
+    if line ~= "ready" then
+      error(("worker %s did not begin: %s\n%s"):format(worker.name, line or "", worker.pipe:read("*a")))
+    end
+  end
+  make_trouble(srv, workers, now() + opts.seconds, opts.every or 1.5, events, happened)
   local layers = { near = 0, filter = 0, incarnation_changes = 0, invalidated = 0 }
   for _, worker in ipairs(workers) do
     local output = worker.pipe:read("*a")

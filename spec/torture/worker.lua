@@ -12,24 +12,38 @@ local core = require "fpcache.core"
 local fpcache = require "fpcache"
 
 local now, random = core.system.now, math.random
-local FEW, SOME, MANY = 12, 150, 3000
+local FEW, SOME, STILL, MANY = 12, 150, 60, 3000
 math.randomseed(tonumber(seed))
 local log = assert(io.open(log_name, "w"))
 
 local overtake -- below
+local in_transaction = false
 
---- One answer in fifty is overtaken: before it arrives somebody changes the key, and all readers are told.
-local function slowly(pool)
-  local function late(stored, ...)
-    if random() < 0.02 then overtake(stored) end
+--- Whether the key is one that is changed now and then only, and deleted as often as set.
+local function is_still(key) return key:find("^still") ~= nil end
+
+--- Some answers are overtaken: before they arrive somebody changes the key, and all readers are told.  One in fifty; and most
+-- of those that a still key is not there, as the filter lets few of such questions pass.
+local function slowly(pool, cache)
+  local function late(share, key, is_absent, ...)
+    if random() < (is_absent and is_still(key) and share or 0.02) then overtake(cache, key, is_absent) end
     return ...
+  end
+  --- The key of an answer to many that is most worth overtaking.
+  local function late_one(keys, found, ...)
+    local key = keys[1]
+    for _, other in ipairs(keys) do
+      if found and is_still(other) and found[other] == nil then key = other end
+    end
+    return late(0.3, key, found and found[key] == nil, found, ...)
   end
   local slow = {
     value = function(_, statement, timeout, codec, parse_json, space, stored)
-      return late(stored, pool:value(statement, timeout, codec, parse_json, space, stored))
+      local function keep(found, ...) return late(0.8, stored, found == false, found, ...) end
+      return keep(pool:value(statement, timeout, codec, parse_json, space, stored))
     end,
     map = function(_, statement, timeout, codec, parse_json, space, stored)
-      return late(stored[1], pool:map(statement, timeout, codec, parse_json, space, stored))
+      return late_one(stored, pool:map(statement, timeout, codec, parse_json, space, stored))
     end,
   }
   return setmetatable(slow, { __index = function(_, method)
@@ -43,7 +57,7 @@ local function open(near_size, near_ttl)
     max_staleness = tonumber(staleness), feed_interval = 0.05, near_size = near_size, near_negative_size = near_size,
     near_ttl = near_ttl, cuckoo_capacity = 1000,
   })
-  cache.db = slowly(cache.db)
+  cache.db = slowly(cache.db, cache)
   return cache
 end
 
@@ -59,17 +73,18 @@ local function new_value()
   return name .. "." .. count
 end
 
-local function key_of(few, some)
+local function key_of(few, some, still)
   local point = random()
   if point < few then return "few" .. random(FEW) end
   if point < few + some then return "some" .. random(SOME) end
+  if point < few + some + still then return "still" .. random(STILL) end
   return "many" .. random(MANY)
 end
 
-local function read_key() return key_of(0.4, 0.3) end
+local function read_key() return key_of(0.35, 0.25, 0.2) end
 
 --- Some are read far more often than they are written: what is wrong about them shows, as nobody overwrites it.
-local function written_key() return key_of(0.5, 0.05) end
+local function written_key() return key_of(0.5, 0.05, 0) end
 
 local function some_ttl()
   return random() < 0.2 and random(5, 150) / 100 or nil
@@ -86,9 +101,9 @@ local function outcome_of(result, err)
   return announce.is_surely_undone(err) and "no" or "maybe"
 end
 
-local function get()
-  local key, start = read_key(), now()
-  local value, err, source = any():get(key)
+local function get(from, at_key)
+  local key, start = at_key or read_key(), now()
+  local value, err, source = (from or any()):get(key)
   if not err then note("get", key, value, start, now(), source) end
   return err
 end
@@ -114,15 +129,15 @@ local function exists()
   return err
 end
 
-local function set()
-  local key, value, ttl, start = written_key(), new_value(), some_ttl(), now()
+local function set(at_key)
+  local key, value, ttl, start = at_key or written_key(), new_value(), not at_key and some_ttl() or nil, now()
   local ok, err = cache:set(key, value, ttl)
   note("set", key, value .. ":" .. (ttl or "-"), start, now(), outcome_of(ok, err))
   return err
 end
 
-local function delete()
-  local key, start = written_key(), now()
+local function delete(at_key)
+  local key, start = at_key or written_key(), now()
   local ok, err
   if random() < 0.5 then
     ok, err = cache:delete(key)
@@ -159,7 +174,9 @@ local function transaction()
       end
       if random() < 0.3 then -- outside of it nothing has changed yet
         local from, began = any(), now()
+        in_transaction = true
         local outside, trouble, source = from:get(key)
+        in_transaction = false
         if not trouble then note("get", key, outside, began, now(), source) end
       end
     end
@@ -195,9 +212,18 @@ end
 
 local function sql() return change_by_sql(written_key(), random() < 0.7) end
 
-function overtake(key)
-  if random() < 0.7 then change_by_sql(key, random() < 0.7) end
+local suspects = {} -- what was overtaken: to be looked at again as soon as the old answer must not be given any more
+
+function overtake(from, key, is_absent)
+  if in_transaction then return end -- the change would wait for us
+  if is_absent or random() < 0.7 then change_by_sql(key, is_absent or random() < 0.7) end
   core.system.sleep(random(60, 150) / 1000)
+  suspects[#suspects + 1] = { from, key, now() + 1.1 * staleness }
+end
+
+local function look_again()
+  local suspect = table.remove(suspects, 1)
+  return get(suspect[1], suspect[2])
 end
 
 local function clear()
@@ -225,13 +251,34 @@ local function some_call()
   return get
 end
 
--- Seldom, as it makes everybody forget everything, what is wrong included.
-local function next_clear() return now() + random(60, 200) / 10 end
+local function change_still()
+  return (random() < 0.5 and set or delete)("still" .. random(STILL))
+end
 
-local ends, clears_at = now() + tonumber(seconds), next_clear()
+-- What comes by the clock and not by the number of calls: what, at least and at most so many seconds apart, when next.
+local TIMED = {
+  { clear, 6, 20 }, -- seldom, as it makes everybody forget everything, what is wrong included
+  { change_still, 0.15, 0.35 },
+}
+
+local function timed_call()
+  if suspects[1] and now() > suspects[1][3] then return look_again end
+  for _, timed in ipairs(TIMED) do
+    local is_due = timed.at and now() > timed.at
+    if is_due or not timed.at then timed.at = now() + timed[2] + random() * (timed[3] - timed[2]) end
+    if is_due then return timed[1] end
+  end
+end
+
+assert(cache:wait_ready(60))
+assert(other:wait_ready(60))
+for i = 1, STILL do set("still" .. i) end
+print("ready")
+io.stdout:flush()
+
+local ends = now() + tonumber(seconds)
 while now() < ends do
-  local call = some_call()
-  if now() > clears_at then call, clears_at = clear, next_clear() end
+  local call = timed_call() or some_call()
   if call() then core.system.sleep(0.005) end -- an error: the server is away
 end
 local one, two = cache:stats(), other:stats()

@@ -1,7 +1,7 @@
 --- Migration 1: the table, its isolation, the sweeper, and the six functions of the Python library.
 --
 -- Places: {schema} the quoted schema, {relation} the table's name as a literal, {table} CREATE UNLOGGED TABLE or
--- CREATE TABLE, {body} a dollar quote.
+-- CREATE TABLE, {body} a dollar quote, {format} the schema inside E'...', a template of format().
 --
 -- Columns of fixed width come first: no padding, and the server finds them without walking the row.
 -- Fillfactor 90 and no index beside the primary key keep updates heap-only (HOT), so that overwriting does not
@@ -27,7 +27,7 @@ COMMENT ON TABLE {schema}.cache IS 'fpcache: a shared cache. Rows belong to the 
 -- Big values: lz4 where this server has it, for a tenth of the time of pglz.
 DO {body}
 BEGIN
-    ALTER TABLE {schema}.cache ALTER COLUMN value SET COMPRESSION lz4;
+    EXECUTE format(E'ALTER TABLE {format}.cache ALTER COLUMN value SET COMPRESSION lz4');  -- which older ones cannot parse
 EXCEPTION WHEN syntax_error OR feature_not_supported OR invalid_parameter_value THEN
     NULL;  -- before PostgreSQL 14, or built without lz4
 END {body};

@@ -25,10 +25,24 @@ WHERE NOT coalesce((SELECT CASE object WHEN 'fpcache_feed' THEN has_any_column_p
                                        ELSE has_table_privilege(c.oid, privilege) END
                     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
                     WHERE n.nspname = $1 AND c.relname = object), false)]],
+  -- Who may write the entries by themselves, and who the feed in others' names: setup grants two columns of it.
+  tellers = [[
+SELECT coalesce((SELECT bool_and(has_table_privilege(c.oid, privilege)) FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'])
+                 AS p (privilege), pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                 WHERE n.nspname = $1 AND c.relname = 'fpcache_entries'), true) AS may_tell,
+       (SELECT string_agg(DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, ', ')
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace CROSS JOIN LATERAL (
+            SELECT * FROM aclexplode(c.relacl) UNION ALL
+            SELECT e.* FROM pg_attribute AS t CROSS JOIN LATERAL aclexplode(t.attacl) AS e
+            WHERE t.attrelid = c.oid AND t.attname NOT IN ('namespace', 'keys')) AS a
+        WHERE n.nspname = $1 AND c.relname = 'fpcache_feed' AND a.privilege_type = 'INSERT'
+          AND a.grantee <> c.relowner) AS forgers]],
   uses_schema = "SELECT has_schema_privilege(oid, 'USAGE') AS usage FROM pg_namespace WHERE nspname = $1",
 
   table_ = [[
-SELECT c.relpersistence = 'u' AS unlogged, c.relrowsecurity AND c.relforcerowsecurity AS isolated,
+SELECT c.relpersistence = 'u' AS unlogged,
+       (SELECT bool_and(t.relrowsecurity AND t.relforcerowsecurity) FROM pg_class AS t
+        WHERE t.relnamespace = n.oid AND t.relname IN ('cache', 'fpcache_entries')) AS isolated,
        pg_get_userbyid(c.relowner)::text AS owner, pg_relation_size(c.oid) AS heap_bytes,
        pg_total_relation_size(c.oid) AS bytes,
        greatest(c.reltuples::bigint, s.n_live_tup, 0) AS rows, s.n_dead_tup AS dead,
@@ -36,7 +50,7 @@ SELECT c.relpersistence = 'u' AS unlogged, c.relrowsecurity AND c.relforcerowsec
        coalesce('autovacuum_enabled=false' = ANY (c.reloptions) OR 'autovacuum_enabled=off' = ANY (c.reloptions),
                 false) AS autovacuum_off
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace LEFT JOIN pg_stat_user_tables AS s ON s.relid = c.oid
-WHERE n.nspname = $1 AND c.relname = 'cache']],
+WHERE n.nspname = $1 AND c.relname IN ('cache', 'fpcache_entries') AND c.relkind = 'r']],
 
   -- {schema} is filled in: no user data, and rows cannot be asked for by a parameter.
   versions = "SELECT coalesce(max(version), 0) AS version FROM {schema}.fpcache_schema",

@@ -5,9 +5,9 @@ local IN_PASS = "SELECT CASE WHEN $%d IS NULL OR {schema}.fpcache_go_on($%d) THE
 local TEMPLATES = {
   -- A sample of the hits; no change of anything that a reader sees, so the feed is not told.
   touch_sampled = { [[
-UPDATE {schema}.cache SET touched = {version} WHERE ctid = ANY (ARRAY(
+UPDATE {cache} SET touched = {version} WHERE ctid = ANY (ARRAY(
     SELECT c.ctid FROM (SELECT unnest($2) AS key ORDER BY key) AS k CROSS JOIN LATERAL (
-        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND {live} LIMIT 1 FOR UPDATE SKIP LOCKED) AS c))]], "tY" },
+        SELECT ctid FROM {cache} WHERE {mine} AND key = k.key AND {live} LIMIT 1 FOR UPDATE SKIP LOCKED) AS c))]], "tY" },
   -- Whether there are quotas; whether a namespace of this user was cleared at once.
   habits = { [[
 SELECT EXISTS (SELECT 1 FROM {schema}.fpcache_quotas),
@@ -17,7 +17,7 @@ SELECT EXISTS (SELECT 1 FROM {schema}.fpcache_quotas),
   go_on = { "SELECT {schema}.fpcache_go_on($1)", "i" },
   end_pass = { "SELECT {schema}.fpcache_end_pass($1)", "i" },
   pages = { [[
-SELECT pg_relation_size({relation}::regclass) / current_setting('block_size')::bigint]], "", true },
+SELECT pg_relation_size({rows}) / current_setting('block_size')::bigint]], "", true },
   tag_pages = { [[
 SELECT pg_relation_size({tagsRelation}::regclass) / current_setting('block_size')::bigint]], "", true },
   sweep = { IN_PASS:format(3, 3, "fpcache_sweep($1, $2::integer)"), "iii" },

@@ -54,7 +54,7 @@ local MANY = { key = "k.key", longKey = "k.long_key", lease = "$7", share = "$8"
 -- $3 seconds of the lease that is wanted; NULL: none.
 local function one(columns, nulls, living, words)
   return ([[
-SELECT %s FROM {schema}.cache AS c WHERE {own} AND {fresh}%s
+SELECT %s FROM {cache} AS c WHERE {own} AND {fresh}%s
 UNION ALL SELECT {schema}.fpcache_missed($1, $2, %s), NULL%s LIMIT 1]]):format(columns, living, words, nulls)
 end
 local USUAL = ("NULL, %d, NULL, NULL, NULL"):format(lifetimes.USUAL_LEASE)
@@ -64,7 +64,7 @@ local LIFE = "CASE WHEN c.expires_at = 'infinity' THEN -1 ELSE {left} END"
 -- Rows by key and lease, one look into the primary key for each; $2 and $3 as in set_many.
 local HELD = [[
 SELECT c.ctid FROM (SELECT unnest($2) AS key ORDER BY key) AS k CROSS JOIN LATERAL (
-    SELECT c.ctid FROM {schema}.cache AS c WHERE {mine} AND c.key = k.key AND %s LIMIT 1 FOR UPDATE) AS c]]
+    SELECT c.ctid FROM {cache} AS c WHERE {mine} AND c.key = k.key AND %s LIMIT 1 FOR UPDATE) AS c]]
 
 -- $2 to $6 the batch, $7 seconds to be given as stale after its end, $8 cost, $9 fence, $10 keys that have validators, $11 these;
 -- answers how many.
@@ -74,10 +74,10 @@ local STORE_MANY = [[
     FROM (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
                  unnest($6) AS ttl) AS r ORDER BY key) AS r
     CROSS JOIN LATERAL (
-        SELECT c.ctid FROM {schema}.cache AS c WHERE {mine} AND c.key = r.key AND ]] .. MINE:format("$9") .. [[
+        SELECT c.ctid FROM {cache} AS c WHERE {mine} AND c.key = r.key AND ]] .. MINE:format("$9") .. [[
 
         LIMIT 1 FOR UPDATE) AS c),
-stored AS (UPDATE {schema}.cache AS c
+stored AS (UPDATE {cache} AS c
 SET %s version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[,
     expires_at = coalesce(statement_timestamp() + t.ttl * interval '1 second', 'infinity'),
     stale_until = statement_timestamp() + (t.ttl + $7) * interval '1 second',
@@ -89,7 +89,7 @@ local COUNTED = ")\nSELECT count(*) FROM stored"
 
 -- $2 keys of which loading said that they do not exist, $3 seconds to remember it (NULL: not), $4 fence, $5 for those who wait.
 local ABSENT_MANY = [[
-{tellKeys}WITH stored AS (UPDATE {schema}.cache AS c
+{tellKeys}WITH stored AS (UPDATE {cache} AS c
 SET value = '', format = 'a', version = ]] .. NEXT .. ", noted_version = " .. NEXT .. [[, expires_at = '-infinity',
     stale_until = statement_timestamp() + $3 * interval '1 second', load_seconds = NULL, validator = $5, tags = %s,
     lease_holder = NULL, lease_until = NULL
@@ -133,7 +133,7 @@ SELECT coalesce(k.long_key, k.key), ]] .. ASK .. [[
 FROM (SELECT {fence} AS holder, {schema}.fpcache_has_watches() AS is_watched OFFSET 0) AS fence
 CROSS JOIN (SELECT * FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
              unnest($6) AS ttl) AS r ORDER BY key) AS k
-LEFT JOIN LATERAL (SELECT * FROM {schema}.cache WHERE {mine} AND key = k.key LIMIT 1) AS c ON true]], "tBfffY",
+LEFT JOIN LATERAL (SELECT * FROM {cache} WHERE {mine} AND key = k.key LIMIT 1) AS c ON true]], "tBfffY",
     places = MANY },
 
   -- Of keys that leases were granted for, those that a transaction of a watched table is changing; $3 their tags.  A statement of
@@ -143,19 +143,19 @@ LEFT JOIN LATERAL (SELECT * FROM {schema}.cache WHERE {mine} AND key = k.key LIM
   -- $3 value, $4 format (NULL: as they were), $5 and $6 see ENDS, $7 cost, $8 validator, $9 fence.
   -- No row: the lease was overtaken.
   fetch_store = { [[
-{tellKey}UPDATE {schema}.cache AS c
+{tellKey}UPDATE {cache} AS c
 SET value = coalesce($3, c.value), format = coalesce($4, c.format),
     tags = CASE WHEN $3 IS NULL THEN c.tags END, version = ]] .. NEXT .. ", noted_version = " .. NEXT .. ", " .. ENDS .. [[
 
 WHERE {own} AND ]] .. MINE:format("$9") .. " RETURNING version", "tyycfffyi" },
   -- Loading failed: the lease ends; $3 seconds nobody shall try again, but no longer than there is an older value to be given.
   fetch_release = { [[
-UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. ", validator = " .. TOLD .. [[
+UPDATE {cache} AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. ", validator = " .. TOLD .. [[
 
 WHERE {own} AND ]] .. MINE:format("$4"), "tyfiy" },
   -- $3 seconds to live from now, $4 to be given as stale.  What it says is no news to copies, which end sooner.
   fetch_slide = { [[
-UPDATE {schema}.cache AS c SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second'),
+UPDATE {cache} AS c SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second'),
     stale_until = statement_timestamp() + $4 * interval '1 second'
 WHERE {own} AND {fresh} AND {noted}]], "tyff" },
 
@@ -167,13 +167,13 @@ WHERE {own} AND {fresh} AND {noted}]], "tyff" },
   fetch_absent_many = { ABSENT_MANY:format("NULL") .. COUNTED, "tYfiy" },
   fetch_absent_many_tagged = { ABSENT_MANY:format("$6") .. TAGGED_MANY:format(6), "tYfiyY" },
   fetch_release_many = { [[
-UPDATE {schema}.cache AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. ", validator = " .. TOLD .. [[
+UPDATE {cache} AS c SET lease_holder = 0, lease_until = ]] .. PAUSE .. ", validator = " .. TOLD .. [[
 
 WHERE c.ctid = ANY (ARRAY(]] .. HELD:format(MINE:format("$4")) .. "))", "tYfiy" },
 
   -- As fetch_slide, of the keys $2.
   fetch_slide_many = { [[
-UPDATE {schema}.cache AS c SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second'),
+UPDATE {cache} AS c SET expires_at = greatest(expires_at, statement_timestamp() + $3 * interval '1 second'),
     stale_until = statement_timestamp() + $4 * interval '1 second'
 WHERE c.ctid = ANY (ARRAY(]] .. HELD:format("{fresh} AND {noted}") .. "))", "tYff" },
 
@@ -181,7 +181,7 @@ WHERE c.ctid = ANY (ARRAY(]] .. HELD:format("{fresh} AND {noted}") .. "))", "tYf
   lock_take = { [[
 SELECT {schema}.fpcache_claim($1, $2, $3, fence.holder, $4, NULL, NULL), fence.holder FROM (SELECT {fence} AS holder) AS fence]],
     "tyyf" },
-  lock_free = { "DELETE FROM {schema}.cache AS c WHERE {own} AND " .. MINE:format("$3"), "tyi" },
+  lock_free = { "DELETE FROM {cache} AS c WHERE {own} AND " .. MINE:format("$3"), "tyi" },
 }
 
 local policies = {}

@@ -11,7 +11,7 @@ local TEMPLATES = {
   -- allowed?, seconds that are used up
   rate_sliding = { [[
 WITH tried AS (
-    INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
+    INSERT INTO {cache} AS c (namespace, key, long_key, value, format, version, expires_at)
     VALUES ($1, $2, $3, convert_to((]] .. NOW .. [[ + $4)::text, 'UTF8'), 'i', {version},
             statement_timestamp() + $4 * interval '1 microsecond')
     ON CONFLICT (user_id, namespace, key) DO UPDATE
@@ -22,13 +22,13 @@ WITH tried AS (
 SELECT true, (full_at - ]] .. NOW .. [[) / 1000000.0::float8, true FROM tried
 UNION ALL
 SELECT false, CASE WHEN c.format = 'i' THEN (]] .. OLD .. " - " .. NOW .. [[) / 1000000.0::float8 END, c.format = 'i'
-FROM {schema}.cache AS c WHERE {own} AND NOT EXISTS (SELECT FROM tried)]], "tyyii" },
+FROM {cache} AS c WHERE {own} AND NOT EXISTS (SELECT FROM tried)]], "tyyii" },
 
   -- Fixed: a count that begins anew when its window is over.  $4 the request's count, $5 microseconds of the window, $6 the
   -- limit.  allowed?, count, seconds until the window is over
   rate_fixed = { [[
 WITH tried AS (
-    INSERT INTO {schema}.cache AS c (namespace, key, long_key, value, format, version, expires_at)
+    INSERT INTO {cache} AS c (namespace, key, long_key, value, format, version, expires_at)
     VALUES ($1, $2, $3, convert_to($4::text, 'UTF8'), 'i', {version},
             statement_timestamp() + $5 * interval '1 microsecond')
     ON CONFLICT (user_id, namespace, key) DO UPDATE
@@ -41,7 +41,7 @@ SELECT true, count, extract(epoch FROM expires_at - statement_timestamp())::floa
 UNION ALL
 SELECT false, CASE WHEN c.format = 'i' THEN ]] .. OLD .. [[ END,
        extract(epoch FROM c.expires_at)::float8 - extract(epoch FROM statement_timestamp())::float8, c.format = 'i'
-FROM {schema}.cache AS c WHERE {own} AND NOT EXISTS (SELECT FROM tried)]], "tyyiii" },
+FROM {cache} AS c WHERE {own} AND NOT EXISTS (SELECT FROM tried)]], "tyyiii" },
 }
 
 local rates = {}

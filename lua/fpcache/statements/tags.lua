@@ -14,7 +14,7 @@ local tags = { ENTER = ENTER }
 local function tagged(template)
   local text, place = template[1], "$" .. (#template[2] + 1)
   local count
-  if text:find("INSERT INTO {schema}.cache", 1, true) then
+  if text:find("INSERT INTO {cache}", 1, true) then
     text, count = text:gsub("expires_at%)\nVALUES %((.-{expiry})%)", function(values)
       return "expires_at, tags)\nVALUES (" .. values .. ", " .. place .. ")"
     end)
@@ -34,7 +34,7 @@ end
 local TEMPLATES = {
   set_many_tagged = { [[
 {tellKeys}WITH stored AS (
-INSERT INTO {schema}.cache AS c (user_id, namespace, key, long_key, value, format, version, expires_at, tags)
+INSERT INTO {cache} AS c (user_id, namespace, key, long_key, value, format, version, expires_at, tags)
 SELECT (SELECT session_user::text), $1, r.key, r.long_key, r.value, r.format, (SELECT {version}),
        coalesce(statement_timestamp() + r.ttl * interval '1 second', 'infinity'), $7
 FROM (SELECT unnest($2) AS key, unnest($3) AS long_key, unnest($4) AS value, unnest($5) AS format,
@@ -53,9 +53,9 @@ WITH victims AS (
         SELECT DISTINCT i.key FROM unnest($2) AS t (tag) CROSS JOIN LATERAL (
             SELECT key FROM {schema}.fpcache_tags WHERE {mine} AND tag = t.tag OFFSET 0) AS i ORDER BY 1) AS k
     CROSS JOIN LATERAL (
-        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND tags && $2 LIMIT 1 FOR UPDATE) AS c),
+        SELECT ctid FROM {cache} WHERE {mine} AND key = k.key AND tags && $2 LIMIT 1 FOR UPDATE) AS c),
 gone AS (
-    DELETE FROM {schema}.cache WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING key, tags, {live} AS lived),
+    DELETE FROM {cache} WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING key, tags, {live} AS lived),
 untagged AS (
     DELETE FROM {schema}.fpcache_tags WHERE ctid = ANY (ARRAY(
         SELECT i.ctid FROM gone CROSS JOIN LATERAL unnest(gone.tags) AS t (tag) CROSS JOIN LATERAL (
@@ -69,34 +69,34 @@ WITH victims AS (
         SELECT DISTINCT i.key FROM unnest($2) AS t (tag) CROSS JOIN LATERAL (
             SELECT key FROM {schema}.fpcache_tags WHERE {mine} AND tag = t.tag OFFSET 0) AS i ORDER BY 1) AS k
     CROSS JOIN LATERAL (
-        SELECT ctid FROM {schema}.cache WHERE {mine} AND key = k.key AND tags && $2
+        SELECT ctid FROM {cache} WHERE {mine} AND key = k.key AND tags && $2
            AND ({live} OR greatest(lease_until, CASE format WHEN 'a' THEN stale_until END) > statement_timestamp())
         LIMIT 1 FOR UPDATE) AS c),
 gone AS (
-    UPDATE {schema}.cache
+    UPDATE {cache}
     SET expires_at = least(expires_at, statement_timestamp()), lease_holder = NULL, lease_until = NULL,
         stale_until = CASE WHEN format <> 'a' THEN stale_until END -- of a mark of absence nothing may be given
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM victims)) RETURNING key){tellGone}
 SELECT key FROM gone]], "tY" },
 
-  tags_of = { "SELECT unnest(coalesce(tags, ARRAY[NULL::bytea])) FROM {schema}.cache WHERE {own} AND {live}", "ty", true },
+  tags_of = { "SELECT unnest(coalesce(tags, ARRAY[NULL::bytea])) FROM {cache} WHERE {own} AND {live}", "ty", true },
 
   -- As those of scan.lua, of the tag $2: keys from $3 (included) to $4 (excluded), at most $5.
   scan_tag_keys = { ([[
 SELECT k.key, c.long_key FROM (%s AND key >= $3 AND key < $4 ORDER BY key) AS k
 CROSS JOIN LATERAL (
-    SELECT long_key FROM {schema}.cache WHERE {mine} AND key = k.key AND $2 = ANY (tags) AND {live} LIMIT 1) AS c
+    SELECT long_key FROM {cache} WHERE {mine} AND key = k.key AND $2 = ANY (tags) AND {live} LIMIT 1) AS c
 ORDER BY k.key LIMIT $5]]):format(TAGGED), "tyyyi", true },
   scan_tag_values = { ([[
 SELECT k.key, c.long_key, c.value, c.format FROM (%s AND key >= $3 AND key < $4 ORDER BY key) AS k
 CROSS JOIN LATERAL (
-    SELECT long_key, value, format FROM {schema}.cache
+    SELECT long_key, value, format FROM {cache}
     WHERE {mine} AND key = k.key AND $2 = ANY (tags) AND {live} LIMIT 1) AS c
 ORDER BY k.key LIMIT $5]]):format(TAGGED), "tyyyi", true },
   count_tag = { ([[
 SELECT count(*) FROM (%s AND key >= $3 AND key < $4) AS k
 CROSS JOIN LATERAL (
-    SELECT 1 FROM {schema}.cache WHERE {mine} AND key = k.key AND $2 = ANY (tags) AND {live} LIMIT 1) AS c]]):format(TAGGED),
+    SELECT 1 FROM {cache} WHERE {mine} AND key = k.key AND $2 = ANY (tags) AND {live} LIMIT 1) AS c]]):format(TAGGED),
     "tyyy", true },
 }
 

@@ -17,7 +17,7 @@ SELECT current_setting('server_version') AS version, current_database()::text AS
        io.heap_blks_hit AS blocks_hit, io.heap_blks_read AS blocks_read
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_stat_user_tables AS s ON s.relid = c.oid LEFT JOIN pg_statio_user_tables AS io ON io.relid = c.oid
-WHERE n.nspname = $1 AND c.relname = 'cache']],
+WHERE n.nspname = $1 AND c.relname IN ('cache', 'fpcache_entries') AND c.relkind = 'r']],
 
   -- Rows that quotas cost since the table was made, of all users.
   evicted = "SELECT coalesce(sum(total), 0)::bigint AS total FROM {schema}.fpcache_evicted",
@@ -50,11 +50,12 @@ WHERE d.datname = current_database() AND s.userid = session_user::regrole AND st
   -- The changes since a snapshot, one row for each key, at least one row; as the feed's reader asks (see statements.lua).
   -- What became of a key is looked up now.  $1: the last snapshot, NULL at first; $2: a user or NULL; $3: a namespace or NULL.
   monitor = [[
-SELECT txid_current_snapshot()::text AS snapshot, s.incarnation, {on} AND NOT pg_is_in_recovery() AS is_on, f.user_id AS login,
+SELECT txid_current_snapshot()::text AS snapshot, s.incarnation, t.is_on AND NOT pg_is_in_recovery() AS is_on, f.user_id AS login,
        f.namespace, f.xid IS NOT NULL AS is_change, f.keys IS NULL AS is_all, k.key IS NOT NULL AS has_key,
        {schema}.fpcache_text(coalesce(c.long_key, k.key)) AS key, c.key IS NOT NULL AS is_there, c.bytes, c.ttl,
        NOT coalesce(s.marker = 0 OR txid_visible_in_snapshot(s.marker, last.snapshot), true) AS fell_behind
 FROM (SELECT $1::txid_snapshot AS snapshot) AS last
+CROSS JOIN {switch} AS t
 LEFT JOIN {schema}.fpcache_state AS s ON true
 LEFT JOIN {schema}.fpcache_feed AS f
        ON f.xid >= (SELECT txid_snapshot_xmin($1::txid_snapshot))
@@ -69,7 +70,4 @@ LEFT JOIN LATERAL (
     FROM {schema}.cache WHERE user_id = f.user_id AND namespace = f.namespace AND key = k.key
                           AND expires_at > statement_timestamp() LIMIT 1) AS c ON true
 ORDER BY f.xid]],
-  monitor_on = [[(
-    SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = to_regclass({relation})
-       AND tgname IN ('fpcache_tell_row', 'fpcache_tell_deleted_row') AND tgenabled IN ('O', 'A'))]],
 }

@@ -1,6 +1,7 @@
 --- A live stream of changes: what anybody sets and deletes, from the change feed.  Reads leave no trace, so they are not seen.
 local connection = require("fpcache.connection")
 local options = require("fpcache.options")
+local schema = require("fpcache.schema")
 local sql = require("fpcache.sql")
 local statements = require("fpcache.statements.top")
 
@@ -22,8 +23,7 @@ function monitor.open(opts)
   local o = options.read(OPTIONS, opts, 2)
   local pool, quoted = connection.open_few(o, 1, 2)
   if not pool then return nil, quoted end
-  local text = sql.fill(statements.monitor, {
-    schema = quoted, on = sql.fill(statements.monitor_on, { relation = sql.quote_literal(quoted .. ".cache") }) })
+  local text = sql.fill(statements.monitor, schema.places(quoted))
   local self = setmetatable({ pool = pool, o = o, text = text }, Monitor)
   local ok, err = self:poll() -- from here on
   if not ok then
