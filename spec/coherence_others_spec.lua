@@ -7,6 +7,7 @@ local layers = require "support.layers"
 
 local source, warm, STALENESS = layers.source, layers.warm, layers.STALENESS
 local now = core.system.now
+local SIGKILL, SIGCONT, SIGSTOP = 9, 18, 19
 
 describe("coherence with others:", function()
   local db
@@ -176,6 +177,58 @@ describe("coherence with others:", function()
       local value, _, from = cache:get("k")
       assert.same({ 1, "db" }, { value, from }) -- a clean stop wiped nothing; but who took over may lack what was told
       assert.equal(1, cache:stats().feed.fell_behind)
+    end)
+
+    -- Whichever of its threads runs first then: it is a reading of the clock that keeps the promise, no thread's notice.
+    it("is what a process has that was stopped", function()
+      local what = child.command([[
+        local now = require("fpcache.core").system.now
+        local cache = assert(require("fpcache").new { connection_string = ..., max_staleness = 0.5, feed_interval = 0.02 })
+        local function say(...)
+          io.write(..., "\n")
+          io.flush()
+        end
+        assert(cache:wait_ready(20))
+        local began, value, err, from, last, is_warm
+        local ends = now() + 60
+        repeat
+          began = now()
+          value, err, from = cache:get("k")
+          if value == 1 then last = began end
+          if from == "near" and not is_warm then
+            is_warm = true
+            say("warm")
+          end
+        until value ~= 1 or began > ends
+        say(("%s after %.9f"):format(tostring(value or err), last))
+        cache:close()]], { db:url_of() })
+      what.log = os.tmpname()
+      assert(db:open { feed = false }:set("k", 1))
+      local pid = assert(core.spawn(what))
+      finally(function()
+        core.system.kill(pid, SIGKILL)
+        os.remove(what.log)
+      end)
+      local function read(path)
+        local file = io.open(path)
+        local text = file and file:read("*a") or ""
+        if file then file:close() end
+        return text
+      end
+      assert.is_truthy(database.eventually(function() return read(what.log):find("warm\n", 1, true) end), read(what.log))
+      assert(core.system.kill(pid, SIGSTOP))
+      assert.is_truthy(database.eventually(function() return read(("/proc/%d/stat"):format(pid)):find(") T ", 1, true) end))
+      db.srv:sql("UPDATE cache SET value = '2', format = 'i'", db:url_of())
+      local committed = now() -- at the latest
+      assert.is_truthy(database.eventually(function() return now() > committed + STALENESS + 0.05 end))
+      assert(core.system.kill(pid, SIGCONT))
+      local found, last
+      assert.is_truthy(database.eventually(function()
+        found, last = read(what.log):match("warm\n(.*) after (%S+)\n")
+        return found
+      end), read(what.log))
+      assert.equal("2", found)
+      assert.is_true(tonumber(last) < committed, "it read an old value after it went on")
     end)
 
     it("is what a closed cache has", function()

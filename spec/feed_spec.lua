@@ -50,33 +50,50 @@ describe("A change feed", function()
     assert.not_equal(b, stamp_of(feed, "b"))
   end)
 
-  it("says quicker that a copy is current where no key has changed since it was asked", function()
+  it("says quicker of copies with terms that they are current", function()
     local feed = open_fresh { max_staleness = 60 } -- a slow machine is not what this is about
-    local _, is_current = fast_feed.bind(fast_feed.of(feed), 100)
+    local terms, is_current = fast_feed.terms(fast_feed.of(feed))
     local ends = system.now() + 1000
-    local function stamped(key)
+    local function put(slot, key, offset)
       local _, spot, stamp = feed:look(f.seed, key)
+      assert.is_true(terms:put(slot, spot, stamp + (offset or 0), ends))
       return spot, stamp
     end
-    local spot, stamp = stamped "a"
-    local other = stamped "b"
-    local seen = is_current(spot, stamp, ends, 0)
-    assert.is_true(seen > 0)
-    assert.equal(0, is_current(spot, stamp + 1, ends, 0))
-    assert.equal(seen, is_current(spot, stamp + 1, ends, seen)) -- not compared: nothing has changed
-    assert.equal(0, is_current(spot, stamp, system.now() - 1, seen))
+    local function current(...)
+      local found = {}
+      for i = 1, select("#", ...) do found[i] = is_current((select(i, ...))) end
+      return found
+    end
+    local spot, stamp = put(1, "a")
+    local other = put(2, "b")
+    put(3, "a", 1)
+    local as_put = { terms:get(1) }
+    assert.same({ spot, stamp }, { as_put[1], as_put[2] })
+    assert.is_true(math.abs(as_put[3] - ends) < 1e-6)
+    assert.same({}, { terms:get(1e6) })
+    assert.same({ true, true, false, false, false, false }, current(1, 2, 3, 0, 1e6, -1))
+    assert.equal(2, terms:held())
     feed:wrote(f.seed, "b")
-    assert.not_equal(stamp, select(2, stamped "b"))
-    local later = is_current(spot, stamp, ends, seen)
-    assert.is_true(later > seen and other ~= spot)
-    assert.equal(0, is_current(spot, stamp + 1, ends, seen))
+    assert.same({ true, other == spot }, current(1, 2))
+    assert.is_true(terms:put(1, spot, stamp, system.now() - 1))
+    assert.is_false(is_current(1))
+    assert.is_true(terms:put(1, spot, stamp, math.huge))
+    assert.is_true(is_current(1))
+    assert.equal(math.huge, (select(3, terms:get(1))))
     for _, change in ipairs { "SELECT cache_set('fpcache', 'a', '1', NULL)", "TRUNCATE cache" } do
-      spot, stamp = stamped "a"
-      seen = is_current(spot, stamp, ends, 0)
+      put(1, "a")
+      assert.is_true(is_current(1))
       sql(change)
       assert(feed:wait_fresh(20))
-      assert.equal(0, is_current(spot, stamp, ends, seen))
+      assert.is_false(is_current(1))
     end
+    put(1, "a")
+    feed:close()
+    assert.is_false(is_current(1))
+    terms:close()
+    assert.is_false(is_current(1))
+    assert.has_error(function() terms:put(-1, 0, 1, 1) end)
+    assert.has_error(function() core.terms(terms) end)
   end)
 
   it("holds keys of other namespaces and users apart", function()

@@ -8,8 +8,9 @@
 #
 # Last run: 2026-11-23, `run.sh build`, 2 virtual processors (AMD EPYC), nothing else running (load 0.6 to 1.4),
 # PostgreSQL 15.18; the 10M keys and the hit ratio earlier that day.
-#   near hit     147 ns (5.4)  12.9 ns (LuaJIT)  lua-resty-lrucache 7.7 ns  bare table 28 ns, 2 ns     1,000 keys
-#                149 ns        12.5 ns           lua-resty-lrucache 9.0 ns                            10,000 keys
+#   near hit     128 ns (5.4)  8.4 ns (LuaJIT)   lua-resty-lrucache 7.5 ns  bare table 28 ns, 2 ns     1,000 keys
+#                141 ns        8.8 ns            lua-resty-lrucache 9.8 ns                            10,000 keys
+#                (the day after, three runs, load 9 to 11)
 #   absent       166 ns, 21 ns
 #   feed_cost    on / switched off: set 0.83 (MISSED, bar 0.85)  set_many 0.98  with feed_listen 0.66, 0.96
 #   feed_client  the same through the client: one at a time 0.83 (MISSED), 64 tasks 0.89

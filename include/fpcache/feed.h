@@ -114,14 +114,11 @@ void fpc_feed_look(fpc_feed *feed, uint64_t hash, bool *absent, uint64_t *stamp)
  * may have; one that has not says nothing of the time since the feed got stale. */
 uint64_t fpc_feed_stamp(const fpc_feed *feed, uint64_t hash);
 
-/* Whether a copy with that stamp may still be given out. */
+/* Whether a copy with that stamp may still be given out.  Who keeps many copies asks terms.h, which is
+ * quicker. */
 bool fpc_feed_is_current(const fpc_feed *feed, uint64_t hash, uint64_t stamp);
-/* How often keys have changed, above 0 and below 2^53; 0 when nobody knows, or when `ends` has come (it may
- * come FPC_CLOCK_COARSE_LAG early).  A copy that was current when it was asked for AFTER this, is current for
- * as long as this says the same. */
-int64_t fpc_feed_moves_until(const fpc_feed *feed, fpc_deadline ends);
 
-/* The same for a copy of another process of this machine, which asked the server for it at `asked_at` (the
+/* The same for a copy with an end, of another process of this machine, which asked the server for it at `asked_at` (the
  * monotonic clock) or later: whether everything about the key that is known here was known before that. */
 bool fpc_feed_is_unchanged_since(const fpc_feed *feed, uint64_t hash, int64_t asked_at, fpc_deadline ends);
 

@@ -19,7 +19,7 @@ function announce.is_surely_undone(err)
   return NOT_DONE[err:match("^(%l+):")] or false
 end
 
---- Stands where a cache has no look() of its own (see fast_feed.bind): the feed is to be asked.
+--- Stands where a cache has no look() of its own (see fast_feed.bind_look): the feed is to be asked.
 function announce.unknown() return nil end
 
 --- Stands where a cache has no feed: knows nothing, keeps nothing.

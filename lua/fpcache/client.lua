@@ -22,7 +22,7 @@ local value_encode, value_decode = core.value_encode, core.value_decode
 ---@field seed any of the namespace, for the feed
 ---@field near fpcache.Near? nil when it is off, and in a transaction
 ---@field shared table? the tier that the workers of an nginx share
----@field look function see fast_feed.bind()
+---@field look function see fast_feed.bind_look()
 ---@field feed table the feed of this process, or what stands in its place (see announce.lua)
 local Cache = {}
 Cache.__index = Cache

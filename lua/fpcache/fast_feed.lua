@@ -1,8 +1,8 @@
 --- The feed as this Lua asks it fastest.
 --
 -- LuaJIT leaves its compiled code for a userdata's method, and does not for a call by its FFI.  So there the two questions of
--- every lookup go that way, and all others to the userdata.  For a single key even finding the method counts: bind() gives
--- plain functions that have the feed with them, in plain Lua C functions.
+-- every lookup go that way, and all others to the userdata.  For a single key even finding the method counts: bind_look()
+-- and terms() give plain functions that have with them what they ask; in plain Lua C functions.
 local core = require("fpcache.core")
 
 local fast_feed = {}
@@ -12,24 +12,23 @@ if not has_ffi or not rawget(_G, "jit") then
   --- The feed itself.
   function fast_feed.of(feed) return feed end
   --- As below.
-  fast_feed.bind = core.feed_bound
+  fast_feed.bind_look, fast_feed.terms = core.feed_bound, core.terms
   return fast_feed
 end
 
 local Fast = {}
 Fast.__index = Fast
 
-for _, name in ipairs { "is_unchanged_since", "stamp", "wrote", "wrote_keys", "wrote_batch", "wrote_hashes", "wrote_all",
-  "missed", "wait_fresh", "stats", "close" } do
+for _, name in ipairs { "is_current", "is_unchanged_since", "stamp", "wrote", "wrote_keys", "wrote_batch", "wrote_hashes",
+  "wrote_all", "missed", "wait_fresh", "stats", "close" } do
   Fast[name] = function(self, ...)
     local feed = self.feed
     return feed[name](feed, ...)
   end
 end
 
-local look, is_current = core.feed_functions()
-look = ffi.cast("bool (*)(void *, double, const char *, double, double *)", look)
-is_current = ffi.cast("double (*)(void *, double, double, double, double)", is_current)
+local look = ffi.cast("bool (*)(void *, double, const char *, double, double *)", core.feed_function())
+local is_current = ffi.cast("bool (*)(void *, int32_t)", core.terms_function())
 local out = ffi.new("double[2]")
 
 function Fast:look(seed, stored)
@@ -38,27 +37,21 @@ function Fast:look(seed, stored)
   return absent, out[0], stamp
 end
 
-function Fast:is_current(spot, stamp, ends)
-  return is_current(self.pointer, spot, stamp, ends or math.huge, 0) ~= 0
-end
-
---- The same feed, with look() and is_current() compiled in.
+--- The same feed, with look() compiled in.
 ---@param feed userdata of core.feed(); kept alive
 ---@return table
 function fast_feed.of(feed)
   return setmetatable({ feed = feed, pointer = ffi.cast("void *", feed) }, Fast)
 end
 
---- feed:look and feed:is_current as plain functions, for as long as the caller keeps the feed.
+--- feed:look as a plain function, for as long as the caller keeps the feed.
 ---@param feed table of fast_feed.of()
 ---@param most integer bytes
 ---@return fun(seed: number, key: any): boolean?, number?, number? look absent, spot, stamp (nil when stale); nothing for a key
 --- that is no string of 1 to `most` bytes
----@return fun(spot: number, stamp: number, ends: number, seen: number): number is_current 0 when it is not; another number
---- is to be kept and given as `seen` the next time (0 the first time), which then is answered quicker
-function fast_feed.bind(feed, most)
+function fast_feed.bind_look(feed, most)
   local pointer, two = feed.pointer, ffi.new("double[2]")
-  local function bound_look(seed, key)
+  return function(seed, key)
     if type(key) ~= "string" then return nil end
     local length = #key
     if length == 0 or length > most then return nil end
@@ -66,8 +59,17 @@ function fast_feed.bind(feed, most)
     if stamp == 0 then return absent, two[0], nil end
     return absent, two[0], stamp
   end
-  local function bound_is_current(spot, stamp, ends, seen) return is_current(pointer, spot, stamp, ends, seen) end
-  return bound_look, bound_is_current
+end
+
+--- Keeps the terms of copies (see include/fpcache/terms.h), for as long as the caller keeps both the terms and the feed.
+---@param feed table of fast_feed.of()
+---@return userdata terms put(slot, spot, stamp, ends) -> boolean (false: no memory); get(slot) -> spot, stamp, ends;
+--- held() -> how often is_current was true
+---@return fun(slot: integer): boolean is_current whether what was put there may still be given out
+function fast_feed.terms(feed)
+  local terms = core.terms(feed.feed)
+  local pointer = ffi.cast("void *", terms)
+  return terms, function(slot) return is_current(pointer, slot) end
 end
 
 return fast_feed

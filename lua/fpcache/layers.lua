@@ -35,7 +35,7 @@ layers.OPTIONS = {
 ---@param quoted_schema string
 ---@param pool userdata whose connections lead to the same place
 ---@return table? feed, fpcache.Near|string|nil near_or_err
----@return function? look of the feed, for usual keys: see fast_feed.bind()
+---@return function? look of the feed, for usual keys: see fast_feed.bind_look()
 ---@return table? shared the tier that the workers of an nginx share
 function layers.open(o, quoted_schema, pool)
   local has_near = o.near_size > 0
@@ -60,9 +60,9 @@ function layers.open(o, quoted_schema, pool)
       return nil, err
     end
   end
-  local look, is_current = fast_feed.bind(feed, math.min(o.max_key_bytes, core.KEY_INLINE))
+  local look = fast_feed.bind_look(feed, math.min(o.max_key_bytes, core.KEY_INLINE))
   local near = has_near and near_cache.new {
-    feed = feed, is_current = is_current, now = core.system.now,
+    feed = feed, new_terms = fast_feed.terms, now = core.system.now,
     size = o.near_size, bytes = o.near_bytes, ttl = o.near_ttl, copy = o.near_copy,
     negative_size = o.near_negative_size, negative_ttl = o.near_negative_ttl,
   } or nil

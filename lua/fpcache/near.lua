@@ -1,9 +1,9 @@
 --- The near cache: decoded values in this Lua state, answered without asking anybody.
 --
 -- An entry is valid as long as the stamp of its key has not moved since before the value was asked for, the feed is
--- fresh (see include/fpcache/feed.h), and neither near_ttl nor the entry's own life has ended.  One call of
--- `is_current` answers all of that.  Nothing is ever pushed into the near cache from outside: what is no longer
--- valid is noticed when it is asked for, and gives way to what is loaded then.
+-- fresh (see include/fpcache/feed.h), and neither near_ttl nor the entry's own life has ended.  These are its terms; one call
+-- of `is_current` answers all of that (include/fpcache/terms.h).  Nothing is ever pushed into the near cache from outside:
+-- what is no longer valid is noticed when it is asked for, and gives way to what is loaded then.
 --
 -- A value whose time here is over is kept for as long as there is room: fetch may give it while the server cannot be asked
 -- (`remembered`), and nobody else ever gets it.  It is the first to go once it was asked for.
@@ -15,7 +15,6 @@ local sieve = require("fpcache.sieve")
 local ABSENT = {}      -- "the server has no such key", remembered
 local TOLD = {}        -- that besides a loader said that there is none
 local OVERHEAD = 200   -- bytes that an entry costs beside its key and value
-local OVER = -1        -- what is_current() never says: that the entry's time is over has been counted
 local LARGEST_PART = 4 -- no value takes more than this part of the budget
 local NEGATIVE_BYTES = 1024 + OVERHEAD -- of the longest key that is stored whole
 
@@ -25,11 +24,12 @@ Near.__index = Near
 
 local near = { ABSENT = ABSENT, OVERHEAD = OVERHEAD }
 
---- A shelf: entries in SIEVE order, and when they are valid: spot, stamp, end and what is_current() said last of slot n stand at
--- 4n to 4n + 3, side by side, since a hit needs them all.  What only `remembered` needs stands apart.
-local function new_shelf(max_entries, max_bytes)
+--- A shelf: entries in SIEVE order, and their terms by slot.  What no hit needs stands apart.
+local function new_shelf(opts, max_entries, max_bytes)
+  local terms, is_current = opts.new_terms(opts.feed)
   return {
-    sieve = sieve.new(max_entries, max_bytes), terms = { 0, 0, 0 }, -- from 1 on: an array
+    sieve = sieve.new(max_entries, max_bytes), terms = terms, is_current = is_current,
+    over = {},   -- true: that the entry's time is over has been counted
     lives = {},  -- when the entry's life at the server ends
     spared = {}, -- until then it is not to be loaded anew
   }
@@ -37,7 +37,7 @@ end
 
 ---@class fpcache.near.Options
 ---@field feed table|userdata with stamp(feed, spot), as far as it is known
----@field is_current fun(spot: number, stamp: number, ends: number, seen: number): number of the feed, see fast_feed.bind()
+---@field new_terms function see fast_feed.terms()
 ---@field now fun(): number seconds on the clock that `ends` is compared with
 ---@field size integer entries
 ---@field bytes number keys, encoded values and overhead
@@ -50,19 +50,19 @@ end
 local function refresh(self)
   local shelf = self.present
   self.spaces, self.values, self.visited = shelf.sieve.spaces, shelf.sieve.values, shelf.sieve.visited
-  self.terms, self.absent_spaces = shelf.terms, self.absent.sieve.spaces
+  self.is_current, self.absent_spaces = shelf.is_current, self.absent.sieve.spaces
 end
 
 ---@param opts fpcache.near.Options
 ---@return fpcache.Near
 function near.new(opts)
   local self = setmetatable({
-    feed = opts.feed, is_current = opts.is_current, now = opts.now,
+    feed = opts.feed, now = opts.now,
     ttl = opts.ttl, negative_ttl = opts.negative_ttl, copy = opts.copy,
     largest = opts.bytes / LARGEST_PART,
-    present = new_shelf(opts.size, opts.bytes),
-    absent = new_shelf(opts.negative_size, opts.negative_size * NEGATIVE_BYTES),
-    hits = 0, negative_hits = 0, misses = 0, expired = 0, invalidated = 0,
+    present = new_shelf(opts, opts.size, opts.bytes),
+    absent = new_shelf(opts, opts.negative_size, opts.negative_size * NEGATIVE_BYTES),
+    misses = 0, expired = 0, invalidated = 0,
   }, Near)
   refresh(self)
   return self
@@ -77,31 +77,32 @@ local function deep_copy(value, done)
   return setmetatable(copy, getmetatable(value))
 end
 
---- Whether nothing is known to have happened to the key of an entry, however old that knowledge is.
-local function is_unchanged(self, terms, at) return self.feed:stamp(terms[at]) == terms[at + 1] end
+--- The terms of an entry.
+---@return boolean unchanged nothing is known to have happened to its key, however old that knowledge is
+---@return number ends
+local function terms_of(self, shelf, slot)
+  local spot, stamp, ends = shelf.terms:get(slot)
+  return self.feed:stamp(spot) == stamp, ends
+end
 
 --- Why an entry is not current.  While the feed is stale nobody knows, so the entry stays; so does a value whose time is over.
 local function reconsider(self, shelf, slot)
-  local at, terms = slot * 4, shelf.terms
-  local is_over, unchanged = self.now() >= terms[at + 2], is_unchanged(self, terms, at)
-  if is_over and terms[at + 3] ~= OVER then
+  local unchanged, ends = terms_of(self, shelf, slot)
+  local is_over = self.now() >= ends
+  if is_over and not shelf.over[slot] then
     self.expired = self.expired + 1
   elseif not is_over and not unchanged then
     self.invalidated = self.invalidated + 1
   end
   if not unchanged or is_over and shelf == self.absent then return shelf.sieve:remove(slot) end
-  if is_over then terms[at + 3], shelf.sieve.visited[slot] = OVER, false end
+  if is_over then shelf.over[slot], shelf.sieve.visited[slot] = true, false end
 end
 
 --- Whether an absence that is remembered still holds.
 local function is_still_absent(self, slot)
   local shelf = self.absent
-  local at, terms = slot * 4, shelf.terms
-  local seen = self.is_current(terms[at], terms[at + 1], terms[at + 2], terms[at + 3])
-  if seen ~= 0 then
-    terms[at + 3] = seen
+  if shelf.is_current(slot) then
     shelf.sieve.visited[slot] = true
-    self.negative_hits = self.negative_hits + 1
     return true, shelf.sieve.values[slot] == TOLD
   end
   reconsider(self, shelf, slot)
@@ -117,12 +118,8 @@ function Near:get(name, key)
   local slots = self.spaces[name]
   local slot = slots and slots[key]
   if slot then
-    local at, terms = slot * 4, self.terms
-    local seen = self.is_current(terms[at], terms[at + 1], terms[at + 2], terms[at + 3])
-    if seen ~= 0 then
-      terms[at + 3] = seen
+    if self.is_current(slot) then
       self.visited[slot] = true
-      self.hits = self.hits + 1
       if self.copy then return deep_copy(self.values[slot], {}) end
       return self.values[slot]
     end
@@ -150,11 +147,11 @@ function Near:remembered(name, key, grace)
   local shelf = self.present
   local slot = shelf.sieve:find(name, key)
   if not slot then return nil end
-  local at, terms, now = slot * 4, shelf.terms, self.now()
-  if now >= shelf.lives[slot] + grace or not is_unchanged(self, terms, at) then return nil end
+  local now, unchanged, ends = self.now(), terms_of(self, shelf, slot)
+  if now >= shelf.lives[slot] + grace or not unchanged then return nil end
   local value = shelf.sieve.values[slot]
   if self.copy then value = deep_copy(value, {}) end
-  return value, now >= terms[at + 2] and now >= shelf.spared[slot]
+  return value, now >= ends and now >= shelf.spared[slot]
 end
 
 --- Loading a value anew that is remembered has failed: it is not due for a while.
@@ -166,9 +163,12 @@ end
 
 local function keep(shelf, name, key, value, size, ends, spot, stamp)
   local slot = shelf.sieve:put(name, key, value, size)
-  if not slot then return end
-  local at, terms = slot * 4, shelf.terms
-  terms[at], terms[at + 1], terms[at + 2], terms[at + 3] = spot, stamp, ends, 0
+  if not slot then return nil end
+  if not shelf.terms:put(slot, spot, stamp, ends) then -- no memory: without its terms it is worth nothing
+    shelf.sieve:remove(slot)
+    return nil
+  end
+  shelf.over[slot] = nil
   return slot
 end
 
@@ -194,7 +194,7 @@ function Near:put(name, key, value, bytes, asked_at, ttl, spot, stamp, life)
   if ttl < 0 or ttl > self.ttl then ttl = self.ttl end
   local shelf = self.present
   local old = shelf.sieve:find(name, key)
-  if old and shelf.terms[old * 4 + 3] == OVER then shelf.sieve:remove(old) end -- its place in the order is that of a new one
+  if old and shelf.over[old] then shelf.sieve:remove(old) end -- its place in the order is that of a new one
   local slot = keep(shelf, name, key, value, size, asked_at + ttl, spot, stamp)
   if slot then shelf.lives[slot], shelf.spared[slot] = life < 0 and math.huge or asked_at + life, 0 end
 end
@@ -238,7 +238,7 @@ end
 function Near:stats()
   local present, absent = self.present.sieve, self.absent.sieve
   return {
-    hits = self.hits, negative_hits = self.negative_hits, misses = self.misses,
+    hits = self.present.terms:held(), negative_hits = self.absent.terms:held(), misses = self.misses,
     invalidated = self.invalidated, expired = self.expired,
     entries = present.entries, negative_entries = absent.entries,
     bytes = present.bytes + absent.bytes, evictions = present.evictions + absent.evictions,

@@ -9,8 +9,8 @@
  * open and close the feed, and one thread says "everything changed" now and then, so that filters come and
  * go.  The exit code is 0 when no promise was broken.  With "fork" it asks instead what a child of fork(2) is
  * told. */
-#include "fpcache/feed.h"
 #include "fpcache/pool.h"
+#include "fpcache/terms.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -64,6 +64,7 @@ static void *write_keys(void *arg) {
     int me = (int)(intptr_t)arg;
     unsigned random = (unsigned)me;
     bool exists[KEYS] = {false};
+    fpc_terms terms = {0};
     fpc_statement *insert =
         make("WITH told AS (INSERT INTO %s.fpcache_feed (namespace, keys) VALUES ('', ARRAY[$1])) "
              "INSERT INTO %s.fpcache_entries (key, value) VALUES ($1, 'v') ON CONFLICT DO NOTHING");
@@ -78,7 +79,8 @@ static void *write_keys(void *arg) {
         bool absent;
         uint64_t stamp, new_stamp;
         fpc_feed_look(feed, hash, &absent, &stamp);
-        int64_t moves = fpc_feed_moves_until(feed, FPC_NEVER);
+        if (!fpc_terms_put(&terms, (size_t)i, hash, stamp, FPC_NEVER)) atomic_fetch_add(&failures, 1);
+        fpc_terms_hold(&terms, feed, (size_t)i); /* what it sees must not be taken for true later */
         if (exists[i] && absent) atomic_fetch_add(&denied, 1);
         exists[i] = rand_r(&random) % 3 > 0;
         run(exists[i] ? insert : delete, key);
@@ -86,9 +88,10 @@ static void *write_keys(void *arg) {
         fpc_feed_look(feed, hash, &absent, &new_stamp);
         if (exists[i] && absent) atomic_fetch_add(&denied, 1);
         if (stamp != 0 && fpc_feed_is_current(feed, hash, stamp)) atomic_fetch_add(&old_stamps, 1);
-        if (moves != 0 && fpc_feed_moves_until(feed, FPC_NEVER) == moves) atomic_fetch_add(&old_stamps, 1);
+        if (stamp != 0 && fpc_terms_hold(&terms, feed, (size_t)i)) atomic_fetch_add(&old_stamps, 1);
         atomic_fetch_add(&writes, 1);
     }
+    fpc_terms_clear(&terms);
     fpc_statement_delete(insert);
     fpc_statement_delete(delete);
     return NULL;

@@ -31,8 +31,10 @@ end
 function layers.age(cache, seconds)
   local near = cache.near
   for _, shelf in ipairs { near.present, near.absent } do
-    local terms = shelf.terms -- see near.lua: where, stamp, end, seen
-    for at = 6, #terms, 4 do terms[at] = terms[at] - seconds end
+    for slot = 1, shelf.sieve.last_slot do
+      local spot, stamp, ends = shelf.terms:get(slot)
+      shelf.terms:put(slot, spot, stamp, ends - seconds)
+    end
     for _, times in ipairs { shelf.lives, shelf.spared } do
       for slot in pairs(times) do times[slot] = times[slot] - seconds end
     end

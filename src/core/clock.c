@@ -1,35 +1,30 @@
 /* clock.c -- monotonic time and deadlines. */
-#include "fpcache/clock.h"
+#include "clock_coarse.h"
 
 #include <limits.h>
-#include <stddef.h>
-#include <time.h>
 
-static int64_t (*clock_source)(void); /* NULL: the real clock */
+int64_t (*fpc_clock_source)(void);
 
 int64_t fpc_clock_ns(void) {
-    if (clock_source != NULL) return clock_source();
+    if (fpc_clock_source != NULL) return fpc_clock_source();
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * FPC_NS_PER_SECOND + now.tv_nsec;
 }
 
 int64_t fpc_clock_boot_ns(void) {
-    if (clock_source != NULL) return clock_source();
+    if (fpc_clock_source != NULL) return fpc_clock_source();
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
     return (int64_t)now.tv_sec * FPC_NS_PER_SECOND + now.tv_nsec;
 }
 
 int64_t fpc_clock_coarse_ns(void) {
-    if (clock_source != NULL) return clock_source();
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now); /* 3 ns; the exact one takes 23 */
-    return (int64_t)now.tv_sec * FPC_NS_PER_SECOND + now.tv_nsec;
+    return fpc_clock_coarse_at_once();
 }
 
 void fpc_clock_override(int64_t (*source)(void)) {
-    clock_source = source;
+    fpc_clock_source = source;
 }
 
 fpc_deadline fpc_deadline_in(double seconds) {

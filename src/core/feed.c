@@ -157,19 +157,8 @@ uint64_t fpc_feed_hash(uint64_t seed, const char *stored_key, size_t length) {
 
 /* --- Answers --- */
 
-/* The latest that it can be now, told fast. */
-static int64_t latest_now(void) {
-    return fpc_clock_coarse_ns() + FPC_CLOCK_COARSE_LAG;
-}
-
-static bool is_fresh_at(const fpc_feed *feed, int64_t now) {
-    int64_t known_until = atomic_load_explicit(&feed->known_until, memory_order_acquire);
-    return known_until != FPC_FEED_UNKNOWN && !fpc_feed_is_inherited(feed) &&
-           now - known_until < atomic_load_explicit(&feed->max_staleness_ns, memory_order_relaxed);
-}
-
 static bool is_fresh(const fpc_feed *feed) {
-    return is_fresh_at(feed, latest_now());
+    return fpc_feed_is_fresh_at(feed, fpc_feed_latest_now());
 }
 
 void fpc_feed_look(fpc_feed *feed, uint64_t hash, bool *absent, uint64_t *stamp) {
@@ -187,14 +176,10 @@ bool fpc_feed_is_current(const fpc_feed *feed, uint64_t hash, uint64_t stamp) {
     return is_fresh(feed) && fpc_feed_stamps_get(feed->stamps, hash) == stamp;
 }
 
-int64_t fpc_feed_moves_until(const fpc_feed *feed, fpc_deadline ends) {
-    int64_t now = latest_now();
-    return now < ends && is_fresh_at(feed, now) ? (int64_t)fpc_feed_stamps_moves(feed->stamps) : 0;
-}
-
 bool fpc_feed_is_unchanged_since(const fpc_feed *feed, uint64_t hash, int64_t asked_at, fpc_deadline ends) {
-    int64_t now = latest_now();
-    return now < ends && is_fresh_at(feed, now) && fpc_feed_stamps_rest_since(feed->stamps, hash, asked_at);
+    int64_t now = fpc_feed_latest_now();
+    return now < ends && fpc_feed_is_fresh_at(feed, now) &&
+           fpc_feed_stamps_rest_since(feed->stamps, hash, asked_at);
 }
 
 void fpc_feed_wrote_many(fpc_feed *feed, const uint64_t *hashes, size_t count) {

@@ -6,6 +6,7 @@
 #ifndef FPC_FEED_INTERNAL_H
 #define FPC_FEED_INTERNAL_H
 
+#include "clock_coarse.h"
 #include "feed_filter.h"
 #include "feed_stamps.h"
 #include "fork_count.h"
@@ -67,6 +68,22 @@ struct fpc_feed {
     pthread_t thread;
 };
 
+/* The latest that it can be now, told fast. */
+static inline int64_t fpc_feed_latest_now(void) {
+    return fpc_clock_coarse_at_once() + FPC_CLOCK_COARSE_LAG;
+}
+
+static inline bool fpc_feed_is_inherited(const fpc_feed *feed) {
+    return feed->fork_generation != fpc_fork_generation_again(); /* fpc_feed_make() has called the other */
+}
+
+/* Read before anything that is answered by it.  FPC_FEED_UNKNOWN is before everything. */
+static inline bool fpc_feed_is_fresh_at(const fpc_feed *feed, int64_t now) {
+    int64_t known_until = atomic_load_explicit(&feed->known_until, memory_order_acquire);
+    return now - atomic_load_explicit(&feed->max_staleness_ns, memory_order_relaxed) < known_until &&
+           !fpc_feed_is_inherited(feed);
+}
+
 /* The thread. */
 void *fpc_feed_run(void *feed);
 
@@ -77,9 +94,5 @@ fpc_status fpc_feed_make(const fpc_conninfo *info, const char *quoted_schema, co
 void fpc_feed_end(fpc_feed *feed);
 void fpc_feed_free(fpc_feed *feed);
 void fpc_feed_wake(fpc_feed *feed);
-
-static inline bool fpc_feed_is_inherited(const fpc_feed *feed) {
-    return feed->fork_generation != fpc_fork_generation_again(); /* fpc_feed_make() has called the other */
-}
 
 #endif

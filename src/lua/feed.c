@@ -13,8 +13,12 @@
 #define SPOT_MASK ((UINT64_C(1) << 32) - 1) /* the lowest bits of a hash are as good as the hash */
 #define HASHES    256
 
+fpc_feed **fpc_lua_check_feed(lua_State *L, int index) {
+    return luaL_checkudata(L, index, FEED_TYPE);
+}
+
 static fpc_feed **check(lua_State *L) {
-    return luaL_checkudata(L, 1, FEED_TYPE);
+    return fpc_lua_check_feed(L, 1);
 }
 
 static int feed_close(lua_State *L) {
@@ -106,7 +110,7 @@ static uint64_t check_hash(lua_State *L, int index) {
     return fpc_feed_hash(seed, key, length);
 }
 
-/* The two questions of a lookup.  LuaJIT's FFI calls these functions without the detour by its stack (see
+/* The question of a lookup.  LuaJIT's FFI calls this function without the detour by its stack (see
  * lua/fpcache/fast_feed.lua); `ud` is the userdata, which a closed feed still has. */
 static bool look(fpc_feed **ud, double seed, const char *key, double length, double out[2]) {
     uint64_t hash = fpc_feed_hash((uint64_t)seed, key, (size_t)length), stamp = 0;
@@ -117,29 +121,13 @@ static bool look(fpc_feed **ud, double seed, const char *key, double length, dou
     return absent;
 }
 
-#define LAST_END 9e9 /* seconds; in nanoseconds it would not fit */
-
-/* 0 when a copy is not current, or its end has come.  Else what fpc_feed_moves_until() said: kept with the
- * copy, and given as `seen` the next time, it spares the look at the stamp, which is a line of memory for
- * itself. */
-static double is_current(fpc_feed **ud, double spot, double stamp, double ends, double seen) {
-    fpc_deadline until = ends < LAST_END ? (fpc_deadline)(ends * (double)FPC_NS_PER_SECOND) : FPC_NEVER;
-    if (*ud == NULL) return 0;
-    double moves = (double)fpc_feed_moves_until(*ud, until);
-    if (moves == seen || moves == 0) return moves;
-    return fpc_feed_is_current(*ud, (uint64_t)spot, (uint64_t)stamp) ? moves : 0;
-}
-
-/* core.feed_functions() -> the addresses of look() and is_current() as light userdata */
-static int feed_functions(lua_State *L) {
+/* core.feed_function() -> the address of look() as light userdata */
+static int feed_function(lua_State *L) {
     bool (*to_look)(fpc_feed **, double, const char *, double, double *) = look;
-    double (*to_is_current)(fpc_feed **, double, double, double, double) = is_current;
     void *address;
     memcpy(&address, &to_look, sizeof address); /* C has no cast from one to the other */
     lua_pushlightuserdata(L, address);
-    memcpy(&address, &to_is_current, sizeof address);
-    lua_pushlightuserdata(L, address);
-    return 2;
+    return 1;
 }
 
 /* feed:look(seed, stored_key) -> absent, spot, stamp (nil when stale) */
@@ -157,12 +145,11 @@ static int feed_look(lua_State *L) {
     return 3;
 }
 
-/* feed:is_current(spot, stamp, ends?) -> boolean; `ends` in seconds as system.now() has them */
+/* feed:is_current(spot, stamp) -> boolean */
 static int feed_is_current(lua_State *L) {
     fpc_feed **ud = check(L);
-    double spot = luaL_checknumber(L, 2), stamp = luaL_checknumber(L, 3),
-           ends = luaL_optnumber(L, 4, HUGE_VAL);
-    lua_pushboolean(L, is_current(ud, spot, stamp, ends, 0) != 0);
+    uint64_t spot = (uint64_t)luaL_checknumber(L, 2), stamp = (uint64_t)luaL_checknumber(L, 3);
+    lua_pushboolean(L, *ud != NULL && fpc_feed_is_current(*ud, spot, stamp));
     return 1;
 }
 
@@ -179,9 +166,9 @@ static int feed_is_unchanged_since(lua_State *L) {
     return 1;
 }
 
-/* core.feed_bound(feed, most) -> look, is_current: the two methods without the feed, which they find at once
- * and keep, and with arguments that are taken as they are.  look(seed, key) answers nothing for a key that is
- * no string of 1 to `most` bytes. */
+/* core.feed_bound(feed, most) -> look: the method without the feed, which it finds at once and keeps, and
+ * with arguments that are taken as they are.  look(seed, key) answers nothing for a key that is no string of
+ * 1 to `most` bytes. */
 static int bound_look(lua_State *L) {
     size_t length, most = (size_t)lua_tonumber(L, lua_upvalueindex(2));
     const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &length) : NULL;
@@ -195,23 +182,12 @@ static int bound_look(lua_State *L) {
     return 3;
 }
 
-static int bound_is_current(lua_State *L) {
-    fpc_feed **ud = lua_touserdata(L, lua_upvalueindex(1));
-    lua_pushnumber(L, (lua_Number)is_current(ud, lua_tonumber(L, 1), lua_tonumber(L, 2), lua_tonumber(L, 3),
-                                             lua_tonumber(L, 4)));
-    return 1;
-}
-
 static int feed_bound(lua_State *L) {
     check(L);
     luaL_checknumber(L, 2);
     lua_settop(L, 2);
-    lua_pushvalue(L, 1);
-    lua_insert(L, 1);
     lua_pushcclosure(L, bound_look, 2);
-    lua_insert(L, 1);
-    lua_pushcclosure(L, bound_is_current, 1);
-    return 2;
+    return 1;
 }
 
 /* feed:stamp(spot) -> number, also when stale; nil when closed */
@@ -390,6 +366,6 @@ void fpc_lua_register_feed(lua_State *L) {
     lua_setfield(L, -2, "feed_hashes");
     lua_pushcfunction(L, feed_bound);
     lua_setfield(L, -2, "feed_bound");
-    lua_pushcfunction(L, feed_functions);
-    lua_setfield(L, -2, "feed_functions");
+    lua_pushcfunction(L, feed_function);
+    lua_setfield(L, -2, "feed_function");
 }

@@ -52,6 +52,7 @@ int luaopen_fpcache_core(lua_State *L) {
     fpc_lua_register_pin(L);
     fpc_lua_register_completions(L);
     fpc_lua_register_feed(L);
+    fpc_lua_register_terms(L);
     fpc_lua_register_key(L);
     fpc_lua_register_filter(L);
     fpc_lua_register_interrupt(L);

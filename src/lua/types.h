@@ -18,6 +18,7 @@ void fpc_lua_register_conn(lua_State *L);        /* made by pool:acquire() */
 void fpc_lua_register_pin(lua_State *L);         /* pin(pool, idle_seconds) */
 void fpc_lua_register_completions(lua_State *L); /* completions(max_outstanding), bell(), fork_generation() */
 void fpc_lua_register_feed(lua_State *L);        /* feed(pool, options), feed_seed(namespace) */
+void fpc_lua_register_terms(lua_State *L);       /* terms(feed) */
 void fpc_lua_register_key(lua_State *L);         /* shorten_key(key), disguise_key(secret, key) */
 void fpc_lua_register_filter(lua_State *L);      /* filter(), filter_load(), filter_type, filter_ffi */
 void fpc_lua_register_versions(lua_State *L);    /* versions() */
@@ -43,6 +44,9 @@ void fpc_lua_new_type(lua_State *L, const char *name, const luaL_Reg *methods, l
 
 /* How many pools, connections and batches are open; specs check that it returns to 0. */
 extern atomic_int fpc_lua_open_objects;
+
+/* The feed of the userdata at `index`, NULL when it is closed; raises if it is none. */
+struct fpc_feed **fpc_lua_check_feed(lua_State *L, int index);
 
 /* The open file of the lock userdata at `index`; raises if it is none or closed. */
 int fpc_lua_lock_fd(lua_State *L, int index);

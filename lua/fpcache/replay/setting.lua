@@ -40,6 +40,26 @@ local WHOLES = { "scans", "scan_rows", "clears" }
 
 local function scaled(count, sample) return math.max(math.floor(count * sample + 0.5), 1) end
 
+--- Makes terms (see fast_feed.terms) on the trace's clock, by which nobody changes anything unheard.
+local function terms_maker(self)
+  return function()
+    local ends, held = {}, 0
+    local terms = {
+      put = function(_, slot, _, _, at)
+        ends[slot] = at
+        return true
+      end,
+      get = function(_, slot) return 1, 1, ends[slot] end,
+      held = function() return held end,
+    }
+    return terms, function(slot)
+      if self.clock >= ends[slot] then return false end
+      held = held + 1
+      return true
+    end
+  end
+end
+
 ---@param o fpcache.replay.SettingOptions
 ---@return fpcache.replay.Setting? setting
 ---@return string? err
@@ -49,12 +69,11 @@ function setting.new(o)
   for _, names in ipairs { COUNTS, WHOLES } do
     for _, name in ipairs(names) do self[name] = 0 end
   end
-  local feed = { stamp = function() return 1 end }
+  local feed, new_terms = { stamp = function() return 1 end }, terms_maker(self)
   if o.near_entries > 0 then
     for i = 1, o.processes do
       self.near[i] = near_cache.new {
-        feed = feed, is_current = function(_, _, ends) return self.clock < ends and 1 or 0 end,
-        now = function() return self.clock end, copy = false,
+        feed = feed, new_terms = new_terms, now = function() return self.clock end, copy = false,
         size = scaled(o.near_entries, o.sample), bytes = o.near_bytes * o.sample, ttl = o.near_ttl,
         negative_size = math.floor(o.near_negative_entries * o.sample + 0.5), negative_ttl = o.near_negative_ttl,
       }
