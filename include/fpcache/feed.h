@@ -118,8 +118,9 @@ uint64_t fpc_feed_stamp(const fpc_feed *feed, uint64_t hash);
  * quicker. */
 bool fpc_feed_is_current(const fpc_feed *feed, uint64_t hash, uint64_t stamp);
 
-/* The same for a copy with an end, of another process of this machine, which asked the server for it at `asked_at` (the
- * monotonic clock) or later: whether everything about the key that is known here was known before that. */
+/* The same for a copy with an end, of another process of this machine, which asked the server for it at
+ * `asked_at` (the monotonic clock) or later: whether everything about the key that is known here was known
+ * before that. */
 bool fpc_feed_is_unchanged_since(const fpc_feed *feed, uint64_t hash, int64_t asked_at, fpc_deadline ends);
 
 /* This process wrote or deleted the key and the server has answered (or may have done it): called before
