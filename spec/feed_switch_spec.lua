@@ -128,6 +128,25 @@ describe("the switch of the change feed", function()
     end
   end)
 
+  it("and a writer that has begun never wait for each other", function()
+    for _, turn in ipairs { { true, "fpcache_entries" }, { false, "cache" } } do
+      switch(not turn[1])
+      local writer = assert(db:open().pool:acquire(5))
+      assert(writer:query("BEGIN", 5))
+      assert(writer:query(("LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE"):format(turn[2]), 5)) -- as a statement that began so far
+      local switching = assert(io.popen(("'%s/fpcache' admin feed %s --url '%s' 2>&1"):format(require "support.build",
+        turn[1] and "on" or "off", db.url)))
+      assert(eventually(function()
+        return db:sql("SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'") == "1"
+      end))
+      assert(writer:query(("INSERT INTO %s (key, value) VALUES ('k', '1')"):format(turn[2]), 20))
+      assert(writer:query("ROLLBACK", 5))
+      writer:close()
+      assert.matches("feed +" .. (turn[1] and "on" or "OFF"), switching:read("*a"))
+      switching:close()
+    end
+  end)
+
   it("exchanges the names of one table, so that off nobody meets a trigger", function()
     local function kinds()
       return db:sql("SELECT string_agg(format('%s %s', relname, relkind), ', ' ORDER BY relname) FROM pg_class "

@@ -174,7 +174,7 @@ function admin.status(opts)
 end
 
 --- Switches the change feed of a schema on or off.  Waits up to `timeout` for statements that have begun, while later ones wait
--- for it.  Off: writes cost less,
+-- for it, 50 ms at a time.  Off: writes cost less,
 -- and neither near cache nor filter of anybody answers.
 ---@param opts table connection options, schema
 ---@param is_on boolean

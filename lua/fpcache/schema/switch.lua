@@ -33,13 +33,33 @@ switch.ROWS = [[coalesce((
     SELECT oid FROM pg_class WHERE relkind = 'r' AND oid IN (to_regclass({relation}), to_regclass({entries}))),
     {relation}::regclass)]]
 
+-- Both tables locked.  Statements lock them in either order: so nobody is held up for long, and both are let go before a deadlock
+-- would be found.  That there is no end to it is the caller's affair, who has a timeout.
+local LOCK = [[
+    DECLARE
+        patience text := current_setting('lock_timeout');
+    BEGIN
+        LOOP
+            BEGIN
+                PERFORM set_config('lock_timeout', '50ms', true);
+                LOCK TABLE {schema}.cache, {schema}.fpcache_entries IN ACCESS EXCLUSIVE MODE;
+                EXIT;
+            EXCEPTION WHEN lock_not_available THEN
+                PERFORM pg_sleep(0.1);
+            END;
+        END LOOP;
+        PERFORM set_config('lock_timeout', patience, true);
+    END;
+]]
+
 -- The names exchanged, if `cache` is a table of kind %s.
 local EXCHANGE = [[
     IF (SELECT relkind FROM pg_class WHERE oid = {relation}::regclass) = '%s' THEN
         ALTER TABLE {schema}.cache RENAME TO fpcache_exchanged;
         ALTER TABLE {schema}.fpcache_entries RENAME TO cache;
         ALTER TABLE {schema}.fpcache_exchanged RENAME TO fpcache_entries;
-    END IF;]]
+    END IF;
+]]
 
 -- In PL/pgSQL.  Each waits for the statements that have begun, and those that begin later see it: so a reader sees the switch
 -- before any change that was not told.
@@ -48,10 +68,10 @@ switch.ON = [[
         ALTER TABLE {schema}.cache ENABLE TRIGGER fpcache_tell_row, ENABLE TRIGGER fpcache_tell_deleted_row;
         RETURN;
     END IF;
-]] .. EXCHANGE:format("r") .. [[
-
+]] .. LOCK .. EXCHANGE:format("r") .. [[
     ALTER TABLE {schema}.cache ENABLE TRIGGER fpcache_tell_inserted, ENABLE TRIGGER fpcache_tell_updated,
-                               ENABLE TRIGGER fpcache_tell_deleted;]]
+                               ENABLE TRIGGER fpcache_tell_deleted;
+]]
 
 --- Only where it is on.
 switch.OFF = [[
@@ -59,6 +79,7 @@ switch.OFF = [[
         ALTER TABLE {schema}.cache DISABLE TRIGGER fpcache_tell_row, DISABLE TRIGGER fpcache_tell_deleted_row;
         RETURN;
     END IF;
+]] .. LOCK .. [[
     ALTER TABLE {schema}.cache DISABLE TRIGGER fpcache_tell_inserted, DISABLE TRIGGER fpcache_tell_updated,
                                DISABLE TRIGGER fpcache_tell_deleted;
 ]] .. EXCHANGE:format("p")
@@ -66,6 +87,6 @@ switch.OFF = [[
 --- The statement that turns it.
 ---@param is_on boolean
 ---@return string
-function switch.turn(is_on) return "DO {body}\nBEGIN\n" .. (is_on and switch.ON or switch.OFF) .. "\nEND {body}" end
+function switch.turn(is_on) return "DO {body}\nBEGIN\n" .. (is_on and switch.ON or switch.OFF) .. "END {body}" end
 
 return switch
