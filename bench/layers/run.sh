@@ -6,16 +6,14 @@
 # BUILD_DIR/bench/layers.json.
 # lua-resty-lrucache is measured where Debian's package of that name is installed.
 #
-# Last run: 2026-11-23, `run.sh build`, 2 virtual processors (AMD EPYC), nothing else running (load 0.6 to 1.4),
-# PostgreSQL 15.18; the 10M keys and the hit ratio earlier that day.
-#   near hit     128 ns (5.4)  8.4 ns (LuaJIT)   lua-resty-lrucache 7.5 ns  bare table 28 ns, 2 ns     1,000 keys
-#                141 ns        8.8 ns            lua-resty-lrucache 9.8 ns                            10,000 keys
-#                (the day after, three runs, load 9 to 11)
-#   absent       166 ns, 21 ns
-#   feed_cost    on / switched off: set 0.88 (bar 0.85)  set_many 0.99  with feed_listen 0.67, 0.97  (the day after)
-#   feed_client  the same through the client: one at a time 0.85, 64 tasks 0.96  (the day after)
-#   idle         0.031 % of a processor (bar 0.2), the server for it 0.09 %
-#   load         1M keys 0.47 to 0.57 s, filter 2.1 MB, RSS + 2.7 MB   10M keys 6.2 s, 20.3 MB, + 20.9 MB
+# Last run: 2026-11-24, `run.sh build --large`, 2 virtual processors (AMD EPYC), nothing else running (load 0 to 2.4), PostgreSQL 15.18
+#   near hit     116 ns (5.4)  7.6 ns (LuaJIT)   lua-resty-lrucache 7.0 ns  bare table 28 ns, 2 ns     1,000 keys
+#                119 ns        8.0 ns            lua-resty-lrucache 8.6 ns                            10,000 keys
+#   absent       162 ns, 20 ns
+#   feed_cost    on / switched off: set 0.93 (bar 0.85)  set_many 1.00  with feed_listen 0.69, 0.99
+#   feed_client  the same through the client: one at a time 0.93, 64 tasks 1.00
+#   idle         0.017 % of a processor (bar 0.2), the server for it 0.06 %
+#   load         1M keys 0.52 s, filter 2.1 MB, RSS + 2.7 MB   10M keys 4.3 s, 20.6 MB, + 21.4 MB
 #   hit ratio    zipf 1.0: SIEVE 77.5 %, LRU 73.4 %   with walks 77.3 %, 68.9 %
 # docs/performance.md says what they mean.
 set -eu

@@ -314,6 +314,12 @@ static void test_deadline_is_the_clocks(void **state) {
     requests_send(engine, queue, wait, 1, deadline + 1);
     fpc_request *due = requests_send(engine, queue, wait, 2, deadline);
     fpc_pipeline_kick(engine);
+    /* They are at the server: for a connection that is being opened an hour would be too long. */
+    int64_t waiting = 0;
+    for (int i = 0; i < 20000 && waiting < 1; i++)
+        waiting =
+            db_number(locker, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted");
+    assert_true(waiting >= 1);
     /* A write gives the thread turns. */
     atomic_store(&injected_now, deadline - 1);
     fpc_request *early = requests_send_key(engine, queue, insert, "early", 1);
